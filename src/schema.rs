@@ -1,0 +1,261 @@
+//! Table schemas: what a lake table's columns are, whatever the format.
+//!
+//! Types are the intersection of what Delta Lake and Apache Iceberg hold exactly. Every column carries the
+//! Iceberg field id, which is also written into the Parquet files, so both formats can share them.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use serde::{Deserialize, Serialize};
+
+/// Name of the metadata column that holds the operation that wrote the row: `c`, `r` or `u`.
+pub const OP_COLUMN: &str = "_cdc_op";
+/// Name of the metadata column that holds when the source committed the change.
+pub const TS_COLUMN: &str = "_cdc_ts";
+/// Name of the metadata column that holds the Kafka partition of the change.
+pub const PARTITION_COLUMN: &str = "_cdc_partition";
+/// Name of the metadata column that holds the Kafka offset of the change.
+pub const OFFSET_COLUMN: &str = "_cdc_offset";
+
+/// Key under which Arrow and Parquet carry a field id.
+pub const FIELD_ID_KEY: &str = "PARQUET:field_id";
+
+/// A column's type.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ColumnType {
+    /// True or false.
+    Boolean,
+    /// 32-bit signed integer; 8- and 16-bit integers of the source as well.
+    Int32,
+    /// 64-bit signed integer.
+    Int64,
+    /// 32-bit IEEE float.
+    Float32,
+    /// 64-bit IEEE float.
+    Float64,
+    /// Exact decimal, precision up to 38.
+    Decimal {
+        /// Digits in all, 1 to 38.
+        precision: u8,
+        /// Digits after the point, 0 to `precision`.
+        scale: u8,
+    },
+    /// UTF-8 text; uuid, json, enum and the like as well.
+    String,
+    /// Bytes.
+    Binary,
+    /// Days since the epoch.
+    Date,
+    /// Microseconds since midnight. Iceberg only: a table that is also Delta stores it as `Int64`.
+    Time,
+    /// Microseconds since the epoch on a clock without a zone.
+    Timestamp,
+    /// Microseconds since the epoch, an instant.
+    TimestampTz,
+    /// A list of nullable elements.
+    List(Box<ListElement>),
+}
+
+/// The element of a list column.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ListElement {
+    /// Iceberg field id of the element.
+    pub id: i32,
+    /// The element's type; elements are always nullable.
+    #[serde(rename = "type")]
+    pub ty: ColumnType,
+}
+
+impl ColumnType {
+    /// The Arrow type that holds it.
+    pub fn arrow(&self) -> DataType {
+        match self {
+            Self::Boolean => DataType::Boolean,
+            Self::Int32 => DataType::Int32,
+            Self::Int64 => DataType::Int64,
+            Self::Float32 => DataType::Float32,
+            Self::Float64 => DataType::Float64,
+            Self::Decimal { precision, scale } => {
+                DataType::Decimal128(*precision, i8::try_from(*scale).unwrap_or(i8::MAX))
+            }
+            Self::String => DataType::Utf8,
+            Self::Binary => DataType::Binary,
+            Self::Date => DataType::Date32,
+            Self::Time => DataType::Time64(TimeUnit::Microsecond),
+            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+            Self::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::List(element) => DataType::List(Arc::new(arrow_field(
+                "element",
+                element.id,
+                &element.ty,
+                true,
+            ))),
+        }
+    }
+
+    /// The type a table stores when Delta is among its formats: Delta has no time of day.
+    #[must_use]
+    pub fn for_delta(&self) -> Self {
+        match self {
+            Self::Time => Self::Int64,
+            Self::List(element) => {
+                Self::List(Box::new(ListElement { id: element.id, ty: element.ty.for_delta() }))
+            }
+            other => other.clone(),
+        }
+    }
+
+    /// True when both are the same type, whatever the ids of list elements.
+    pub fn same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::List(a), Self::List(b)) => a.ty.same_as(&b.ty),
+            (a, b) => a == b,
+        }
+    }
+
+    /// Gives fresh ids to list elements, counting `last_id` up.
+    fn assign_ids(&mut self, last_id: &mut i32) {
+        if let Self::List(element) = self {
+            *last_id += 1;
+            element.id = *last_id;
+            element.ty.assign_ids(last_id);
+        }
+    }
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// Iceberg field id, unique in the table for ever.
+    pub id: i32,
+    /// The column's name.
+    pub name: String,
+    /// The column's type.
+    #[serde(rename = "type")]
+    pub ty: ColumnType,
+    /// False only for key columns and metadata columns.
+    pub nullable: bool,
+}
+
+impl Column {
+    /// A column whose id is not assigned yet.
+    pub fn new(name: impl Into<String>, ty: ColumnType, nullable: bool) -> Self {
+        Self { id: 0, name: name.into(), ty, nullable }
+    }
+}
+
+/// The schema of a lake table: the source's columns, then the metadata columns, then columns added since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableSchema {
+    columns: Vec<Column>,
+    key: Vec<String>,
+    last_id: i32,
+}
+
+impl TableSchema {
+    /// The schema of a new table: `columns` of the source in its order, keyed by `key` (in the key's order),
+    /// followed by the metadata columns. Ids are assigned as Iceberg does: all columns first, list elements after.
+    pub fn create(columns: Vec<Column>, key: Vec<String>) -> Self {
+        let metadata = [
+            Column::new(OP_COLUMN, ColumnType::String, false),
+            Column::new(TS_COLUMN, ColumnType::TimestampTz, true),
+            Column::new(PARTITION_COLUMN, ColumnType::Int32, false),
+            Column::new(OFFSET_COLUMN, ColumnType::Int64, false),
+        ];
+        let mut schema = Self { columns: Vec::new(), key, last_id: 0 };
+        schema.push_all(columns.into_iter().chain(metadata).collect());
+        schema
+    }
+
+    /// A schema read back from a table's log: ids are kept.
+    pub fn from_parts(columns: Vec<Column>, key: Vec<String>, last_id: i32) -> Self {
+        Self { columns, key, last_id }
+    }
+
+    /// This schema with `columns` added at the end; they get fresh ids and are nullable.
+    #[must_use]
+    pub fn with_added(&self, columns: Vec<Column>) -> Self {
+        let mut schema = self.clone();
+        schema.push_all(columns.into_iter().map(|column| Column { nullable: true, ..column }).collect());
+        schema
+    }
+
+    fn push_all(&mut self, mut columns: Vec<Column>) {
+        for column in &mut columns {
+            self.last_id += 1;
+            column.id = self.last_id;
+        }
+        for column in &mut columns {
+            column.ty.assign_ids(&mut self.last_id);
+        }
+        self.columns.append(&mut columns);
+    }
+
+    /// Every column, in order.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// Names of the key columns, in the key's order; empty for a table without a key.
+    pub fn key(&self) -> &[String] {
+        &self.key
+    }
+
+    /// The highest field id ever assigned.
+    pub fn last_id(&self) -> i32 {
+        self.last_id
+    }
+
+    /// The place of the column named `name`.
+    pub fn index_of(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+
+    /// The column named `name`.
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// The key columns, in the key's order.
+    pub fn key_columns(&self) -> impl Iterator<Item = &Column> {
+        self.key.iter().filter_map(|name| self.column(name))
+    }
+
+    /// The Arrow schema of the table's rows, field ids in the fields' metadata.
+    pub fn arrow(&self) -> SchemaRef {
+        let fields = self.columns.iter().map(|c| arrow_field(&c.name, c.id, &c.ty, c.nullable));
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    }
+}
+
+fn arrow_field(name: &str, id: i32, ty: &ColumnType, nullable: bool) -> Field {
+    let metadata = [(FIELD_ID_KEY.to_owned(), id.to_string())].into();
+    Field::new(name, ty.arrow(), nullable).with_metadata(metadata)
+}
+
+/// True for the name of a metadata column.
+pub fn is_metadata(name: &str) -> bool {
+    matches!(name, OP_COLUMN | TS_COLUMN | PARTITION_COLUMN | OFFSET_COLUMN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_assigned_to_columns_first_and_list_elements_after() {
+        let list = ColumnType::List(Box::new(ListElement { id: 0, ty: ColumnType::String }));
+        let schema = TableSchema::create(
+            vec![Column::new("id", ColumnType::Int64, false), Column::new("tags", list, true)],
+            vec!["id".into()],
+        );
+        let ids: Vec<i32> = schema.columns().iter().map(|column| column.id).collect();
+        assert_eq!(ids, [1, 2, 3, 4, 5, 6]);
+        assert!(matches!(&schema.column("tags").unwrap().ty, ColumnType::List(e) if e.id == 7));
+        let wider = schema.with_added(vec![Column::new("note", ColumnType::String, false)]);
+        assert_eq!(wider.column("note").unwrap().id, 8);
+        assert!(wider.column("note").unwrap().nullable);
+        assert_eq!(wider.last_id(), 8);
+    }
+}

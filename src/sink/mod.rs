@@ -1,0 +1,74 @@
+//! Sinks: where batches are merged. The contract every sink keeps, and the receipt of a commit.
+
+pub mod storage;
+
+use crate::change::Batch;
+use crate::error::Result;
+use crate::position::{OffsetRange, Position};
+use crate::schema::TableSchema;
+use std::sync::Arc;
+
+/// The receipt of a table commit. Only a sink can make one, and Kafka offsets are acknowledged only with one: what
+/// is acknowledged before it is durable does not compile.
+///
+/// ```compile_fail
+/// let receipt = cdc_sink::sink::Committed { ranges: vec![], position: Default::default(), version: 1 };
+/// ```
+#[derive(Debug, Clone)]
+pub struct Committed {
+    ranges: Vec<OffsetRange>,
+    position: Position,
+    version: i64,
+}
+
+impl Committed {
+    fn new(ranges: Vec<OffsetRange>, position: Position, version: i64) -> Self {
+        Self { ranges, position, version }
+    }
+
+    /// The ranges that the commit covers.
+    pub fn ranges(&self) -> &[OffsetRange] {
+        &self.ranges
+    }
+
+    /// The position stored in the table with the commit.
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// The table version that the commit made.
+    pub fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+/// How a merge ended.
+#[derive(Debug)]
+#[must_use]
+pub enum Merged {
+    /// The batch is in the table.
+    Committed(Committed),
+    /// The stored position is not where the batch starts: another owner committed. Nothing of the batch was
+    /// committed by this call; read the position again and start from there.
+    Fenced {
+        /// The position stored in the table.
+        stored: Position,
+    },
+}
+
+/// One table.
+///
+/// A merge is atomic: a reader sees all of a batch or nothing, and the batch's ranges are stored with its rows. It is a
+/// compare-and-set on the position: a batch that does not start at the stored position is fenced. Merging the same
+/// batch again after an error of kind unavailable is safe, whether or not the first attempt reached the table.
+#[trait_variant::make(Send)]
+pub trait Sink {
+    /// Reads the stored position from the table, not from memory; empty when the table does not exist.
+    async fn position(&mut self) -> Result<Position>;
+
+    /// The table's schema, when the table exists.
+    fn schema(&self) -> Option<Arc<TableSchema>>;
+
+    /// Merges `batch` by key, creating the table or adding columns where the batch's schema asks for it.
+    async fn merge(&mut self, batch: &Batch) -> Result<Merged>;
+}

@@ -1,0 +1,89 @@
+//! Sources: where records come from. Everything from outside comes as one stream of events: records, partitions
+//! gained and lost, ends reached. The pipeline drives a source like this:
+//!
+//! ```text
+//! loop { match source.next().await { Assigned → reply with stored positions, Records → route to the table, … } }
+//! ```
+
+use std::collections::HashMap;
+
+use tokio::sync::oneshot;
+
+use crate::error::Error;
+use crate::position::TopicPartition;
+use crate::record::Records;
+use crate::sink::Committed;
+
+/// Where reading of a partition starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At this offset: the table's stored position.
+    At(i64),
+    /// At the oldest record: nothing of the partition was ever committed.
+    Beginning,
+}
+
+/// What a source reports.
+#[derive(Debug)]
+pub enum Event {
+    /// Partitions were gained. Reading starts once `start` got an answer for each; dropping it gives them back.
+    Assigned {
+        /// The partitions.
+        partitions: Vec<TopicPartition>,
+        /// Takes where to start, read from the tables.
+        start: oneshot::Sender<HashMap<TopicPartition, Start>>,
+    },
+    /// Partitions were lost, or are about to be. What is buffered for them belongs to their next owner.
+    Revoked {
+        /// The partitions.
+        partitions: Vec<TopicPartition>,
+        /// To be answered when nothing more will be committed for them.
+        done: oneshot::Sender<()>,
+    },
+    /// Records of one partition, in offset order, following what was delivered before.
+    Records(Records),
+    /// Every record of the partition up to `position` was delivered: the end of the log, where no record may have
+    /// that offset (control records and compaction leave gaps).
+    Reached {
+        /// The partition.
+        partition: TopicPartition,
+        /// The position after the last record, past gaps.
+        position: i64,
+    },
+    /// Offsets a partition has, for lag: asked from the broker from time to time and at assignment.
+    Watermarks {
+        /// The partition.
+        partition: TopicPartition,
+        /// The oldest offset there is.
+        low: i64,
+        /// The next offset a committed record will get (the last stable offset).
+        high: i64,
+    },
+    /// One partition cannot be read on: its table halts, others go on. An offset out of range is an example.
+    PartitionFailed {
+        /// The partition.
+        partition: TopicPartition,
+        /// Why.
+        error: Error,
+    },
+    /// The source failed as a whole and gives no more events.
+    Failed(Error),
+}
+
+/// A stream of records with a consumer group's life cycle.
+#[trait_variant::make(Send)]
+pub trait Source {
+    /// The next event; cancellation safe.
+    async fn next(&mut self) -> Event;
+
+    /// Tells Kafka how far a topic's table is. Takes the receipt of a table commit; never blocks; losing it is
+    /// harmless, as the table knows its position.
+    fn acknowledge(&mut self, topic: &str, committed: &Committed);
+
+    /// Stops (`true`) or resumes reading of a partition; what was fetched already is kept. Takes effect soon, so a
+    /// few records may still come.
+    fn hold(&mut self, partition: &TopicPartition, held: bool);
+
+    /// Leaves the group and frees what the source holds, within a bounded time.
+    async fn close(self);
+}

@@ -1,0 +1,4 @@
+//! The physical layer: data files, deleted positions and the primary-key index, in no format's terms.
+
+pub mod partition;
+pub mod plan;
