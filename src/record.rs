@@ -108,6 +108,14 @@ impl Records {
         true
     }
 
+    /// Keeps the first `length` records; the position is then that of the first one left out.
+    pub fn truncate(&mut self, length: usize) {
+        if let Some(entry) = self.entries.get(length) {
+            self.next = entry.offset;
+            self.entries.truncate(length);
+        }
+    }
+
     fn append(&mut self, bytes: &[u8]) -> Option<Range<u32>> {
         let from = u32::try_from(self.arena.len()).ok()?;
         self.arena.extend_from_slice(bytes);

@@ -1,0 +1,98 @@
+//! The model: a table in memory. Other sinks are compared with it, and it is simple enough to be seen right.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrow::array::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+
+use super::{Committed, Merged, Sink};
+use crate::change::Batch;
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::position::Position;
+use crate::schema::TableSchema;
+
+/// A row as text by column name; null columns are absent.
+pub type TextRow = BTreeMap<String, String>;
+
+/// A handle to a table in memory. Clones share the table, as two instances of a group share one.
+#[derive(Debug, Clone, Default)]
+pub struct MemorySink {
+    table: Arc<Mutex<Table>>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    schema: Option<Arc<TableSchema>>,
+    rows: BTreeMap<Key, TextRow>,
+    position: Position,
+    version: i64,
+}
+
+impl MemorySink {
+    /// Every row, in the order of its text.
+    pub fn rows(&self) -> Vec<TextRow> {
+        let mut rows: Vec<TextRow> = self.lock().rows.values().cloned().collect();
+        rows.sort();
+        rows
+    }
+
+    /// The number of commits.
+    pub fn version(&self) -> i64 {
+        self.lock().version
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sink for MemorySink {
+    async fn position(&mut self) -> Result<Position> {
+        Ok(self.lock().position.clone())
+    }
+
+    fn schema(&self) -> Option<Arc<TableSchema>> {
+        self.lock().schema.clone()
+    }
+
+    async fn merge(&mut self, batch: &Batch) -> Result<Merged> {
+        let mut table = self.lock();
+        let Ok(position) = table.position.advance(&batch.ranges) else {
+            return Ok(Merged::Fenced { stored: table.position.clone() });
+        };
+        let mut rows = text_rows(&batch.rows)?;
+        for hole in &batch.holes {
+            let column = batch.schema.columns().get(hole.column).map(|c| c.name.clone());
+            let value =
+                column.as_ref().and_then(|name| table.rows.get(&hole.from)?.get(name)).cloned();
+            if let (Some(row), Some(name), Some(value)) = (rows.get_mut(hole.row), column, value) {
+                row.insert(name, value);
+            }
+        }
+        for key in &batch.deletes {
+            table.rows.remove(key);
+        }
+        table.rows.extend(batch.keys.iter().copied().zip(rows));
+        table.schema = Some(Arc::clone(&batch.schema));
+        table.position = position.clone();
+        table.version += 1;
+        Ok(Merged::Committed(Committed::new(batch.ranges.clone(), position, table.version)))
+    }
+}
+
+/// The rows of a record batch as text.
+pub fn text_rows(batch: &RecordBatch) -> Result<Vec<TextRow>> {
+    let failed = |e| Error::internal("cannot write a row as text").because(e);
+    let options = FormatOptions::default();
+    let mut rows = vec![TextRow::new(); batch.num_rows()];
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        let text = ArrayFormatter::try_new(column, &options).map_err(failed)?;
+        for (index, row) in rows.iter_mut().enumerate().filter(|(index, _)| column.is_valid(*index))
+        {
+            row.insert(field.name().clone(), text.value(index).to_string());
+        }
+    }
+    Ok(rows)
+}
