@@ -4,6 +4,7 @@ pub mod change;
 pub mod clock;
 pub mod decode;
 pub mod error;
+pub mod generate;
 pub mod key;
 pub mod names;
 pub mod position;
