@@ -1,0 +1,100 @@
+"""Server processes: started detached, known by pid and start time, watched until ready, stopped by signal."""
+import os
+import signal
+import subprocess
+import time
+
+from .base import LOGS, RUN, Fail, say
+from .clients import tail
+
+
+def _start_time(pid):
+    """What tells a process from a later one with the same pid; None when it is gone or a zombie."""
+    try:
+        fields = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def pid(name):
+    """The pid of a running server, else None."""
+    try:
+        number, started = (RUN / f"{name}.pid").read_text().split()
+    except (FileNotFoundError, ValueError):
+        return None
+    return int(number) if _start_time(number) == started else None
+
+
+def resident_mib(number):
+    """Resident memory of a process and its children, shared pages counted once; 0 when it is gone."""
+    total = 0
+    for child in [number, *_children(number)]:
+        try:
+            total += next((int(line.split()[1]) for line in open(f"/proc/{child}/smaps_rollup") if line.startswith("Pss:")), 0)
+        except OSError:
+            continue
+    return total // 1024
+
+
+def _children(number):
+    try:
+        direct = open(f"/proc/{number}/task/{number}/children").read().split()
+    except OSError:
+        return []
+    return direct + [deeper for child in direct for deeper in _children(child)]
+
+
+def spawn(name, command, env=None, cwd="/", user=None):
+    """Starts a server in a session of its own, so that it outlives the tool; the log of its last run is kept as `.old`."""
+    for folder in (LOGS, RUN):
+        folder.mkdir(parents=True, exist_ok=True)
+    path = LOGS / f"{name}.log"
+    if path.exists():
+        path.replace(path.with_suffix(".log.old"))
+    identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+    with open(path, "wb") as log:
+        process = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd,
+                                   env=os.environ | (env or {}), start_new_session=True, **identity)
+    (RUN / f"{name}.pid").write_text(f"{process.pid} {_start_time(process.pid) or 0}")
+    return process
+
+
+def wait_ready(name, process, ready, seconds):
+    """Waits until `ready()` is true; a dead process ends the wait at once, with the end of its log."""
+    begin = time.monotonic()
+    log = LOGS / f"{name}.log"
+    while time.monotonic() - begin < seconds:
+        try:
+            if ready():
+                return say(f"{name}: ready after {time.monotonic() - begin:.1f} s")
+        except OSError:
+            pass
+        if process.poll() is not None:
+            raise Fail(f"{name} died with exit code {process.returncode}; the end of {log}:\n{tail(log)}")
+        time.sleep(0.1)
+    raise Fail(f"{name} was not ready after {seconds} s and still runs (pid {process.pid}); the end of {log}:\n{tail(log)}")
+
+
+def stop(name, first=signal.SIGTERM, patience=15):
+    """Asks a server to end, and kills it when it has not after `patience` seconds."""
+    number = pid(name)
+    if number:
+        begin = time.monotonic()
+        _signal(number, first)
+        while pid(name) and time.monotonic() - begin < patience:
+            time.sleep(0.05)
+        killed = pid(name) is not None
+        if killed:
+            _signal(number, signal.SIGKILL)
+            while pid(name):
+                time.sleep(0.05)
+        say(f"{name}: {'killed' if killed else 'stopped'} after {time.monotonic() - begin:.1f} s")
+    (RUN / f"{name}.pid").unlink(missing_ok=True)
+
+
+def _signal(number, kind):
+    try:
+        os.kill(number, kind)
+    except ProcessLookupError:
+        pass

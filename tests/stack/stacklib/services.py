@@ -1,0 +1,159 @@
+"""The servers of the stack: start, stop, status, logs, wipe, and the environment that tests read."""
+import shutil
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from . import launch, process
+from .base import (BUCKET, DATA, HOST, LOGS, PARTS, ROOT, S3_ACCESS_KEY, S3_REGION, S3_SECRET_KEY, Fail, installed, say, shout)
+from .clients import tail
+from .ports import port
+
+
+@dataclass(frozen=True)
+class Service:
+    parts: tuple
+    needs: tuple = ()
+    signal: int = signal.SIGTERM
+    patience: int = 15
+
+
+SERVICES = {
+    "postgres": Service(("postgres",), signal=signal.SIGINT),  # fast shutdown
+    "mysql": Service(("mysql",), patience=2),  # takes 10 s and more while a connector reads its binlog; a kill loses nothing
+    "mariadb": Service(("mariadb",)),
+    "kafka": Service(("kafka",)),
+    "registry": Service(("registry",)),
+    "connect": Service(("kafka", "connectors", "converter"), needs=("kafka",)),
+    "minio": Service(("minio",)),
+    "iceberg-rest": Service(("iceberg-rest",), needs=("minio",)),
+    "nessie": Service(("nessie",), needs=("minio",)),
+}
+GROUPS = {
+    "databases": ["postgres", "mysql", "mariadb"],
+    "lake": ["minio", "iceberg-rest"],
+    "default": ["postgres", "mysql", "mariadb", "kafka", "registry", "connect", "minio"],
+    "all": list(SERVICES),
+}
+
+
+def _expand(names, otherwise):
+    wanted = [service for name in names or [otherwise] for service in GROUPS.get(name, [name])]
+    unknown = set(wanted) - set(SERVICES)
+    if unknown:
+        raise Fail(f"unknown server {', '.join(sorted(unknown))}: there are {', '.join(SERVICES)} and the groups {', '.join(GROUPS)}")
+    return wanted
+
+
+def start(names):
+    """Starts the named servers and what they need, at the same time where they do not need each other."""
+    wanted = _expand(names, "default")
+    wanted += [need for name in wanted for need in SERVICES[name].needs]
+    if "mysql" in wanted and not installed("mysql"):
+        shout("MySQL is not installed: MariaDB STANDS IN FOR IT. What these tests show of MySQL, they show of MariaDB.")
+        wanted += ["mariadb"]
+        wanted = [name for name in wanted if name != "mysql"]
+    wanted = [name for name in SERVICES if name in wanted]
+    missing = sorted({part for name in wanted for part in SERVICES[name].parts if not installed(part)})
+    if missing:
+        raise Fail(f"not installed at the pinned version: {', '.join(missing)}. Run `stack install {' '.join(missing)}`")
+    DATA.mkdir(parents=True, exist_ok=True)
+    running = {}
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        for name in wanted:  # in the order of SERVICES, so what a server needs was submitted before it
+            running[name] = pool.submit(_start_one, name, [running[need] for need in SERVICES[name].needs])
+    failures = [str(future.exception()) for future in running.values() if future.exception()]
+    if failures:
+        raise Fail("\n".join(dict.fromkeys(failures)))
+    say(f"up: {', '.join(wanted)}")
+
+
+def _start_one(name, needs):
+    for need in needs:
+        need.result()
+    if process.pid(name):
+        return say(f"{name}: already running")
+    plan = getattr(launch, name.replace("-", "_"))()
+    child = process.spawn(name, plan.command, env=plan.env, user=plan.user)
+    process.wait_ready(name, child, plan.ready, plan.seconds)
+    plan.after()
+
+
+def stop(names):
+    """Stops the named servers, all when none is named, and what needs them: Connect and the catalogs first."""
+    wanted = set(_expand(names, "all"))
+    wanted |= {name for name, service in SERVICES.items() if wanted & set(service.needs)}
+    later = [name for name in wanted if not SERVICES[name].needs]
+    for group in ([name for name in wanted if SERVICES[name].needs], later):
+        if group:
+            with ThreadPoolExecutor(len(group)) as pool:
+                list(pool.map(lambda name: process.stop(name, SERVICES[name].signal, SERVICES[name].patience), group))
+
+
+def wipe(names):
+    """Stops servers and removes their data. Kafka's goes with the registry's: records name schemas by the registry's ids.
+
+    The catalogs' data goes with the object store's, for they name its objects.
+    """
+    wanted = set(_expand(names, "all"))
+    for together in ({"kafka", "registry"}, {"minio", "iceberg-rest", "nessie"}):
+        wanted |= together if wanted & together else set()
+    stop(sorted(wanted))
+    for name in sorted(wanted):
+        shutil.rmtree(DATA / name, ignore_errors=True)
+    say(f"wiped: {', '.join(sorted(wanted))}")
+
+
+def status(names):
+    total = 0
+    print(f"{'server':14}{'state':10}{'pid':>8}{'port':>7}{'MiB':>6}")
+    for name in _expand(names, "all"):
+        number = process.pid(name)
+        have = all(installed(part) for part in SERVICES[name].parts)
+        memory = process.resident_mib(number) if number else 0
+        total += memory
+        state = "running" if number else "stopped" if have else "absent"
+        print(f"{name:14}{state:10}{number or '-':>8}{port(name):>7}{memory or '-':>6}")
+    print(f"{total} MiB in all, in {ROOT}")
+
+
+def logs(names):
+    """The end of each named server's log; of every server that has one when none is named."""
+    for name in _expand(names, "all"):
+        path = LOGS / f"{name}.log"
+        if path.exists():
+            print(f"==> {path}\n{tail(path, 40)}")
+
+
+def env(names):
+    """Shell lines that tell tests where each running server is. A server that does not run has no line."""
+    if names:
+        raise Fail("`env` takes no names")
+    up = {name: f"{HOST}:{port(name)}" for name in SERVICES if process.pid(name)}
+    lines = {
+        "POSTGRES": ("postgres", "postgresql://postgres@{}/postgres"),
+        "MYSQL": ("mysql", "mysql://cdc:cdc@{}"),
+        "MARIADB": ("mariadb", "mysql://cdc:cdc@{}"),
+        "BROKERS": ("kafka", "{}"),
+        "REGISTRY": ("registry", "http://{}/apis/ccompat/v7"),
+        "REGISTRY_NATIVE": ("registry", "http://{}/apis/registry/v2"),
+        "CONNECT": ("connect", "http://{}"),
+        "S3": ("minio", "http://{}"),
+        "ICEBERG_REST": ("iceberg-rest", "http://{}"),
+        "NESSIE": ("nessie", "http://{}/iceberg"),
+    }
+    found = {key: text.format(up[name]) for key, (name, text) in lines.items() if name in up}
+    if "S3" in found:
+        found |= {"S3_BUCKET": BUCKET, "S3_REGION": S3_REGION, "S3_ACCESS_KEY": S3_ACCESS_KEY, "S3_SECRET_KEY": S3_SECRET_KEY}
+    if "mysql" in up:
+        found["MYSQL_IS"] = "mysql"
+    elif "mariadb" in up:
+        found |= {"MYSQL": found["MARIADB"], "MYSQL_IS": "mariadb"}
+        print("stack: MySQL does not run: CDC_SINK_TEST_MYSQL IS MARIADB", file=sys.stderr)
+    if installed("readers"):
+        found["PYTHON"] = PARTS / "readers/bin/python"
+    if installed("spark"):
+        found |= {"SPARK_PYTHON": PARTS / "spark/bin/python", "SPARK_JARS": PARTS / "spark/jars"}
+    for key, value in found.items():
+        print(f"export CDC_SINK_TEST_{key}={value}")
