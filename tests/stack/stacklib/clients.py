@@ -53,8 +53,11 @@ def _dependency(coordinates, transitive):
     ])
 
 
-def maven(name, folder, coordinates, transitive=True, exclude=()):
-    """Copies artifacts from the Maven registry, with what they need at run time, into `folder`."""
+def maven(name, folder, coordinates, transitive=True, exclude=(), groups=()):
+    """Copies artifacts from the Maven registry, with what they need at run time, into `folder`.
+
+    `exclude` names artifacts to leave out; `groups`, when given, the only groups to keep.
+    """
     need("mvn", "Maven and a Java 17 or newer")
     work = TEMP / f"{name}-pom"
     shutil.rmtree(work, ignore_errors=True)
@@ -66,7 +69,8 @@ def maven(name, folder, coordinates, transitive=True, exclude=()):
     plugin = f"org.apache.maven.plugins:maven-dependency-plugin:{VERSIONS['maven-dependency-plugin']['version']}"
     # -U: Maven remembers a failed look-up for a day otherwise.
     run(name, ["mvn", "-B", "-U", "-ntp", "-f", work / "pom.xml", f"{plugin}:copy-dependencies", "-DincludeScope=runtime",
-               f"-DoutputDirectory={folder}", f"-DexcludeArtifactIds={','.join(exclude)}"], tries=3)
+               f"-DoutputDirectory={folder}", f"-DexcludeArtifactIds={','.join(exclude)}",
+               f"-DincludeGroupIds={','.join(groups)}"], tries=3)
     shutil.rmtree(work)
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import java
-from .base import PARTS, TEMP, VERSIONS, Fail, installed, say, shout, stamp_of
+from .base import LOGS, PARTS, TEMP, VERSIONS, Fail, installed, say, shout, stamp_of
 from .clients import debian, go_install, maven, pip, run, unpack
 
 
@@ -96,10 +96,17 @@ def readers(folder, versions):
 
 def spark(folder, versions):
     _venv("spark", folder, [f"pyspark=={versions['pyspark']}"])
+    scala, iceberg, sdk = versions["scala"], versions["iceberg"], versions["aws-sdk"]
+    # Spark brings everything else; a second copy of a library beside its own is what breaks sessions.
+    maven("spark", folder / "jars", [f"io.delta:delta-spark_4.1_{scala}:{versions['delta']}"], groups=["io.delta", "io.unitycatalog"])
     maven("spark", folder / "jars", [
-        f"io.delta:delta-spark_4.1_{versions['scala']}:{versions['delta']}",
-        f"org.apache.iceberg:iceberg-spark-runtime-4.1_{versions['scala']}:{versions['iceberg']}",
-    ])
+        f"org.apache.iceberg:iceberg-spark-runtime-4.1_{scala}:{iceberg}",
+        f"org.apache.iceberg:iceberg-aws-bundle:{iceberg}",
+        # S3A for Delta: what the bundle lacks of it, at the bundle's own version.
+        f"org.apache.hadoop:hadoop-aws:{versions['hadoop']}",
+        f"software.amazon.awssdk:apache-client:{sdk}",
+        f"software.amazon.awssdk:s3-transfer-manager:{sdk}",
+    ], transitive=False)
 
 
 def _venv(name, folder, packages):
@@ -159,6 +166,7 @@ def _install_one(name, part):
         say(f"{name}: already installed")
         return
     say(f"{name}: installing")
+    (LOGS / f"install-{name}.log").unlink(missing_ok=True)
     begin = time.monotonic()
     final = PARTS / name
     folder = final if name in IN_PLACE else TEMP / f"{name}-new"

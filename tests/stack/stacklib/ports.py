@@ -46,9 +46,12 @@ def _free(number):
 
 
 def _any_free():
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
+    while True:
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            number = probe.getsockname()[1]
+        if number not in _remembered().values():
+            return number
 
 
 def claim(name):

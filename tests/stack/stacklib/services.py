@@ -1,12 +1,11 @@
-"""The servers of the stack: start, stop, status, logs, wipe, and the environment that tests read."""
+"""The servers of the stack: start, stop, status, logs and wipe."""
 import shutil
 import signal
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from . import launch, process
-from .base import (BUCKET, DATA, HOST, LOGS, PARTS, ROOT, S3_ACCESS_KEY, S3_REGION, S3_SECRET_KEY, Fail, installed, say, shout)
+from .base import DATA, LOGS, ROOT, Fail, installed, say, shout
 from .clients import tail
 from .ports import port
 
@@ -124,36 +123,3 @@ def logs(names):
         path = LOGS / f"{name}.log"
         if path.exists():
             print(f"==> {path}\n{tail(path, 40)}")
-
-
-def env(names):
-    """Shell lines that tell tests where each running server is. A server that does not run has no line."""
-    if names:
-        raise Fail("`env` takes no names")
-    up = {name: f"{HOST}:{port(name)}" for name in SERVICES if process.pid(name)}
-    lines = {
-        "POSTGRES": ("postgres", "postgresql://postgres@{}/postgres"),
-        "MYSQL": ("mysql", "mysql://cdc:cdc@{}"),
-        "MARIADB": ("mariadb", "mysql://cdc:cdc@{}"),
-        "BROKERS": ("kafka", "{}"),
-        "REGISTRY": ("registry", "http://{}/apis/ccompat/v7"),
-        "REGISTRY_NATIVE": ("registry", "http://{}/apis/registry/v2"),
-        "CONNECT": ("connect", "http://{}"),
-        "S3": ("minio", "http://{}"),
-        "ICEBERG_REST": ("iceberg-rest", "http://{}"),
-        "NESSIE": ("nessie", "http://{}/iceberg"),
-    }
-    found = {key: text.format(up[name]) for key, (name, text) in lines.items() if name in up}
-    if "S3" in found:
-        found |= {"S3_BUCKET": BUCKET, "S3_REGION": S3_REGION, "S3_ACCESS_KEY": S3_ACCESS_KEY, "S3_SECRET_KEY": S3_SECRET_KEY}
-    if "mysql" in up:
-        found["MYSQL_IS"] = "mysql"
-    elif "mariadb" in up:
-        found |= {"MYSQL": found["MARIADB"], "MYSQL_IS": "mariadb"}
-        print("stack: MySQL does not run: CDC_SINK_TEST_MYSQL IS MARIADB", file=sys.stderr)
-    if installed("readers"):
-        found["PYTHON"] = PARTS / "readers/bin/python"
-    if installed("spark"):
-        found |= {"SPARK_PYTHON": PARTS / "spark/bin/python", "SPARK_JARS": PARTS / "spark/jars"}
-    for key, value in found.items():
-        print(f"export CDC_SINK_TEST_{key}={value}")
