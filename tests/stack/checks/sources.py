@@ -127,7 +127,8 @@ def check(kind, name, converter, decode):
 
         until(f"{name}: connector running", running)
         # The changes must come after the initial snapshot, or it would swallow them.
-        assert operations(f"{name}.{name}.t", decode, 1) == ["r"]
+        first = operations(f"{name}.{name}.t", decode, 1)
+        assert first == ["r"], f"{name}: expected the row of the initial snapshot, got {first}"
         execute(kind, [f"INSERT INTO {name}.t VALUES (2, 'b')", f"UPDATE {name}.t SET v = 'c' WHERE id = 1", f"DELETE FROM {name}.t WHERE id = 2"])
         seen = operations(f"{name}.{name}.t", decode, 4)
         assert seen == ["r", "c", "u", "d"], f"{name}: expected r c u d, got {seen}"
@@ -149,6 +150,10 @@ def remove(kind, name, drop):
     topics = [topic for topic in admin.list_topics(timeout=10).topics if topic == name or topic.startswith(f"{name}.")]
     for future in admin.delete_topics(topics).values() if topics else []:
         future.result()
+    subjects = rest("GET", "/subjects", base=ENV["REGISTRY"]) if "REGISTRY" in ENV else []
+    for subject in subjects:
+        if subject.startswith(f"{name}."):
+            rest("DELETE", f"/subjects/{subject}", base=ENV["REGISTRY"])
 
 
 def main():

@@ -1,5 +1,6 @@
 """The ordinary clients of the package registries: Maven, Go, pip and apt, each as the machine has it configured."""
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -69,7 +70,7 @@ def maven(name, folder, coordinates, transitive=True, exclude=(), groups=()):
         f"<dependencies>{''.join(_dependency(item, transitive) for item in coordinates)}</dependencies></project>")
     plugin = f"org.apache.maven.plugins:maven-dependency-plugin:{VERSIONS['maven-dependency-plugin']['version']}"
     # -U: Maven remembers a failed look-up for a day otherwise.
-    run(name, ["mvn", "-B", "-U", "-ntp", "-f", work / "pom.xml", f"{plugin}:copy-dependencies", "-DincludeScope=runtime",
+    run(name, ["mvn", "-B", "-q", "-U", "-Dstyle.color=never", "-f", work / "pom.xml", f"{plugin}:copy-dependencies", "-DincludeScope=runtime",
                f"-DoutputDirectory={folder}", f"-DexcludeArtifactIds={','.join(exclude)}",
                f"-DincludeGroupIds={','.join(groups)}"], tries=3)
     shutil.rmtree(work)
@@ -117,7 +118,8 @@ def debian(name, folder, packages, suite=None):
     env = os.environ | {"APT_CONFIG": str(apt / "apt.conf")}
     run(name, ["apt-get", "update", "-q"], tries=3, env=env)
     plan = subprocess.run(["apt-get", "install", "-s", *packages], env=env, capture_output=True, text=True)
-    wanted = [line.split()[1] for line in plan.stdout.splitlines() if line.startswith("Inst ")]
+    versions = dict(re.findall(r"^Inst (\S+) \((\S+)", plan.stdout, re.MULTILINE))
+    wanted = list(versions)
     if not wanted:
         raise Fail(f"{name}: apt cannot resolve {' '.join(packages)}: {plan.stderr.strip()}")
     unused = ("perl", "libperl", "libgdbm", "libdb5", "libc-gconv")
@@ -128,6 +130,7 @@ def debian(name, folder, packages, suite=None):
     for sub in ("doc", "man", "locale", "bash-completion"):
         shutil.rmtree(folder / "usr/share" / sub, ignore_errors=True)
     shutil.rmtree(apt)
+    say(f"{name}: {', '.join(f'{package} {versions[package]}' for package in packages)}")
 
 
 def _sources(suite):

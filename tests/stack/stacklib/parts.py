@@ -116,7 +116,8 @@ def _venv(name, folder, packages):
 LANES = [
     [minio],
     [registry, kafka, connectors, converter, postgres, iceberg_rest, nessie],
-    [mysql, mariadb, jdk, readers],
+    [mysql, mariadb],
+    [jdk, readers],
 ]
 SEPARATE = [spark]
 IN_PLACE = {"readers", "spark"}
@@ -135,6 +136,7 @@ def install(names):
     unknown = wanted - set(GROUPS["all"])
     if unknown:
         raise Fail(f"unknown part {', '.join(sorted(unknown))}: there are {', '.join(GROUPS['all'])} and the groups {', '.join(GROUPS)}")
+    shutil.rmtree(TEMP, ignore_errors=True)  # what an earlier run left half done
     for folder in (PARTS, TEMP):
         folder.mkdir(parents=True, exist_ok=True)
     lanes = [[part for part in lane if part.__name__.replace("_", "-") in wanted] for lane in [*LANES, SEPARATE]]
@@ -154,7 +156,7 @@ def _install_lane(lane):
             if name == "mysql":
                 shout(f"MySQL cannot be installed here: MariaDB will stand in for it.\n{failure}")
             else:
-                failures.append(f"{name}: {failure}")
+                failures.append(str(failure))
     return failures
 
 
