@@ -65,7 +65,7 @@ def maven(name, folder, coordinates, transitive=True, exclude=(), groups=()):
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     (work / "pom.xml").write_text(
-        '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
+        '<project><modelVersion>4.0.0</modelVersion>'
         f"<groupId>stack</groupId><artifactId>{name}</artifactId><version>1</version><packaging>pom</packaging>"
         f"<dependencies>{''.join(_dependency(item, transitive) for item in coordinates)}</dependencies></project>")
     plugin = f"org.apache.maven.plugins:maven-dependency-plugin:{VERSIONS['maven-dependency-plugin']['version']}"
