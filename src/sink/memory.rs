@@ -78,7 +78,8 @@ impl Sink for MemorySink {
         table.schema = Some(Arc::clone(&batch.schema));
         table.position = position.clone();
         table.version += 1;
-        Ok(Merged::Committed(Committed::new(batch.ranges.clone(), position, table.version)))
+        let versions = [("memory".to_owned(), table.version)].into();
+        Ok(Merged::Committed(Committed::new(batch.ranges.clone(), position, versions)))
     }
 }
 
