@@ -1,5 +1,6 @@
 //! Sinks: where batches are merged. The contract every sink keeps, and the receipt of a commit.
 
+pub mod delta;
 pub mod storage;
 
 use crate::change::Batch;
