@@ -433,3 +433,47 @@ fn log_retention_is_read_as_delta_writes_it() {
     assert_eq!(retention("interval 1 day 3 hours"), None);
     assert_eq!(retention("soon"), None);
 }
+
+/// What readers of others find: tables with deletion vectors, partitions, statistics to skip by, added columns, and a
+/// checkpoint. Runs where `CDC_SINK_TEST_PYTHON` names a Python that has deltalake and DuckDB.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_of_others_find_the_same_rows() {
+    let Ok(python) = std::env::var("CDC_SINK_TEST_PYTHON") else {
+        eprintln!("skipped: CDC_SINK_TEST_PYTHON is not set");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let warehouse = Location::warehouse(folder.path().to_str().unwrap()).unwrap();
+    let place = warehouse.folder("orders");
+    let field = |column: &str, transform, name: &str| PartitionField { column: column.into(), transform, name: name.into() };
+    let fields = vec![field("name", Transform::Identity, "name"), field("at", Transform::Month, "at_month")];
+    let mut table = Table::create_at(place.clone(), schema(), Partitioning { fields }).await;
+    let values = |name: &str, month| vec![Some(Scalar::String(name.into())), Some(Scalar::Int(month))];
+    let a = table.write_at("data/name=a%20b/at_month=2024-12/1.parquet", 0..10, values("a b", 659)).await;
+    let b = table.write_at("data/name=b/at_month=2025-01/2.parquet", 10..20, values("b", 660)).await;
+    committed(table.delta.publish(&table.plan().add(&a).add(&b).advance(0, 0, 20).build()).await.unwrap());
+    committed(table.delta.publish(&table.plan().delete(&a, [1, 2]).advance(0, 20, 22).build()).await.unwrap());
+    table.delta.options.checkpoint_interval = 2;
+    table.delta.maintain(0).await.unwrap();
+    let wider = Arc::new(schema().with_added(vec![Column::new("note", ColumnType::String, true)]));
+    let c = table.write_with(&wider, "data/name=c/at_month=2025-01/3.parquet", 20..25, values("c", 660)).await;
+    let plan = table.plan().schema(&wider).add(&c).delete(&a, [3]).delete(&b, [9]).advance(0, 22, 30);
+    committed(table.delta.publish(&plan.build()).await.unwrap());
+
+    let cases: [(&str, &[i64]); 8] = [
+        ("true", &[0, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23, 24]),
+        ("name = 'a b'", &[0, 4, 5, 6, 7, 8, 9]),
+        ("at_month = '2025-01' AND id < 12", &[10, 11]),
+        ("id BETWEEN 8 AND 10", &[8, 9, 10]),
+        ("amount >= cast('2300000000000000000000000000' AS decimal(38,4))", &[23, 24]),
+        ("\"at\" > timestamp '2025-01-01 00:00:34'", &[23, 24]),
+        ("\"local\" <= timestamp '2025-01-01 00:00:00'", &[0]),
+        ("note IS NOT NULL", &[20, 21, 22, 23, 24]),
+    ];
+    let read = support::read_by_others(&python, &folder.path().join("orders"), cases.map(|(query, _)| query));
+    for ((query, expected), found) in cases.iter().zip(read["found"].as_array().unwrap()) {
+        assert_eq!(found["deltalake"], json!(expected), "deltalake: {query}");
+        assert_eq!(found["duckdb"], json!(expected), "DuckDB: {query}");
+    }
+    assert_eq!(read["history"], 4);
+}

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Write;
 use std::ops::Range;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -435,4 +437,23 @@ pub(super) fn assert_same_files(a: &TableState, b: &TableState) {
         state.files.values().map(file).collect::<Vec<_>>()
     };
     assert_eq!(files(a), files(b));
+}
+
+/// What readers of others say to conditions on a table, see `read.py`.
+pub(super) fn read_by_others<const N: usize>(
+    python: &str,
+    folder: &std::path::Path,
+    conditions: [&str; N],
+) -> serde_json::Value {
+    let mut reader = Command::new(python)
+        .args(["-c", include_str!("read.py")])
+        .arg(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    reader.stdin.take().unwrap().write_all(conditions.join("\n").as_bytes()).unwrap();
+    let output = reader.wait_with_output().unwrap();
+    assert!(output.status.success());
+    serde_json::from_slice(&output.stdout).unwrap()
 }
