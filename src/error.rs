@@ -99,6 +99,13 @@ impl Error {
         self
     }
 
+    /// Puts what was attempted, or on what, in front of the message.
+    #[must_use]
+    pub fn context(mut self, attempted: impl fmt::Display) -> Self {
+        self.what = format!("{attempted}: {}", self.what);
+        self
+    }
+
     /// What the caller does about it.
     pub fn kind(&self) -> Kind {
         self.kind

@@ -1,6 +1,7 @@
 //! Sinks: where batches are merged. The contract every sink keeps, and the receipt of a commit.
 
 pub mod memory;
+pub mod delta;
 pub mod storage;
 
 use crate::change::Batch;

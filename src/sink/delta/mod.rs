@@ -1,0 +1,527 @@
+//! Delta Lake: publishes commit plans as versions of a Delta table.
+//!
+//! A version is one conditional put of a JSON file, so it is atomic, and of two writers one wins. Rows are deleted by
+//! deletion vectors; the position is stored in the same version, as one application transaction (`txn`) per partition.
+//!
+//! The state of the table is kept in memory and moves with every commit, ours or others': a commit costs what it
+//! changes, whatever the table holds. No library's commit loop is used: they retry a commit on top of others' without
+//! knowing what its deleted positions mean there.
+
+mod commit;
+mod files;
+mod log;
+mod protocol;
+mod schema;
+mod values;
+mod vectors;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use deltalake::kernel::{Add, Transaction};
+use roaring::RoaringTreemap;
+use serde_json::json;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use self::commit::Commit;
+use self::log::{Log, Put};
+use self::protocol::{Metadata, Protocol};
+use crate::error::{Error, Result};
+use crate::position::OffsetRange;
+use crate::schema::TableSchema;
+use crate::sink::storage::Location;
+use crate::table::partition::Partitioning;
+use crate::table::plan::{CommitPlan, DataFile, LiveFile, Published, TableState};
+
+/// Batch ids of the newest commits that are remembered, to tell a batch that is published twice.
+const REMEMBERED: usize = 256;
+/// Commits that are looked at on opening for the newest batch id.
+const LOOKED_BACK: usize = 64;
+/// A state older than this is compared with the log before a commit: log files of versions that we have not seen may
+/// have been cleaned away by then, and their numbers must not be used again.
+const STALE: Duration = Duration::from_secs(3600);
+/// Delta's default for `delta.logRetentionDuration`.
+const LOG_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How a Delta table is written.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The topic that feeds the table. A table that another topic feeds is refused.
+    pub topic: Arc<str>,
+    /// Commits from one checkpoint of the log to the next; 0 for none.
+    pub checkpoint_interval: u64,
+    /// Table properties of a new table, such as `delta.enableChangeDataFeed` or `delta.logRetentionDuration`.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// A Delta table at a location. The `impl` of its parts is in this folder; this type owns the state.
+#[derive(Debug)]
+pub struct DeltaTable {
+    log: Log,
+    options: Options,
+    protocol: Protocol,
+    metadata: Metadata,
+    /// False when columns of others have no field id in the table yet; the next commit stores them.
+    ids_stored: bool,
+    state: TableState,
+    /// The live files as the log has them; the same paths as `state.files`.
+    adds: HashMap<String, Add>,
+    /// Batches of the newest commits with their versions, oldest first.
+    recent: VecDeque<(Uuid, i64)>,
+    /// The version of the newest checkpoint that is known.
+    checkpoint: i64,
+    /// When the log was last seen to end at the state's version.
+    seen: Instant,
+}
+
+impl DeltaTable {
+    /// Opens the table at `location`; none when there is no Delta table. Refuses tables that cannot be written right:
+    /// another topic's, those that cdc-sink did not make, those with features it does not honour.
+    pub async fn open(location: Location, options: Options) -> Result<Option<Self>> {
+        let log = Log::new(location);
+        if log.versions_after(-1).await?.is_empty() {
+            return Ok(None);
+        }
+        Self::replayed(log, options).await.map(Some)
+    }
+
+    /// Makes a table without rows at `location`. When someone else is faster, opens what they made.
+    pub async fn create(
+        location: Location,
+        schema: Arc<TableSchema>,
+        partitioning: Arc<Partitioning>,
+        options: Options,
+        now_millis: i64,
+    ) -> Result<Self> {
+        let fields = schema::encode(&schema, &partitioning, &[])?;
+        let mut configuration = protocol::configuration(&options.properties)?;
+        configuration.insert(protocol::TOPIC.to_owned(), options.topic.to_string());
+        configuration.insert(protocol::PARTITIONING.to_owned(), json!(partitioning).to_string());
+        let mut metadata = Metadata {
+            id: Uuid::new_v4().to_string(),
+            name: None,
+            description: None,
+            format: json!({"provider": "parquet", "options": {}}),
+            schema_string: String::new(),
+            partition_columns: partitioning.fields.iter().map(|field| field.name.clone()).collect(),
+            configuration,
+            created_time: Some(now_millis),
+        };
+        let protocol = Protocol::create(&fields, &metadata.configuration);
+        store_schema(&mut metadata, &schema, fields)?;
+        admit(&protocol, &metadata, &options.topic)?;
+        let info = commit::created(&metadata, now_millis);
+        let commit = Commit {
+            info: Some(info),
+            protocol: Some(protocol),
+            metadata: Some(metadata),
+            ..Commit::default()
+        };
+        let log = Log::new(location);
+        match log.put(0, commit.bytes()?).await? {
+            Put::Done => {}
+            // Whoever made it: the table is there.
+            Put::Unclear(_) if log.read(0).await?.is_some() => {}
+            Put::Unclear(error) => return Err(error),
+        }
+        Self::replayed(log, options).await
+    }
+
+    async fn replayed(log: Log, options: Options) -> Result<Self> {
+        let replay = log.replay().await?;
+        let decoded =
+            admit(&replay.protocol, &replay.metadata, &options.topic).map_err(|e| at(&log, e))?;
+        let partitions = replay.transactions.iter();
+        let position = partitions
+            .filter_map(|(id, version)| Some((commit::partition(&options.topic, id)?, *version)))
+            .collect();
+        let mut table = Self {
+            state: TableState {
+                version: replay.version,
+                schema: Arc::new(decoded.schema),
+                partitioning: Arc::new(decoded.partitioning),
+                position,
+                last_batch: None,
+                files: BTreeMap::new(),
+            },
+            ids_stored: decoded.ids_stored,
+            log,
+            options,
+            protocol: replay.protocol,
+            metadata: replay.metadata,
+            adds: HashMap::new(),
+            recent: VecDeque::new(),
+            checkpoint: replay.checkpoint,
+            seen: Instant::now(),
+        };
+        let files = table.live_files(&replay.adds).await?;
+        for (add, file) in replay.adds.into_iter().zip(files) {
+            table.insert(add, file);
+        }
+        table.find_last_batch().await?;
+        Ok(table)
+    }
+
+    /// The table as of the newest version that is known.
+    pub fn state(&self) -> &TableState {
+        &self.state
+    }
+
+    /// Reads what others committed since; true when the state changed.
+    pub async fn refresh(&mut self) -> Result<bool> {
+        let now = Instant::now();
+        let mut versions = self.log.versions_after(self.state.version - 1).await?.into_iter();
+        if versions.next() != Some(self.state.version) {
+            // Cleaned away because there are checkpoints since, or the table was made anew.
+            return self.reopen().await.map(|()| true);
+        }
+        let before = self.state.version;
+        for version in versions {
+            let next = self.state.version + 1;
+            let commit = if version == next { self.log.read(next).await? } else { None };
+            let Some(bytes) = commit else {
+                return self.reopen().await.map(|()| true);
+            };
+            let commit = Commit::parse(&bytes).map_err(|e| at(&self.log, e))?;
+            self.follow(commit).await?;
+        }
+        self.seen = now;
+        Ok(self.state.version != before)
+    }
+
+    /// Reads the whole table again.
+    async fn reopen(&mut self) -> Result<()> {
+        let location = self.log.location().clone();
+        let Some(mut table) = Self::open(location, self.options.clone()).await? else {
+            return Err(at(&self.log, Error::refused("the table is gone")));
+        };
+        let newest =
+            table.recent.drain(..).filter(|entry| !self.recent.contains(entry)).collect::<Vec<_>>();
+        table.recent = std::mem::take(&mut self.recent);
+        table.recent.extend(newest);
+        *self = table;
+        Ok(())
+    }
+
+    /// Commits the plan as the next version. After an error of kind unavailable it is not known whether the plan is in
+    /// the table: calling again with the same plan finds out, and commits it if it is not.
+    pub async fn publish(&mut self, plan: &CommitPlan) -> Result<Published> {
+        if let Some(version) = self.version_of(plan.batch_id) {
+            return Ok(Published::Committed { version });
+        }
+        if self.seen.elapsed() > STALE && self.refresh().await? {
+            return Ok(match self.version_of(plan.batch_id) {
+                Some(version) => Published::Committed { version },
+                None => Published::Conflict,
+            });
+        }
+        if !self.is_made_on_this_version(plan)? {
+            return Ok(Published::Conflict);
+        }
+        let commit = self.prepare(plan).await?;
+        let files = self.planned_files(plan, &commit)?;
+        let version = self.state.version + 1;
+        match self.log.put(version, commit.bytes()?).await? {
+            Put::Done => {
+                self.apply(commit, files)?;
+                self.seen = Instant::now();
+                Ok(Published::Committed { version })
+            }
+            Put::Unclear(error) => self.clear_up(plan, version, error).await,
+        }
+    }
+
+    /// Housekeeping after a commit: a checkpoint when one is due, and with it the removal of log files that have
+    /// expired (unless `delta.enableExpiredLogCleanup` is false). A failure harms nothing and is tried again later.
+    pub async fn maintain(&mut self, now_millis: i64) -> Result<()> {
+        let interval = i64::try_from(self.options.checkpoint_interval).unwrap_or(i64::MAX);
+        let version = self.state.version;
+        if interval == 0 || version - self.checkpoint < interval {
+            return Ok(());
+        }
+        self.log.checkpoint(version).await?;
+        self.checkpoint = version;
+        let configuration = &self.metadata.configuration;
+        let wanted =
+            configuration.get("delta.enableExpiredLogCleanup").is_none_or(|value| value != "false");
+        if wanted && let Some(retention) = log_retention(configuration) {
+            let cutoff =
+                now_millis.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX));
+            let removed = self.log.clean(version, cutoff).await?;
+            tracing::debug!(table = %self.log.location().url(), version, removed, "log checkpoint written");
+        }
+        Ok(())
+    }
+
+    /// The answer to a put was no clear yes: what the log says decides.
+    async fn clear_up(
+        &mut self,
+        plan: &CommitPlan,
+        version: i64,
+        error: Error,
+    ) -> Result<Published> {
+        let Some(bytes) = self.log.read(version).await? else {
+            // Not there, and it may still arrive: the same plan again meets it or comes first.
+            return Err(error);
+        };
+        let commit = Commit::parse(&bytes).map_err(|e| at(&self.log, e))?;
+        if commit.batch() != Some(plan.batch_id) {
+            return Ok(Published::Conflict);
+        }
+        // An earlier attempt may have made it: its deletion vectors count, not those just written.
+        self.follow(commit).await?;
+        Ok(Published::Committed { version })
+    }
+
+    fn version_of(&self, batch: Uuid) -> Option<i64> {
+        self.recent.iter().find(|(id, _)| *id == batch).map(|(_, version)| *version)
+    }
+
+    /// False when the plan speaks of files or of other partitions' positions as they no longer are. That its own ranges
+    /// start at the stored position is the caller's promise, who has checked that nobody fenced it.
+    fn is_made_on_this_version(&self, plan: &CommitPlan) -> Result<bool> {
+        let stands = |file: &DataFile, deleted: &Arc<RoaringTreemap>| {
+            let live = self.state.files.get(&file.path);
+            live.is_some_and(|live| Arc::ptr_eq(&live.deleted, deleted) || live.deleted == *deleted)
+        };
+        let files_stand =
+            plan.deletions.iter().all(|deletion| stands(&deletion.file, &deletion.before))
+                && plan.removed.iter().all(|live| stands(&live.file, &live.deleted))
+                && plan.added.iter().all(|file| !self.state.files.contains_key(&file.path));
+        if !files_stand {
+            return Ok(false);
+        }
+        let stored = &self.state.position;
+        let advanced = stored.advance(&plan.ranges).map_err(|range| {
+            let OffsetRange { partition, from, .. } = range;
+            let stored = stored.get(partition);
+            let topic = &self.options.topic;
+            let batch = plan.batch_id;
+            at(
+                &self.log,
+                Error::internal(format!(
+                    "batch {batch} starts at {topic}[{partition}]@{from}, the table at {stored:?}"
+                )),
+            )
+        })?;
+        Ok(advanced == plan.position)
+    }
+
+    /// The commit of a plan. Its deletion vectors are written, in a file that no other attempt uses.
+    async fn prepare(&self, plan: &CommitPlan) -> Result<Commit> {
+        let mut commit =
+            Commit { info: Some(commit::merged(plan, self.state.version)), ..Commit::default() };
+        if plan.schema_changed || !self.ids_stored {
+            self.change_schema(plan, &mut commit)?;
+        }
+        let transaction = |range: &OffsetRange| {
+            Transaction::new_with_last_update(
+                commit::application(&self.options.topic, range.partition),
+                range.to,
+                None,
+            )
+        };
+        commit.transactions = plan.ranges.iter().map(transaction).collect();
+        for live in &plan.removed {
+            commit.removes.push(commit::remove(self.add(&live.file.path)?, plan.now_millis));
+        }
+        if !plan.deletions.is_empty() {
+            let bitmaps: Vec<&RoaringTreemap> =
+                plan.deletions.iter().map(|deletion| deletion.after.as_ref()).collect();
+            let vectors = vectors::write(self.log.location(), Uuid::new_v4(), &bitmaps).await?;
+            for (deletion, vector) in plan.deletions.iter().zip(vectors) {
+                let add = self.add(&deletion.file.path)?;
+                commit.removes.push(commit::remove(add, plan.now_millis));
+                commit.adds.push(commit::with_vector(add, vector, deletion.file.rows)?);
+            }
+        }
+        for file in &plan.added {
+            commit.adds.push(commit::add(
+                file,
+                &plan.schema,
+                &self.state.partitioning,
+                plan.now_millis,
+            )?);
+        }
+        Ok(commit)
+    }
+
+    fn change_schema(&self, plan: &CommitPlan, commit: &mut Commit) -> Result<()> {
+        let existing = schema::fields(&self.metadata.schema_string)?;
+        let fields = schema::encode(&plan.schema, &self.state.partitioning, &existing)?;
+        let extended = self.protocol.extended_for(&fields);
+        if extended != self.protocol {
+            commit.protocol = Some(extended);
+        }
+        let mut metadata = self.metadata.clone();
+        store_schema(&mut metadata, &plan.schema, fields)?;
+        let extended = commit.protocol.as_ref().unwrap_or(&self.protocol);
+        if admit(extended, &metadata, &self.options.topic)?.schema != *plan.schema {
+            let lost = Error::internal(format!(
+                "batch {}: its schema would not come back from the log",
+                plan.batch_id
+            ));
+            return Err(at(&self.log, lost));
+        }
+        commit.metadata = Some(metadata);
+        Ok(())
+    }
+
+    fn add(&self, path: &str) -> Result<&Add> {
+        self.adds.get(path).ok_or_else(|| {
+            Error::internal(format!(
+                "data file {path} is not in the table {}",
+                self.log.location().url()
+            ))
+        })
+    }
+
+    /// The live files of a commit of our own, in the order of its adds: nothing of them has to be read.
+    fn planned_files(&self, plan: &CommitPlan, commit: &Commit) -> Result<Vec<LiveFile>> {
+        let none = Arc::new(RoaringTreemap::new());
+        let grown = plan.deletions.iter().map(|deletion| (&deletion.file, &deletion.after));
+        let planned: HashMap<&str, _> = grown
+            .chain(plan.added.iter().map(|file| (file, &none)))
+            .map(|(file, deleted)| (file.path.as_str(), (file, deleted)))
+            .collect();
+        let live = |add: &Add| {
+            let (file, deleted) = planned.get(add.path.as_str()).ok_or_else(|| {
+                Error::internal(format!("data file {} is not in the plan", add.path))
+            })?;
+            Ok(LiveFile { file: Arc::clone(file), deleted: Arc::clone(deleted) })
+        };
+        commit.adds.iter().map(live).collect()
+    }
+
+    /// The live files of adds that are not our own.
+    async fn live_files(&self, adds: &[Add]) -> Result<Vec<LiveFile>> {
+        let partitions = files::Partitions::new(&self.state.schema, &self.state.partitioning)?;
+        files::live(self.log.location(), adds, &self.state.files, &partitions).await
+    }
+
+    /// Applies a commit of the log, reading what is not in memory.
+    async fn follow(&mut self, commit: Commit) -> Result<()> {
+        let files = self.live_files(&commit.adds).await?;
+        self.apply(commit, files)
+    }
+
+    /// Moves the state to the next version; nothing is changed when the commit is refused.
+    fn apply(&mut self, commit: Commit, files: Vec<LiveFile>) -> Result<()> {
+        let version = self.state.version + 1;
+        let batch = commit.batch();
+        if commit.protocol.is_some() || commit.metadata.is_some() {
+            let protocol = commit.protocol.unwrap_or_else(|| self.protocol.clone());
+            let metadata = commit.metadata.unwrap_or_else(|| self.metadata.clone());
+            let decoded =
+                admit(&protocol, &metadata, &self.options.topic).map_err(|e| at(&self.log, e))?;
+            if decoded.partitioning != *self.state.partitioning {
+                return Err(at(&self.log, Error::refused("its partitioning was changed")));
+            }
+            self.state.schema = Arc::new(decoded.schema);
+            self.ids_stored = decoded.ids_stored;
+            self.protocol = protocol;
+            self.metadata = metadata;
+        }
+        for remove in &commit.removes {
+            self.adds.remove(&remove.path);
+            self.state.files.remove(&remove.path);
+        }
+        for (add, file) in commit.adds.into_iter().zip(files) {
+            self.insert(add, file);
+        }
+        for transaction in &commit.transactions {
+            if let Some(partition) = commit::partition(&self.options.topic, &transaction.app_id) {
+                self.state.position.set(partition, transaction.version);
+            }
+        }
+        self.state.version = version;
+        if let Some(batch) = batch {
+            self.remember(batch, version);
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, add: Add, file: LiveFile) {
+        self.state.files.insert(add.path.clone(), file);
+        self.adds.insert(add.path.clone(), add);
+    }
+
+    fn remember(&mut self, batch: Uuid, version: i64) {
+        self.state.last_batch = Some(batch);
+        self.recent.push_back((batch, version));
+        if self.recent.len() > REMEMBERED {
+            self.recent.pop_front();
+        }
+    }
+
+    /// Looks for the newest batch among the newest commits; checkpoints do not keep it.
+    async fn find_last_batch(&mut self) -> Result<()> {
+        let newest = self.state.version;
+        for version in (0..=newest).rev().take(LOOKED_BACK) {
+            let Some(bytes) = self.log.read(version).await? else { break };
+            let commit = Commit::parse(&bytes).map_err(|e| at(&self.log, e))?;
+            if let Some(batch) = commit.batch() {
+                self.remember(batch, version);
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the table's metadata says about its schema, when the table may be written.
+fn admit(protocol: &Protocol, metadata: &Metadata, topic: &str) -> Result<schema::Decoded> {
+    let fields = schema::fields(&metadata.schema_string)?;
+    protocol::check(protocol, metadata, &fields)?;
+    let decoded = schema::decode(metadata, &fields)?;
+    match metadata.configuration.get(protocol::TOPIC) {
+        Some(stored) if stored == topic => Ok(decoded),
+        stored => Err(Error::refused(format!(
+            "topic {topic} cannot write it: it belongs to topic {}",
+            stored.map_or("none", String::as_str)
+        ))
+        .hint("give the topics different tables")),
+    }
+}
+
+/// Puts a schema into the metadata: Delta's fields, and what Delta has no place for.
+fn store_schema(
+    metadata: &mut Metadata,
+    schema: &TableSchema,
+    fields: Vec<schema::Field>,
+) -> Result<()> {
+    metadata.schema_string = schema::schema_string(fields)?;
+    let configuration = &mut metadata.configuration;
+    configuration.insert(protocol::KEY.to_owned(), json!(schema.key()).to_string());
+    configuration.insert(protocol::LAST_ID.to_owned(), schema.last_id().to_string());
+    Ok(())
+}
+
+/// How long log files are kept; none when the property cannot be read, and nothing is cleaned then.
+fn log_retention(configuration: &BTreeMap<String, String>) -> Option<Duration> {
+    let Some(text) = configuration.get("delta.logRetentionDuration") else {
+        return Some(LOG_RETENTION);
+    };
+    let mut words =
+        text.split_whitespace().skip_while(|word| word.eq_ignore_ascii_case("interval"));
+    let count: u64 = words.next()?.parse().ok()?;
+    let unit = match words.next()?.to_lowercase().trim_end_matches('s') {
+        "week" => 7 * 24 * 3600,
+        "day" => 24 * 3600,
+        "hour" => 3600,
+        "minute" => 60,
+        "second" => 1,
+        _ => return None,
+    };
+    words.next().is_none().then(|| Duration::from_secs(count.saturating_mul(unit)))
+}
+
+/// An error about the table itself, with its place.
+fn at(log: &Log, error: Error) -> Error {
+    error.context(format_args!("Delta table {}", log.location().url()))
+}

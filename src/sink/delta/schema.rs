@@ -1,0 +1,257 @@
+//! Between a [`TableSchema`] and the columns of a Delta table.
+//!
+//! Delta's schema has the table's columns, each with its field ids in the field's metadata, followed by the partition
+//! columns that a transform makes (`ts_day`, `id_bucket`), which are no columns of the table schema.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::protocol::{KEY, LAST_ID, Metadata, PARTITIONING};
+use super::values::partition_type;
+use crate::error::{Error, Result};
+use crate::schema::{Column, ColumnType, ListElement, TableSchema};
+use crate::table::partition::{Partitioning, Transform};
+
+/// Field metadata that holds the column's field id.
+const ID: &str = "cdc-sink.id";
+/// Field metadata that holds the field ids of list elements, outermost first, separated by commas.
+const ELEMENT_IDS: &str = "cdc-sink.element-ids";
+
+/// A field of Delta's schema (`StructField` of the protocol).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Field {
+    pub(super) name: String,
+    #[serde(rename = "type")]
+    ty: Value,
+    pub(super) nullable: bool,
+    #[serde(default)]
+    pub(super) metadata: Map<String, Value>,
+}
+
+impl Field {
+    pub(super) fn holds_timestamp_ntz(&self) -> bool {
+        fn holds(ty: &Value) -> bool {
+            ty == "timestamp_ntz" || ty.get("elementType").is_some_and(holds)
+        }
+        holds(&self.ty)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Struct {
+    #[serde(rename = "type")]
+    ty: String,
+    fields: Vec<Field>,
+}
+
+/// The fields of a schema string.
+pub(super) fn fields(schema_string: &str) -> Result<Vec<Field>> {
+    let parsed: Struct = serde_json::from_str(schema_string)
+        .map_err(|e| Error::data("the table's schema cannot be read").because(e))?;
+    Ok(parsed.fields)
+}
+
+/// The schema string of fields.
+pub(super) fn schema_string(fields: Vec<Field>) -> Result<String> {
+    serde_json::to_string(&Struct { ty: "struct".to_owned(), fields })
+        .map_err(|e| Error::internal("cannot write the table's schema").because(e))
+}
+
+/// The Delta fields of `schema`. Fields that `existing` has keep their place and what else their metadata says;
+/// columns it does not have come last. A column cannot go or change its type.
+pub(super) fn encode(
+    schema: &TableSchema,
+    partitioning: &Partitioning,
+    existing: &[Field],
+) -> Result<Vec<Field>> {
+    let mut fields = Vec::with_capacity(existing.len());
+    for field in existing {
+        let generated = is_generated(partitioning, &field.name);
+        match schema.column(&field.name) {
+            Some(column) => fields.push(with_ids(field.clone(), column)?),
+            None if generated => fields.push(field.clone()),
+            None => {
+                return Err(Error::refused(format!(
+                    "column {} cannot be dropped from a Delta table",
+                    field.name
+                )));
+            }
+        }
+    }
+    let known = |name: &str| existing.iter().any(|field| field.name == name);
+    for column in schema.columns().iter().filter(|column| !known(&column.name)) {
+        let field = Field {
+            name: column.name.clone(),
+            ty: encode_type(&column.ty, &column.name)?,
+            nullable: column.nullable,
+            metadata: Map::new(),
+        };
+        fields.push(with_ids(field, column)?);
+    }
+    for partition in
+        partitioning.fields.iter().filter(|p| p.transform != Transform::Identity && !known(&p.name))
+    {
+        let ty = partition_type(partition, schema)?;
+        let ty = encode_type(&ty, &partition.name)?;
+        fields.push(Field {
+            name: partition.name.clone(),
+            ty,
+            nullable: true,
+            metadata: Map::new(),
+        });
+    }
+    unique_names(&fields)?;
+    Ok(fields)
+}
+
+/// Delta's names differ in more than case.
+fn unique_names(fields: &[Field]) -> Result<()> {
+    let mut names = std::collections::HashSet::new();
+    match fields.iter().find(|field| !names.insert(field.name.to_lowercase())) {
+        Some(field) => Err(Error::refused(format!(
+            "a Delta table cannot have two columns named {} (upper and lower case count as one)",
+            field.name
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Puts a column's ids and nullability into its field.
+fn with_ids(mut field: Field, column: &Column) -> Result<Field> {
+    let ty = encode_type(&column.ty, &column.name)?;
+    if ty != field.ty {
+        return Err(Error::refused(format!(
+            "column {} of the Delta table is {} and cannot become {ty}",
+            field.name, field.ty
+        )));
+    }
+    field.nullable = column.nullable;
+    field.metadata.insert(ID.to_owned(), json!(column.id));
+    let mut elements = Vec::new();
+    let mut ty = &column.ty;
+    while let ColumnType::List(element) = ty {
+        elements.push(element.id.to_string());
+        ty = &element.ty;
+    }
+    if !elements.is_empty() {
+        field.metadata.insert(ELEMENT_IDS.to_owned(), json!(elements.join(",")));
+    }
+    Ok(field)
+}
+
+fn encode_type(ty: &ColumnType, column: &str) -> Result<Value> {
+    Ok(match ty {
+        ColumnType::Boolean => json!("boolean"),
+        ColumnType::Int32 => json!("integer"),
+        ColumnType::Int64 => json!("long"),
+        ColumnType::Float32 => json!("float"),
+        ColumnType::Float64 => json!("double"),
+        ColumnType::Decimal { precision, scale } => json!(format!("decimal({precision},{scale})")),
+        ColumnType::String => json!("string"),
+        ColumnType::Binary => json!("binary"),
+        ColumnType::Date => json!("date"),
+        ColumnType::Timestamp => json!("timestamp_ntz"),
+        ColumnType::TimestampTz => json!("timestamp"),
+        ColumnType::List(element) => {
+            json!({"type": "array", "elementType": encode_type(&element.ty, column)?, "containsNull": true})
+        }
+        ColumnType::Time => {
+            return Err(Error::internal(format!(
+                "column {column} is a time of day, which Delta does not have"
+            )));
+        }
+    })
+}
+
+/// What a table's metadata says about its schema.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    pub(super) schema: TableSchema,
+    pub(super) partitioning: Partitioning,
+    /// False when someone else added columns: their field ids are not stored in the table yet.
+    pub(super) ids_stored: bool,
+}
+
+/// The table schema and partitioning of a table's metadata.
+pub(super) fn decode(metadata: &Metadata, fields: &[Field]) -> Result<Decoded> {
+    let partitioning: Partitioning = metadata.stored(PARTITIONING)?;
+    let key: Vec<String> = metadata.stored(KEY)?;
+    let mut last_id: i32 = metadata.stored(LAST_ID)?;
+    let names = partitioning.fields.iter().map(|field| &field.name);
+    if !metadata.partition_columns.iter().eq(names) {
+        return Err(Error::refused("the table's partition columns are not those cdc-sink gave it"));
+    }
+    let mut columns = Vec::with_capacity(fields.len());
+    let mut ids_stored = true;
+    for field in fields.iter().filter(|field| !is_generated(&partitioning, &field.name)) {
+        let stored =
+            field.metadata.get(ID).and_then(Value::as_i64).and_then(|id| i32::try_from(id).ok());
+        ids_stored &= stored.is_some();
+        let id = stored.unwrap_or_else(|| next(&mut last_id));
+        columns.push((id, field));
+    }
+    let columns: Vec<Column> = columns
+        .into_iter()
+        .map(|(id, field)| {
+            let text = field.metadata.get(ELEMENT_IDS).and_then(Value::as_str).unwrap_or_default();
+            let mut ids = text.split(',').filter_map(|id| id.parse().ok());
+            let mut element_id = || ids.next().unwrap_or_else(|| next(&mut last_id));
+            let ty = decode_type(&field.ty, &mut element_id).ok_or_else(|| {
+                Error::refused(format!(
+                    "column {} of the table has a type cdc-sink does not know: {}",
+                    field.name, field.ty
+                ))
+            })?;
+            Ok(Column { id, name: field.name.clone(), ty, nullable: field.nullable })
+        })
+        .collect::<Result<_>>()?;
+    if let Some(missing) =
+        key.iter().find(|name| columns.iter().all(|column| column.name != **name))
+    {
+        return Err(Error::refused(format!(
+            "the table has no column {missing}, which its key needs"
+        )));
+    }
+    Ok(Decoded { schema: TableSchema::from_parts(columns, key, last_id), partitioning, ids_stored })
+}
+
+fn next(last_id: &mut i32) -> i32 {
+    *last_id += 1;
+    *last_id
+}
+
+/// True for a partition column that a transform makes.
+fn is_generated(partitioning: &Partitioning, name: &str) -> bool {
+    partitioning
+        .fields
+        .iter()
+        .any(|field| field.name == name && field.transform != Transform::Identity)
+}
+
+fn decode_type(ty: &Value, element_id: &mut impl FnMut() -> i32) -> Option<ColumnType> {
+    if ty.get("type").is_some_and(|outer| outer == "array") {
+        let id = element_id();
+        let element = decode_type(ty.get("elementType")?, element_id)?;
+        return Some(ColumnType::List(Box::new(ListElement { id, ty: element })));
+    }
+    Some(match ty.as_str()? {
+        "boolean" => ColumnType::Boolean,
+        "integer" => ColumnType::Int32,
+        "long" => ColumnType::Int64,
+        "float" => ColumnType::Float32,
+        "double" => ColumnType::Float64,
+        "string" => ColumnType::String,
+        "binary" => ColumnType::Binary,
+        "date" => ColumnType::Date,
+        "timestamp_ntz" => ColumnType::Timestamp,
+        "timestamp" => ColumnType::TimestampTz,
+        decimal => {
+            let digits = decimal.strip_prefix("decimal(")?.strip_suffix(')')?;
+            let (precision, scale) = digits.split_once(',')?;
+            ColumnType::Decimal {
+                precision: precision.trim().parse().ok()?,
+                scale: scale.trim().parse().ok()?,
+            }
+        }
+    })
+}
