@@ -27,6 +27,10 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 6] =
+        [Self::Unavailable, Self::Invalid, Self::Data, Self::Fenced, Self::Refused, Self::Internal];
+
     /// The name used in logs and as the `kind` label of metrics.
     pub fn name(self) -> &'static str {
         match self {

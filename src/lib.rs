@@ -1,11 +1,13 @@
 //! cdc-sink: Debezium topics in, Delta Lake and Apache Iceberg tables out.
 
+pub mod admin;
 pub mod change;
 pub mod clock;
 pub mod decode;
 pub mod error;
 pub mod generate;
 pub mod key;
+pub mod metrics;
 pub mod names;
 pub mod position;
 pub mod record;

@@ -1,0 +1,468 @@
+//! Every metric: its name, unit, meaning and labels, and one function per fact that records it.
+//!
+//! The names are an interface: dashboards and alerts are checked against [`catalogue`]. Facts are recorded per
+//! batch or per poll, never per row. No label holds a key, a value, an offset or an error's text.
+//!
+//! Gauges about a partition belong to the instance that reads it. One that lost it reports a lag of 0 and leaves
+//! the others as they were, so whoever adds up a group takes `max by (topic, partition)`.
+
+use std::time::Duration;
+
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::error::{Error, Kind as ErrorKind, Result};
+
+/// What Prometheus calls the type of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only grows; its name ends in `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution in fixed buckets.
+    Histogram,
+}
+
+/// A metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// The name, prefix included.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: MetricKind,
+    /// What its value counts or measures.
+    pub unit: Unit,
+    /// The labels every series of it has.
+    pub labels: &'static [&'static str],
+    /// What it means, for the exposition and for readers.
+    pub help: &'static str,
+}
+
+const fn counter(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric { name, kind: MetricKind::Counter, unit: Unit::Count, labels, help }
+}
+
+const fn gauge(
+    name: &'static str,
+    unit: Unit,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric { name, kind: MetricKind::Gauge, unit, labels, help }
+}
+
+const fn histogram(
+    name: &'static str,
+    unit: Unit,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric { name, kind: MetricKind::Histogram, unit, labels, help }
+}
+
+const RECORDS_RECEIVED: Metric = counter(
+    "cdc_sink_records_received_total",
+    &["topic"],
+    "Records read from Kafka, those read again after a rebalance or a restart included.",
+);
+const RECORDS: Metric = counter(
+    "cdc_sink_records_total",
+    &["table", "outcome"],
+    "Records whose table commit is done, by what became of them: applied (the row's last change in its batch), \
+     collapsed (a later change of the batch replaced it), filtered (no change of a row) or dead_letter.",
+);
+const CHANGES_MERGED: Metric = counter(
+    "cdc_sink_changes_merged_total",
+    &["table", "operation"],
+    "Rows that commits inserted, updated or deleted in the table.",
+);
+const COMMITS: Metric = counter(
+    "cdc_sink_commits_total",
+    &["table", "format", "outcome"],
+    "Attempts to commit to the table, by how they ended: committed, recovered (the answer was lost, the commit was \
+     found in the table), conflict (another commit came first), fenced (another owner has the partitions) or failed.",
+);
+const COMMIT_DURATION: Metric = histogram(
+    "cdc_sink_commit_duration_seconds",
+    Unit::Seconds,
+    &["table", "format"],
+    "Time of one attempt to publish a commit, from the finished data files to the answer.",
+);
+const MERGE_DURATION: Metric = histogram(
+    "cdc_sink_merge_duration_seconds",
+    Unit::Seconds,
+    &["table"],
+    "Time from a collapsed batch to its commit in every format: index, data files, commits, retries.",
+);
+const BATCH_ROWS: Metric = histogram(
+    "cdc_sink_batch_rows",
+    Unit::Count,
+    &["table"],
+    "Changes in a merged batch after the collapse, deletes included.",
+);
+const HIGH_WATERMARK: Metric = gauge(
+    "cdc_sink_high_watermark_offset",
+    Unit::Count,
+    &["topic", "partition"],
+    "The offset that the partition's next committed record will get.",
+);
+const STORED: Metric = gauge(
+    "cdc_sink_stored_offset",
+    Unit::Count,
+    &["topic", "partition"],
+    "The next offset to read, as stored in the table by its last commit.",
+);
+const LAG: Metric = gauge(
+    "cdc_sink_lag_records",
+    Unit::Count,
+    &["topic", "partition"],
+    "High watermark less stored offset: records that are not in the table yet. 0 when the instance does not read \
+     the partition.",
+);
+const SOURCE_TIMESTAMP: Metric = gauge(
+    "cdc_sink_committed_source_timestamp_seconds",
+    Unit::Seconds,
+    &["table"],
+    "When the source committed the newest change that is in the table, seconds since the epoch.",
+);
+const STALENESS: Metric = gauge(
+    "cdc_sink_staleness_seconds",
+    Unit::Seconds,
+    &["table"],
+    "Now less the source's time of the newest change in the table while records wait; 0 when none does. Worked out \
+     at each scrape, so it grows when the process is stuck.",
+);
+const LAST_COMMIT: Metric = gauge(
+    "cdc_sink_last_commit_timestamp_seconds",
+    Unit::Seconds,
+    &["table"],
+    "When the last commit to the table was made, seconds since the epoch.",
+);
+const DEAD_LETTERS: Metric = counter(
+    "cdc_sink_dead_letters_total",
+    &["table", "reason"],
+    "Records that are no change of a row and were put aside, by reason.",
+);
+const TABLE_HALTED: Metric = gauge(
+    "cdc_sink_table_halted",
+    Unit::Count,
+    &["table"],
+    "1 when the table stopped and waits for a person, else 0. /status and the log say why.",
+);
+const BUFFERED: Metric = gauge(
+    "cdc_sink_buffered_bytes",
+    Unit::Bytes,
+    &[],
+    "Bytes of records that were read and are not committed yet.",
+);
+const BUFFER_LIMIT: Metric = gauge(
+    "cdc_sink_buffer_limit_bytes",
+    Unit::Bytes,
+    &[],
+    "Buffered bytes at which reading from Kafka pauses.",
+);
+const REBALANCES: Metric = counter(
+    "cdc_sink_rebalances_total",
+    &["kind"],
+    "Rebalances of the consumer group that assigned partitions to the instance or revoked some from it.",
+);
+const ASSIGNED: Metric =
+    gauge("cdc_sink_assigned_partitions", Unit::Count, &[], "Partitions that the instance reads.");
+const RETRIES: Metric = counter(
+    "cdc_sink_retries_total",
+    &["kind"],
+    "Calls that were made again, by the kind of the error before.",
+);
+const ERRORS: Metric =
+    counter("cdc_sink_errors_total", &["kind"], "Errors that were handled, by kind.");
+const BUILD_INFO: Metric =
+    gauge("cdc_sink_build_info", Unit::Count, &["version"], "Always 1; the label says what runs.");
+
+static CATALOGUE: [Metric; 22] = [
+    RECORDS_RECEIVED,
+    RECORDS,
+    CHANGES_MERGED,
+    COMMITS,
+    COMMIT_DURATION,
+    MERGE_DURATION,
+    BATCH_ROWS,
+    HIGH_WATERMARK,
+    STORED,
+    LAG,
+    SOURCE_TIMESTAMP,
+    STALENESS,
+    LAST_COMMIT,
+    DEAD_LETTERS,
+    TABLE_HALTED,
+    BUFFERED,
+    BUFFER_LIMIT,
+    REBALANCES,
+    ASSIGNED,
+    RETRIES,
+    ERRORS,
+    BUILD_INFO,
+];
+
+/// From a commit to a store nearby to one that a slow catalog holds up.
+const SECONDS_BUCKETS: [f64; 12] =
+    [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+const ROWS_BUCKETS: [f64; 8] = [1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6, 1e7];
+
+/// Every metric there is.
+pub fn catalogue() -> &'static [Metric] {
+    &CATALOGUE
+}
+
+/// A recorder for Prometheus that knows the buckets.
+fn builder() -> Result<PrometheusBuilder, BuildError> {
+    CATALOGUE.iter().filter(|metric| metric.kind == MetricKind::Histogram).try_fold(
+        PrometheusBuilder::new(),
+        |builder, metric| {
+            let buckets = match metric.unit {
+                Unit::Seconds => &SECONDS_BUCKETS[..],
+                _ => &ROWS_BUCKETS[..],
+            };
+            builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)
+        },
+    )
+}
+
+/// Starts recording for the whole process and answers what renders it. Whoever holds the handle must call its
+/// `run_upkeep` every few seconds ([`crate::admin::serve`] does): histograms keep every sample until then. Until it
+/// is called, recording a fact does nothing.
+pub fn install() -> Result<PrometheusHandle> {
+    let failed = |error: BuildError| Error::internal("cannot start the metrics").because(error);
+    let handle = builder().and_then(PrometheusBuilder::install_recorder).map_err(failed)?;
+    describe();
+    start();
+    Ok(handle)
+}
+
+/// Tells the recorder the type, unit and help of every metric.
+pub fn describe() {
+    for metric in catalogue() {
+        match metric.kind {
+            MetricKind::Counter => describe_counter!(metric.name, metric.unit, metric.help),
+            MetricKind::Gauge => describe_gauge!(metric.name, metric.unit, metric.help),
+            MetricKind::Histogram => describe_histogram!(metric.name, metric.unit, metric.help),
+        }
+    }
+}
+
+/// The process runs: what it is, and the counters that have no table, at 0, so that their first step shows.
+fn start() {
+    gauge!(BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!(BUFFERED.name).set(0.0);
+    gauge!(ASSIGNED.name).set(0.0);
+    for kind in [Rebalance::Assigned, Rebalance::Revoked] {
+        counter!(REBALANCES.name, "kind" => kind.name()).increment(0);
+    }
+    for kind in ErrorKind::ALL {
+        counter!(ERRORS.name, "kind" => kind.name()).increment(0);
+        counter!(RETRIES.name, "kind" => kind.name()).increment(0);
+    }
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordOutcome {
+    /// It was its row's last change in the batch.
+    Applied,
+    /// A later change of the batch replaced it.
+    Collapsed,
+    /// It is no change of a row: a heartbeat and the like.
+    Filtered,
+    /// It could not be used and was put aside.
+    DeadLetter,
+}
+
+impl RecordOutcome {
+    const ALL: [Self; 4] = [Self::Applied, Self::Collapsed, Self::Filtered, Self::DeadLetter];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Collapsed => "collapsed",
+            Self::Filtered => "filtered",
+            Self::DeadLetter => "dead_letter",
+        }
+    }
+}
+
+/// How an attempt to commit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitOutcome {
+    /// The table has it.
+    Committed,
+    /// The answer was lost; the commit was found in the table.
+    Recovered,
+    /// Another commit came first.
+    Conflict,
+    /// Another owner has the partitions.
+    Fenced,
+    /// It is not in the table, for another reason.
+    Failed,
+}
+
+impl CommitOutcome {
+    const ALL: [Self; 5] =
+        [Self::Committed, Self::Recovered, Self::Conflict, Self::Fenced, Self::Failed];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Committed => "committed",
+            Self::Recovered => "recovered",
+            Self::Conflict => "conflict",
+            Self::Fenced => "fenced",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What a rebalance did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rebalance {
+    /// Partitions were gained.
+    Assigned,
+    /// Partitions were lost.
+    Revoked,
+}
+
+impl Rebalance {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Assigned => "assigned",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+/// A table is served from now on, in `formats` (`delta`, `iceberg`): its counters start at 0, so that their first
+/// step shows.
+pub fn table_started(table: &str, formats: &[&'static str]) {
+    for outcome in RecordOutcome::ALL {
+        records_settled(table, outcome, 0);
+    }
+    rows_merged(table, 0, 0, 0);
+    for format in formats {
+        for outcome in CommitOutcome::ALL {
+            commits(table, format, outcome).increment(0);
+        }
+    }
+    table_halted(table, false);
+}
+
+/// `records` were read from `topic`.
+pub fn records_received(topic: &str, records: u64) {
+    counter!(RECORDS_RECEIVED.name, "topic" => topic.to_owned()).increment(records);
+}
+
+/// A commit settled what became of `records` of the table. Over all outcomes this adds up to the records between
+/// the positions, gaps aside.
+pub fn records_settled(table: &str, outcome: RecordOutcome, records: u64) {
+    counter!(RECORDS.name, "table" => table.to_owned(), "outcome" => outcome.name())
+        .increment(records);
+}
+
+/// A commit changed this many rows of the table.
+pub fn rows_merged(table: &str, inserted: u64, updated: u64, deleted: u64) {
+    for (operation, rows) in [("insert", inserted), ("update", updated), ("delete", deleted)] {
+        counter!(CHANGES_MERGED.name, "table" => table.to_owned(), "operation" => operation)
+            .increment(rows);
+    }
+}
+
+/// An attempt to commit to the table in `format` (`delta`, `iceberg`) ended after `took`.
+pub fn commit_ended(table: &str, format: &'static str, outcome: CommitOutcome, took: Duration) {
+    commits(table, format, outcome).increment(1);
+    histogram!(COMMIT_DURATION.name, "table" => table.to_owned(), "format" => format).record(took);
+}
+
+fn commits(table: &str, format: &'static str, outcome: CommitOutcome) -> metrics::Counter {
+    counter!(
+        COMMITS.name,
+        "table" => table.to_owned(), "format" => format, "outcome" => outcome.name()
+    )
+}
+
+/// A batch of `rows` changes was merged within `took`, in every format.
+pub fn batch_merged(table: &str, rows: u64, took: Duration) {
+    histogram!(MERGE_DURATION.name, "table" => table.to_owned()).record(took);
+    histogram!(BATCH_ROWS.name, "table" => table.to_owned()).record(rows as f64);
+}
+
+/// The table has everything up to `stored` of the partition, which goes up to `high`.
+pub fn partition_progress(topic: &str, partition: i32, stored: i64, high: i64) {
+    partition_gauge(STORED, topic, partition).set(stored as f64);
+    partition_gauge(HIGH_WATERMARK, topic, partition).set(high as f64);
+    partition_gauge(LAG, topic, partition).set(high.saturating_sub(stored).max(0) as f64);
+}
+
+/// The instance does not read the partition any more: its lag is another's to report.
+pub fn partition_released(topic: &str, partition: i32) {
+    partition_gauge(LAG, topic, partition).set(0.0);
+}
+
+fn partition_gauge(metric: Metric, topic: &str, partition: i32) -> metrics::Gauge {
+    gauge!(metric.name, "topic" => topic.to_owned(), "partition" => partition.to_string())
+}
+
+/// A commit was made at `now_micros`; the newest change in it was committed by the source at `source_micros`. Both
+/// are microseconds since the epoch.
+pub fn table_committed(table: &str, now_micros: i64, source_micros: Option<i64>) {
+    gauge!(LAST_COMMIT.name, "table" => table.to_owned()).set(now_micros as f64 / 1e6);
+    if let Some(micros) = source_micros {
+        gauge!(SOURCE_TIMESTAMP.name, "table" => table.to_owned()).set(micros as f64 / 1e6);
+    }
+}
+
+/// How far the table is behind its source, seconds.
+pub fn table_staleness(table: &str, seconds: f64) {
+    gauge!(STALENESS.name, "table" => table.to_owned()).set(seconds);
+}
+
+/// A record of the table went to the dead letters; `reason` is one of a fixed set of words.
+pub fn dead_letter(table: &str, reason: &'static str) {
+    counter!(DEAD_LETTERS.name, "table" => table.to_owned(), "reason" => reason).increment(1);
+}
+
+/// The table halted, or runs.
+pub fn table_halted(table: &str, halted: bool) {
+    gauge!(TABLE_HALTED.name, "table" => table.to_owned()).set(f64::from(u8::from(halted)));
+}
+
+/// Records of `bytes` wait for their commit.
+pub fn buffered(bytes: usize) {
+    gauge!(BUFFERED.name).set(bytes as f64);
+}
+
+/// Reading pauses at `bytes`.
+pub fn buffer_limit(bytes: usize) {
+    gauge!(BUFFER_LIMIT.name).set(bytes as f64);
+}
+
+/// The group was rebalanced; the instance reads `partitions` partitions now.
+pub fn rebalanced(kind: Rebalance, partitions: usize) {
+    counter!(REBALANCES.name, "kind" => kind.name()).increment(1);
+    gauge!(ASSIGNED.name).set(partitions as f64);
+}
+
+/// A call is made again after an error of `kind`.
+pub fn retried(kind: ErrorKind) {
+    counter!(RETRIES.name, "kind" => kind.name()).increment(1);
+}
+
+/// An error of `kind` was handled.
+pub fn error(kind: ErrorKind) {
+    counter!(ERRORS.name, "kind" => kind.name()).increment(1);
+}
+
+#[cfg(test)]
+mod tests;

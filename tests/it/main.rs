@@ -1,0 +1,23 @@
+//! Tests of the whole, in one binary: one file per concern.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may panic, and the settings for tests do not reach helpers of an integration test"
+)]
+
+mod compose;
+mod dashboards;
+mod tidy;
+
+/// A file of the repository, as text.
+fn repository_file(path: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()))
+}
+
+/// A YAML file of the repository.
+fn repository_yaml(path: &str) -> serde_json::Value {
+    serde_saphyr::from_str(&repository_file(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
