@@ -3,8 +3,27 @@
 
 use std::fmt;
 
+use arrow::array::RecordBatch;
+
 use crate::change::Operation;
 use crate::key::Key;
+use crate::schema::ColumnType;
+
+mod cells;
+mod decoder;
+mod envelope;
+mod infer;
+mod json;
+mod key;
+mod placeholder;
+mod registry;
+mod rows;
+mod types;
+mod writer;
+
+pub use decoder::Decoder;
+pub use registry::{Auth, Registry};
+pub use types::{DeclaredType, Unit};
 
 /// A writer schema known to a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,6 +90,18 @@ pub struct Reject {
     pub message: String,
 }
 
+impl Reject {
+    pub(crate) fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+impl From<json::Malformed> for Reject {
+    fn from(malformed: json::Malformed) -> Self {
+        Self::new("malformed_json", malformed.0)
+    }
+}
+
 impl fmt::Display for Reject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.reason, self.message)
@@ -78,3 +109,101 @@ impl fmt::Display for Reject {
 }
 
 impl std::error::Error for Reject {}
+
+/// What decoding of one topic depends on besides its records.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The connector's `unavailable.value.placeholder`; nothing is one when it is empty.
+    pub placeholder: String,
+    /// Columns are stored as [`ColumnType::for_delta`] has them.
+    pub for_delta: bool,
+    /// Types of columns that JSON without a schema does not tell.
+    pub declared: Vec<(String, DeclaredType)>,
+    /// The key's columns, for records whose Kafka key is null or one bare value.
+    pub declared_key: Vec<String>,
+}
+
+impl Options {
+    /// The declaration of a column.
+    fn declared(&self, column: &str) -> Option<types::Mapped> {
+        let (_, declared) = self.declared.iter().find(|(name, _)| name == column)?;
+        Some(self.adapt(declared.map()))
+    }
+
+    /// The column as this table's formats store it.
+    fn adapt(&self, mapped: types::Mapped) -> types::Mapped {
+        let ty = if self.for_delta { mapped.ty.for_delta() } else { mapped.ty };
+        types::Mapped { ty, ..mapped }
+    }
+
+    /// How values of a table's column are written when no schema tells.
+    fn form(&self, column: &str, ty: &ColumnType) -> Option<types::Form> {
+        match self.declared(column) {
+            Some(declared) => Some(declared.form),
+            None => types::Form::of_column(ty),
+        }
+    }
+}
+
+/// The number under which a registry keeps a schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SchemaId(pub u32);
+
+impl fmt::Display for SchemaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Why a record was not scanned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScanError {
+    /// The record is no change and never will be: it goes to the dead letters.
+    Reject(Reject),
+    /// The record's schema must be fetched first ([`Decoder::fetch_schema`]); then it is scanned again.
+    NeedsSchema(SchemaId),
+}
+
+impl From<Reject> for ScanError {
+    fn from(reject: Reject) -> Self {
+        Self::Reject(reject)
+    }
+}
+
+impl From<json::Malformed> for ScanError {
+    fn from(malformed: json::Malformed) -> Self {
+        Self::Reject(malformed.into())
+    }
+}
+
+/// A row whose columns are to be decoded.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// The row's bytes: the part of its record's value that [`RowRef`] says.
+    pub bytes: &'a [u8],
+    /// The schema that wrote it.
+    pub writer: WriterId,
+    /// What happened: create, read or update.
+    pub operation: Operation,
+    /// True when the change moved the row's key ([`Change::old_key`] is there).
+    pub moved: bool,
+    /// The record's key, for key columns that the row does not have.
+    pub key: Option<&'a [u8]>,
+    /// When the source committed, microseconds since the epoch.
+    pub source_micros: Option<i64>,
+    /// The record's partition.
+    pub partition: i32,
+    /// The record's offset.
+    pub offset: i64,
+}
+
+/// Decoded rows, one for each row that was given.
+#[derive(Debug, Clone)]
+pub struct Columns {
+    /// All columns of the table's schema, metadata columns included.
+    pub rows: RecordBatch,
+    /// Row and column of every value that the source did not send because it did not change; null in `rows`.
+    pub unavailable: Vec<(usize, usize)>,
+    /// Rows that cannot be stored, and why. What `rows` has for them means nothing.
+    pub rejects: Vec<(usize, Reject)>,
+}

@@ -1,0 +1,269 @@
+//! Keys: a record's key, whatever form it came in, as the table's key.
+
+use std::borrow::Cow;
+
+use super::json::{Cursor, Malformed, integer, is_number};
+use super::types::{Form, Mapped, Misfit, Raw, Stored, store, type_name};
+use super::writer::Writer;
+use super::{Options, Reject};
+use crate::key::{Key, KeyBuilder};
+use crate::schema::{ColumnType, TableSchema};
+
+/// The key's columns as the table has them, or will have them once its first rows are committed.
+#[derive(Debug)]
+pub(super) struct KeyPlan {
+    pub(super) columns: Vec<KeyColumn>,
+    builder: KeyBuilder,
+    scratch: Vec<u8>,
+}
+
+/// A column of the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KeyColumn {
+    pub(super) name: String,
+    pub(super) ty: ColumnType,
+    /// How its values are written when no schema tells; none when that is ambiguous.
+    pub(super) form: Option<Form>,
+}
+
+impl KeyPlan {
+    pub(super) fn new(columns: Vec<KeyColumn>) -> Self {
+        let builder = KeyBuilder::new(columns.iter().map(|column| &column.ty));
+        Self { columns, builder, scratch: Vec::new() }
+    }
+
+    /// The plan of a table's key; none for a table without one.
+    pub(super) fn of_table(schema: &TableSchema, options: &Options) -> Option<Self> {
+        let column = |column: &crate::schema::Column| KeyColumn {
+            name: column.name.clone(),
+            ty: column.ty.clone(),
+            form: options.form(&column.name, &column.ty),
+        };
+        let columns: Vec<KeyColumn> = schema.key_columns().map(column).collect();
+        (!columns.is_empty()).then(|| Self::new(columns))
+    }
+
+    /// The plan that a first key's fields give.
+    pub(super) fn of_fields(fields: Vec<(String, Mapped)>) -> Result<Self, Reject> {
+        let mut columns = Vec::with_capacity(fields.len());
+        for (name, Mapped { ty, form }) in fields {
+            if matches!(ty, ColumnType::Float32 | ColumnType::Float64 | ColumnType::List(_)) {
+                let ty = type_name(&ty);
+                return Err(Reject::new(
+                    "unsupported_key",
+                    format!("key column {name} is {ty}, which identifies no row"),
+                ));
+            }
+            columns.push(KeyColumn { name, ty, form: Some(form) });
+        }
+        if columns.is_empty() {
+            return Err(Reject::new("no_key", "the key has no columns"));
+        }
+        Ok(Self::new(columns))
+    }
+
+    /// How each column is written by `writer`; by the table's own forms when it is untold.
+    pub(super) fn forms(&self, writer: &Writer, told: bool) -> Result<Vec<Form>, Reject> {
+        let form = |column: &KeyColumn| {
+            if !told {
+                return column.form.clone().ok_or_else(|| ambiguous(&column.name, &column.ty));
+            }
+            let bare = || writer.fields.first().filter(|field| field.name.is_empty());
+            match writer.field(&column.name).or_else(bare).map(|field| &field.mapped) {
+                Some(Ok(mapped)) => Ok(mapped.form.clone()),
+                Some(Err(ty)) => Err(Reject::new(
+                    "unsupported_key",
+                    format!("key column {} is {ty}, which identifies no row", column.name),
+                )),
+                None => Err(self.mismatch()),
+            }
+        };
+        self.columns.iter().map(form).collect()
+    }
+
+    /// The key at the cursor, in JSON.
+    pub(super) fn read_json(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        forms: &[Form],
+    ) -> Result<Key, Reject> {
+        if cursor.peek()? != b'{' {
+            // A converter that writes the single column's value alone.
+            let raw = scalar(cursor)?;
+            if self.columns.len() != 1 {
+                return Err(self.mismatch());
+            }
+            self.push(0, raw.as_raw(), forms)?;
+            return Ok(self.builder.finish());
+        }
+        let start = *cursor;
+        if !self.read_in_order(cursor, forms)? {
+            *cursor = start;
+            self.builder.reset();
+            self.read_by_name(cursor, forms, false)?;
+        }
+        Ok(self.builder.finish())
+    }
+
+    /// The key in a row, which has other columns as well.
+    pub(super) fn read_image(
+        &mut self,
+        mut cursor: Cursor<'_>,
+        forms: &[Form],
+    ) -> Result<Key, Reject> {
+        self.builder.reset();
+        self.read_by_name(&mut cursor, forms, true)?;
+        Ok(self.builder.finish())
+    }
+
+    /// False when the fields are not just the key's columns in the key's order.
+    fn read_in_order(&mut self, cursor: &mut Cursor<'_>, forms: &[Form]) -> Result<bool, Reject> {
+        self.builder.reset();
+        let mut more = cursor.open_object()?;
+        for index in 0..self.columns.len() {
+            let expected = self.columns.get(index).map(|column| column.name.as_str());
+            if !more || !expected.is_some_and(|expected| expected_is(cursor, expected)) {
+                return Ok(false);
+            }
+            let raw = scalar(cursor)?;
+            self.push(index, raw.as_raw(), forms)?;
+            more = cursor.next_field()?;
+        }
+        Ok(!more)
+    }
+
+    fn read_by_name(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        forms: &[Form],
+        image: bool,
+    ) -> Result<(), Reject> {
+        let mut places = vec![None; self.columns.len()];
+        let mut more = cursor.open_object()?;
+        while more {
+            let name = cursor.name()?;
+            let index = self.columns.iter().position(|column| name.is(&column.name));
+            match index.and_then(|index| places.get_mut(index)) {
+                Some(place @ None) => *place = Some(*cursor),
+                None if image => {}
+                _ => return Err(self.mismatch()),
+            }
+            cursor.skip()?;
+            more = cursor.next_field()?;
+        }
+        for (index, place) in places.into_iter().enumerate() {
+            let mut place = place.ok_or_else(|| self.mismatch())?;
+            let raw = scalar(&mut place)?;
+            self.push(index, raw.as_raw(), forms)?;
+        }
+        Ok(())
+    }
+
+    /// Appends the value of the key's column at `index`.
+    pub(super) fn push(
+        &mut self,
+        index: usize,
+        raw: Raw<'_>,
+        forms: &[Form],
+    ) -> Result<(), Reject> {
+        let Self { columns, builder, scratch } = self;
+        let (Some(column), Some(form)) = (columns.get(index), forms.get(index)) else {
+            return Err(Reject::new("key_mismatch", "the key has more columns than the table's"));
+        };
+        if raw == Raw::Null {
+            return Err(Reject::new("null_key", format!("key column {} is null", column.name)));
+        }
+        match store(raw, form, &column.ty, scratch) {
+            Ok(Stored::Boolean(value)) => builder.push_i64(value.into()),
+            Ok(Stored::Int32(value)) => builder.push_i64(value.into()),
+            Ok(Stored::Int64(value)) => builder.push_i64(value),
+            Ok(Stored::Decimal(value)) => builder.push_i128(value),
+            Ok(Stored::Text(text)) => builder.push_bytes(text.as_bytes()),
+            Ok(Stored::Bytes(bytes)) => builder.push_bytes(bytes),
+            Ok(Stored::Float32(_) | Stored::Float64(_)) => {
+                let what = format!("key column {} is a floating-point number", column.name);
+                return Err(Reject::new("unsupported_key", what));
+            }
+            Err(misfit) => return Err(misfit_in(&column.name, &column.ty, misfit)),
+        }
+        Ok(())
+    }
+
+    /// The key of the values pushed since `start`.
+    pub(super) fn finish(&mut self) -> Key {
+        self.builder.finish()
+    }
+
+    /// Forgets values pushed so far.
+    pub(super) fn start(&mut self) {
+        self.builder.reset();
+    }
+
+    pub(super) fn mismatch(&self) -> Reject {
+        let names: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
+        let names = names.join(", ");
+        Reject::new(
+            "key_mismatch",
+            format!("the record's key is not of the table's key columns ({names})"),
+        )
+    }
+}
+
+fn expected_is(cursor: &mut Cursor<'_>, expected: &str) -> bool {
+    cursor.name().is_ok_and(|name| name.is(expected))
+}
+
+/// The reject of a value that its column cannot hold.
+pub(super) fn misfit_in(column: &str, ty: &ColumnType, misfit: Misfit) -> Reject {
+    let ty = type_name(ty);
+    Reject::new(misfit.reason, format!("column {column} ({ty}): {}", misfit.what))
+}
+
+/// The reject of a value whose type nothing tells.
+pub(super) fn ambiguous(column: &str, ty: &ColumnType) -> Reject {
+    let ty = type_name(ty);
+    Reject::new(
+        "undeclared_type",
+        format!(
+            "column {column} is {ty} and its unit is unknown without a schema: declare its type"
+        ),
+    )
+}
+
+/// A JSON scalar, its text unescaped.
+#[derive(Debug)]
+pub(super) enum Scalar<'a> {
+    Plain(Raw<'a>),
+    Text(Cow<'a, str>),
+}
+
+impl Scalar<'_> {
+    #[inline]
+    pub(super) fn as_raw(&self) -> Raw<'_> {
+        match self {
+            Self::Plain(raw) => *raw,
+            Self::Text(text) => Raw::Text(text),
+        }
+    }
+}
+
+/// Reads a value that is no object and no array.
+#[inline]
+pub(super) fn scalar<'a>(cursor: &mut Cursor<'a>) -> Result<Scalar<'a>, Malformed> {
+    if cursor.peek()? == b'"' {
+        return Ok(Scalar::Text(cursor.string()?.text()?));
+    }
+    Ok(Scalar::Plain(match cursor.scalar()? {
+        b"null" => Raw::Null,
+        b"true" => Raw::Boolean(true),
+        b"false" => Raw::Boolean(false),
+        other => match integer(other) {
+            Some(value) => Raw::Integer(value),
+            None if is_number(other) => match std::str::from_utf8(other) {
+                Ok(number) => Raw::Number(number),
+                Err(_) => return Err(Malformed("a number that is none")),
+            },
+            None => return Err(Malformed("a value that is neither a number nor a literal")),
+        },
+    }))
+}
