@@ -1,8 +1,10 @@
 //! cdc-sink: Debezium topics in, Delta Lake and Apache Iceberg tables out.
 
 pub mod admin;
+pub mod batch;
 pub mod change;
 pub mod clock;
+pub mod config;
 pub mod decode;
 pub mod error;
 pub mod generate;

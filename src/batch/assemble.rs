@@ -1,0 +1,241 @@
+//! From a buffer to a batch: the surviving changes are decoded into columns, and what a survivor does not carry is
+//! looked up along its chain.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::compute::interleave;
+use uuid::Uuid;
+
+use super::{Buffer, Buffered, RecordRef, Supplier};
+use crate::change::{Batch, Hole, Operation};
+use crate::decode::{Change, Decoder, Reject, Row};
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::record::Record;
+use crate::schema::TableSchema;
+
+/// A record that is no change of the table, and why.
+#[derive(Debug)]
+pub struct Rejected<'a> {
+    /// The record.
+    pub record: Record<'a>,
+    /// Why.
+    pub reject: Reject,
+}
+
+/// A buffer's batch, and the records that go to the dead letters with it.
+#[derive(Debug)]
+pub struct Assembled<'a> {
+    /// What the sink merges.
+    pub batch: Batch,
+    /// Rejected by the scan or by the decoding of columns.
+    pub rejected: Vec<Rejected<'a>>,
+    /// Changes that a later change of the same key superseded.
+    pub collapsed: usize,
+}
+
+/// What becomes of one key.
+#[derive(Debug, Clone, Copy)]
+enum Survivor {
+    /// The row of this change.
+    Upsert(u32),
+    /// No row.
+    Delete(Key),
+}
+
+/// A value that is still looked for: the row it belongs to, the column, and the change it was last looked for in.
+#[derive(Debug, Clone, Copy)]
+struct Missing {
+    row: usize,
+    column: usize,
+    at: u32,
+}
+
+impl Buffer {
+    /// Decodes what survives the collapse. The batch gets `id`. Fails when the rows do not fit the table's schema.
+    pub fn assemble(&self, decoder: &mut Decoder, id: Uuid) -> Result<Assembled<'_>> {
+        let mut rejected: Vec<(RecordRef, Reject)> = self.rejects.clone();
+        let mut survivors = self.survivors();
+        let (schema, rows, missing) = loop {
+            let upserts = upserts(&survivors);
+            let rows = self.rows(&upserts)?;
+            let schema = decoder.table_schema(&rows)?;
+            let columns = decoder.columns(&rows, &schema)?;
+            if columns.rejects.is_empty() {
+                let missing = columns.unavailable.iter().filter_map(|(row, column)| {
+                    Some(Missing { row: *row, column: *column, at: *upserts.get(*row)? })
+                });
+                break (schema, columns.rows, missing.collect::<Vec<_>>());
+            }
+            for (row, reject) in columns.rejects {
+                if let Some(at) = upserts.get(row).copied() {
+                    rejected.extend(self.change(at).map(|buffered| (buffered.record, reject)));
+                    self.fall_back(&mut survivors, at);
+                }
+            }
+        };
+        let (rows, holes) = self.resolve(decoder, &schema, rows, missing)?;
+        let batch = Batch {
+            id,
+            ranges: self.ranges(),
+            schema,
+            rows,
+            keys: upserts(&survivors)
+                .iter()
+                .filter_map(|at| Some(self.change(*at)?.change.key))
+                .collect(),
+            deletes: survivors
+                .iter()
+                .filter_map(|s| if let Survivor::Delete(key) = s { Some(*key) } else { None })
+                .collect(),
+            holes,
+            newest_source_micros: self.changes.iter().filter_map(|b| b.change.source_micros).max(),
+        };
+        let late = rejected.len() - self.rejects.len();
+        let collapsed = self.changes.len() - survivors.len() - late;
+        let rejected = rejected
+            .into_iter()
+            .filter_map(|(at, reject)| Some(Rejected { record: self.record(at)?, reject }))
+            .collect();
+        Ok(Assembled { batch, rejected, collapsed })
+    }
+
+    /// The last change of each key, in order of arrival.
+    fn survivors(&self) -> Vec<Survivor> {
+        let is_last = |index: u32, key| self.last.get(key) == Some(&index);
+        (0..)
+            .zip(&self.changes)
+            .filter(|(index, buffered)| is_last(*index, &buffered.change.key))
+            .map(|(index, buffered)| survivor(index, buffered))
+            .collect()
+    }
+
+    /// The change at `at` cannot be decoded: the one before it counts, if there is one.
+    fn fall_back(&self, survivors: &mut Vec<Survivor>, at: u32) {
+        let Some(place) =
+            survivors.iter().position(|s| matches!(s, Survivor::Upsert(i) if *i == at))
+        else {
+            return;
+        };
+        let previous = self.change(at).and_then(|buffered| buffered.previous);
+        match previous.and_then(|index| Some((index, self.change(index)?))) {
+            Some((index, buffered)) => {
+                if let Some(slot) = survivors.get_mut(place) {
+                    *slot = survivor(index, buffered);
+                }
+            }
+            None => {
+                survivors.remove(place);
+            }
+        }
+    }
+
+    fn rows(&self, changes: &[u32]) -> Result<Vec<Row<'_>>> {
+        let lost = || Error::internal("a buffered change has no record");
+        changes
+            .iter()
+            .map(|at| {
+                let buffered = self.change(*at).ok_or_else(lost)?;
+                row(self.record(buffered.record).ok_or_else(lost)?, &buffered.change)
+                    .ok_or_else(lost)
+            })
+            .collect()
+    }
+
+    /// Looks for missing values along the chains, round by round; what no change of the batch has is a hole.
+    fn resolve(
+        &self,
+        decoder: &mut Decoder,
+        schema: &Arc<TableSchema>,
+        mut rows: RecordBatch,
+        mut missing: Vec<Missing>,
+    ) -> Result<(RecordBatch, Vec<Hole>)> {
+        let mut holes = Vec::new();
+        while !missing.is_empty() {
+            let mut asked: Vec<(Missing, u32)> = Vec::new();
+            for value in missing.drain(..) {
+                match self.supplier(value.at) {
+                    Supplier::Change(at) => asked.push((value, at)),
+                    Supplier::Table(from) => {
+                        holes.push(Hole { row: value.row, column: value.column, from });
+                    }
+                    Supplier::None => {}
+                }
+            }
+            let mut sources: Vec<u32> = asked.iter().map(|(_, at)| *at).collect();
+            sources.sort_unstable();
+            sources.dedup();
+            let columns = decoder.columns(&self.rows(&sources)?, schema)?;
+            let place = |at: u32| sources.binary_search(&at).unwrap_or(usize::MAX);
+            let unusable = |row: usize, column: usize| {
+                columns.unavailable.contains(&(row, column))
+                    || columns.rejects.iter().any(|(rejected, _)| *rejected == row)
+            };
+            let mut found = Vec::new();
+            for (value, at) in asked {
+                if unusable(place(at), value.column) {
+                    missing.push(Missing { at, ..value });
+                } else {
+                    found.push((value.row, value.column, place(at)));
+                }
+            }
+            rows = patch(&rows, &columns.rows, &found)?;
+        }
+        Ok((rows, holes))
+    }
+}
+
+/// The row of a change, to be decoded.
+fn row<'a>(record: Record<'a>, change: &Change) -> Option<Row<'a>> {
+    let at = change.row?;
+    let (start, end) = (usize::try_from(at.start).ok()?, usize::try_from(at.end).ok()?);
+    Some(Row {
+        bytes: record.value?.get(start..end)?,
+        writer: at.writer,
+        operation: change.operation,
+        moved: change.old_key.is_some(),
+        key: record.key,
+        source_micros: change.source_micros,
+        partition: record.partition,
+        offset: record.offset,
+    })
+}
+
+fn survivor(index: u32, buffered: &Buffered) -> Survivor {
+    match buffered.change.operation {
+        Operation::Delete => Survivor::Delete(buffered.change.key),
+        _ => Survivor::Upsert(index),
+    }
+}
+
+fn upserts(survivors: &[Survivor]) -> Vec<u32> {
+    let index = |s: &Survivor| if let Survivor::Upsert(index) = s { Some(*index) } else { None };
+    survivors.iter().filter_map(index).collect()
+}
+
+/// `rows` with single values replaced: each of `found` is (row, column, row of `values` to take it from).
+fn patch(
+    rows: &RecordBatch,
+    values: &RecordBatch,
+    found: &[(usize, usize, usize)],
+) -> Result<RecordBatch> {
+    let failed =
+        |e| Error::internal("cannot fill in values that an update did not carry").because(e);
+    let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+    for (index, column) in columns.iter_mut().enumerate() {
+        let replaced: Vec<_> = found.iter().filter(|(_, at, _)| *at == index).collect();
+        if replaced.is_empty() {
+            continue;
+        }
+        let mut picks: Vec<(usize, usize)> = (0..column.len()).map(|row| (0, row)).collect();
+        for (row, _, from) in replaced {
+            if let Some(pick) = picks.get_mut(*row) {
+                *pick = (1, *from);
+            }
+        }
+        *column = interleave(&[column.as_ref(), values.column(index).as_ref()], &picks)
+            .map_err(failed)?;
+    }
+    RecordBatch::try_new(rows.schema(), columns).map_err(failed)
+}

@@ -1,0 +1,277 @@
+//! Options: flag, environment, file, in this order. Every flag is also `CDC_SINK_<NAME>` and a key of the TOML file.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+/// A table format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// Delta Lake.
+    Delta,
+    /// Apache Iceberg.
+    Iceberg,
+}
+
+/// Options as given by flags, the environment or the file.
+#[derive(Debug, Clone, Default, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Options {
+    /// Kafka brokers to start from, separated by commas
+    #[arg(long, env = "CDC_SINK_BROKERS", value_name = "HOST:PORT", help_heading = "Kafka")]
+    pub brokers: Option<String>,
+    /// Topics to read: names, globs (`db.public.*`) or a regular expression starting with `^`; may be repeated
+    #[arg(
+        long,
+        env = "CDC_SINK_TOPICS",
+        value_name = "PATTERN",
+        value_delimiter = ',',
+        help_heading = "Kafka"
+    )]
+    pub topics: Option<Vec<String>>,
+    /// Consumer group; instances of one group share the topics' partitions [default: cdc-sink]
+    #[arg(long, env = "CDC_SINK_GROUP", value_name = "NAME", help_heading = "Kafka")]
+    pub group: Option<String>,
+    /// Schema registry with Confluent's API, for Avro; user and password by `CDC_SINK_REGISTRY_AUTH` (`user:password`)
+    #[arg(long, env = "CDC_SINK_REGISTRY", value_name = "URL", help_heading = "Kafka")]
+    pub registry: Option<String>,
+    /// Topic for records that cannot be used; without it their table halts
+    #[arg(long, env = "CDC_SINK_DEAD_LETTERS", value_name = "TOPIC", help_heading = "Kafka")]
+    pub dead_letters: Option<String>,
+    /// Table format; give both for one copy of the data under two formats
+    #[arg(
+        long,
+        env = "CDC_SINK_TO",
+        value_name = "FORMAT",
+        value_delimiter = ',',
+        help_heading = "Tables"
+    )]
+    pub to: Option<Vec<Format>>,
+    /// Where the tables lie: `s3://bucket/prefix` or a folder; S3 credentials and endpoint by `AWS_…` variables
+    #[arg(long, env = "CDC_SINK_WAREHOUSE", value_name = "URL|FOLDER", help_heading = "Tables")]
+    pub warehouse: Option<String>,
+    /// Iceberg REST catalog; without it Iceberg tables are found by their folder; credentials by
+    /// `CDC_SINK_CATALOG_TOKEN` or `CDC_SINK_CATALOG_CREDENTIAL` (`id:secret`, OAuth2)
+    #[arg(long, env = "CDC_SINK_CATALOG", value_name = "URL", help_heading = "Tables")]
+    pub catalog: Option<String>,
+    /// The catalog's name for the warehouse, where it asks for one
+    #[arg(long, env = "CDC_SINK_CATALOG_WAREHOUSE", value_name = "NAME", help_heading = "Tables")]
+    pub catalog_warehouse: Option<String>,
+    /// Use object store credentials that the catalog hands out
+    #[arg(long, env = "CDC_SINK_VENDED_CREDENTIALS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Tables")]
+    pub vended_credentials: Option<bool>,
+    /// Iceberg format version of new tables: 3 (deletion vectors) or 2 (position deletes) [default: 3]
+    #[arg(long, env = "CDC_SINK_FORMAT_VERSION", value_name = "2|3", help_heading = "Tables")]
+    pub format_version: Option<u8>,
+    /// Partition fields of new tables, such as `region, days(created_at), bucket(16, id)`
+    #[arg(long, env = "CDC_SINK_PARTITION_BY", value_name = "FIELDS", help_heading = "Tables")]
+    pub partition_by: Option<String>,
+    /// Merge a table once it has this many new records [default: 200000]
+    #[arg(long, env = "CDC_SINK_BATCH_ROWS", value_name = "N", help_heading = "Batches")]
+    pub batch_rows: Option<usize>,
+    /// Merge a table once its new records have this size [default: 128MiB]
+    #[arg(long, env = "CDC_SINK_BATCH_BYTES", value_name = "SIZE", help_heading = "Batches")]
+    pub batch_bytes: Option<ByteSize>,
+    /// Merge a table at the latest this long after its first new record [default: 10s]
+    #[arg(long, env = "CDC_SINK_BATCH_AGE", value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "Batches")]
+    #[serde(with = "humantime_serde")]
+    pub batch_age: Option<Duration>,
+    /// Merge a table when nothing more came for this long [default: 1s]
+    #[arg(long, env = "CDC_SINK_BATCH_IDLE", value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "Batches")]
+    #[serde(with = "humantime_serde")]
+    pub batch_idle: Option<Duration>,
+    /// Memory for queues, buffers and indexes [default: 1GiB]
+    #[arg(long, env = "CDC_SINK_MEMORY", value_name = "SIZE", help_heading = "Process")]
+    pub memory: Option<ByteSize>,
+    /// Where /metrics, /livez, /readyz and /status are served [default: 127.0.0.1:9187]
+    #[arg(long, env = "CDC_SINK_LISTEN", value_name = "ADDRESS", help_heading = "Process")]
+    pub listen: Option<SocketAddr>,
+    /// Stop when everything that was in the topics at the start is committed
+    #[arg(long, env = "CDC_SINK_ONCE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Process")]
+    pub once: Option<bool>,
+    /// Properties of the Kafka client (librdkafka's names), such as `security.protocol`.
+    #[arg(skip)]
+    pub kafka: BTreeMap<String, String>,
+    /// Options of single tables, by topic.
+    #[arg(skip)]
+    pub tables: BTreeMap<String, TableOptions>,
+}
+
+/// Options of one table.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct TableOptions {
+    /// Partition fields, in place of the general ones.
+    pub partition_by: Option<String>,
+    /// Types of columns for JSON without schema, such as `amount = "decimal(12,2)"`.
+    pub types: BTreeMap<String, String>,
+    /// The key's columns, where the record's key does not tell their order.
+    pub key: Vec<String>,
+}
+
+impl Options {
+    /// Reads a TOML file.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let failed = |what| Error::invalid(format!("option config: {what} {}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|e| failed("cannot read").because(e))?;
+        toml::from_str(&text).map_err(|e| failed("cannot use").because(e))
+    }
+
+    /// These options, and those of `file` where they say nothing.
+    #[must_use]
+    pub fn over(self, file: Self) -> Self {
+        Self {
+            brokers: self.brokers.or(file.brokers),
+            topics: self.topics.or(file.topics),
+            group: self.group.or(file.group),
+            registry: self.registry.or(file.registry),
+            dead_letters: self.dead_letters.or(file.dead_letters),
+            to: self.to.or(file.to),
+            warehouse: self.warehouse.or(file.warehouse),
+            catalog: self.catalog.or(file.catalog),
+            catalog_warehouse: self.catalog_warehouse.or(file.catalog_warehouse),
+            vended_credentials: self.vended_credentials.or(file.vended_credentials),
+            format_version: self.format_version.or(file.format_version),
+            partition_by: self.partition_by.or(file.partition_by),
+            batch_rows: self.batch_rows.or(file.batch_rows),
+            batch_bytes: self.batch_bytes.or(file.batch_bytes),
+            batch_age: self.batch_age.or(file.batch_age),
+            batch_idle: self.batch_idle.or(file.batch_idle),
+            memory: self.memory.or(file.memory),
+            listen: self.listen.or(file.listen),
+            once: self.once.or(file.once),
+            kafka: file.kafka,
+            tables: file.tables,
+        }
+    }
+
+    /// Checks the options and fills in the defaults.
+    pub fn validate(self) -> Result<Config> {
+        let missing = |name: &str, example: &str| {
+            Error::invalid(format!("option {name} is missing")).hint(format!(
+                "give --{name} {example}, or run `cdc-sink demo` to try without servers"
+            ))
+        };
+        let memory =
+            at_least("memory", self.memory.unwrap_or(ByteSize::gib(1)), ByteSize::mib(64))?;
+        let default_batch = ByteSize::mib(128).min(ByteSize(memory.as_u64() / 4));
+        let mut to = self.to.unwrap_or_else(|| vec![Format::Delta]);
+        to.dedup();
+        if to.is_empty() || to.len() > 2 {
+            return Err(Error::invalid("option to: give delta, iceberg, or both once"));
+        }
+        let format_version = self.format_version.unwrap_or(3);
+        if !matches!(format_version, 2 | 3) {
+            return Err(Error::invalid(format!(
+                "option format-version: {format_version} is not supported; 2 and 3 are"
+            )));
+        }
+        let topics = self.topics.unwrap_or_default();
+        if topics.is_empty() {
+            return Err(missing("topics", "'db.public.*'"));
+        }
+        Ok(Config {
+            brokers: self.brokers.ok_or_else(|| missing("brokers", "localhost:9092"))?,
+            topics,
+            group: self.group.unwrap_or_else(|| "cdc-sink".to_owned()),
+            registry: self.registry,
+            dead_letters: self.dead_letters,
+            to,
+            warehouse: self.warehouse.ok_or_else(|| missing("warehouse", "s3://lake"))?,
+            catalog: self.catalog,
+            catalog_warehouse: self.catalog_warehouse,
+            vended_credentials: self.vended_credentials.unwrap_or(false),
+            format_version,
+            partition_by: self.partition_by.unwrap_or_default(),
+            limits: crate::batch::Limits {
+                rows: positive("batch-rows", self.batch_rows.unwrap_or(200_000))?,
+                bytes: bytes("batch-bytes", self.batch_bytes.unwrap_or(default_batch))?,
+                age: self.batch_age.unwrap_or(Duration::from_secs(10)),
+                idle: self.batch_idle.unwrap_or(Duration::from_secs(1)),
+            },
+            memory: bytes("memory", memory)?,
+            listen: self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9187))),
+            once: self.once.unwrap_or(false),
+            kafka: self.kafka,
+            tables: self.tables,
+        })
+    }
+}
+
+/// Options that are complete and make sense.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Kafka brokers to start from.
+    pub brokers: String,
+    /// Patterns of topics.
+    pub topics: Vec<String>,
+    /// Consumer group.
+    pub group: String,
+    /// Schema registry.
+    pub registry: Option<String>,
+    /// Topic for dead letters.
+    pub dead_letters: Option<String>,
+    /// Formats; the first is the authority.
+    pub to: Vec<Format>,
+    /// Where the tables lie.
+    pub warehouse: String,
+    /// Iceberg REST catalog.
+    pub catalog: Option<String>,
+    /// The catalog's name for the warehouse.
+    pub catalog_warehouse: Option<String>,
+    /// Use credentials handed out by the catalog.
+    pub vended_credentials: bool,
+    /// Iceberg format version of new tables.
+    pub format_version: u8,
+    /// Partition fields of new tables.
+    pub partition_by: String,
+    /// When a table is merged.
+    pub limits: crate::batch::Limits,
+    /// Bytes for queues, buffers and indexes.
+    pub memory: usize,
+    /// Where the admin pages are served.
+    pub listen: SocketAddr,
+    /// Stop at the end.
+    pub once: bool,
+    /// Properties of the Kafka client.
+    pub kafka: BTreeMap<String, String>,
+    /// Options of single tables, by topic.
+    pub tables: BTreeMap<String, TableOptions>,
+}
+
+/// Where the configuration file is, if any.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ConfigFile {
+    /// TOML file with the same options, without the dashes in front
+    #[arg(long, env = "CDC_SINK_CONFIG", value_name = "FILE", help_heading = "Process")]
+    pub config: Option<PathBuf>,
+}
+
+fn positive(name: &str, value: usize) -> Result<usize> {
+    if value == 0 {
+        return Err(Error::invalid(format!("option {name}: must be at least 1")));
+    }
+    Ok(value)
+}
+
+fn at_least(name: &str, value: ByteSize, least: ByteSize) -> Result<ByteSize> {
+    if value < least {
+        return Err(Error::invalid(format!(
+            "option {name}: {value} is too little; at least {least}"
+        )));
+    }
+    Ok(value)
+}
+
+fn bytes(name: &str, value: ByteSize) -> Result<usize> {
+    let size = usize::try_from(value.as_u64())
+        .map_err(|_| Error::invalid(format!("option {name}: {value} is too much")))?;
+    positive(name, size)
+}
