@@ -1,0 +1,44 @@
+//! Errors of the object store and of the `iceberg` crate, in the terms of [`crate::error`].
+
+use crate::error::{Error, Kind};
+
+/// An error of the object store while doing `what`.
+pub(super) fn store(what: impl Into<String>, error: object_store::Error) -> Error {
+    Error::new(store_kind(&error), what).because(error)
+}
+
+/// An error of the `iceberg` crate while doing `what`; what the object store answered decides, where it was asked.
+pub(super) fn iceberg(what: impl Into<String>, error: iceberg::Error) -> Error {
+    let kind = match asked_store(&error) {
+        Some(inner) => store_kind(inner),
+        None => match error.kind() {
+            iceberg::ErrorKind::DataInvalid => Kind::Data,
+            iceberg::ErrorKind::FeatureUnsupported => Kind::Refused,
+            _ => Kind::Internal,
+        },
+    };
+    Error::new(kind, what).because(error)
+}
+
+fn asked_store(error: &iceberg::Error) -> Option<&object_store::Error> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(found) = inner.downcast_ref() {
+            return Some(found);
+        }
+        cause = inner.source();
+    }
+    None
+}
+
+fn store_kind(error: &object_store::Error) -> Kind {
+    match error {
+        object_store::Error::NotFound { .. } => Kind::Data,
+        object_store::Error::PermissionDenied { .. }
+        | object_store::Error::Unauthenticated { .. }
+        | object_store::Error::NotSupported { .. }
+        | object_store::Error::NotImplemented { .. }
+        | object_store::Error::InvalidPath { .. } => Kind::Refused,
+        _ => Kind::Unavailable,
+    }
+}

@@ -1,0 +1,176 @@
+//! Schemas and partitionings between the vocabulary and Iceberg.
+
+use std::sync::Arc;
+
+use iceberg::spec::{
+    ListType, NestedField, NestedFieldRef, PartitionSpec, PrimitiveType, Schema, Transform as Ice,
+    Type, UnboundPartitionSpec,
+};
+
+use super::fault;
+use crate::error::{Error, Result};
+use crate::schema::{Column, ColumnType, ListElement, TableSchema};
+use crate::table::partition::{PartitionField, Partitioning, Transform};
+
+/// The Iceberg schema; columns that `known` has as they are keep what only Iceberg knows of them (comments, defaults).
+pub(super) fn to_iceberg(schema: &TableSchema, id: i32, known: Option<&Schema>) -> Result<Schema> {
+    let fields = schema.columns().iter().map(|column| {
+        let field = field(column)?;
+        let same = known.and_then(|known| known.field_by_id(column.id)).filter(|same| {
+            same.name == field.name
+                && same.required == field.required
+                && same.field_type == field.field_type
+        });
+        Ok(same.map_or_else(|| Arc::new(field), Arc::clone))
+    });
+    Schema::builder()
+        .with_schema_id(id)
+        .with_fields(fields.collect::<Result<Vec<_>>>()?)
+        .with_identifier_field_ids(identifiers(schema))
+        .build()
+        .map_err(|e| fault::iceberg("cannot make an Iceberg schema of the table's columns", e))
+}
+
+/// Iceberg's identifier fields: the key, if all of it may be one (neither optional nor a float). Part of a key
+/// identifies nothing.
+fn identifiers(schema: &TableSchema) -> Vec<i32> {
+    let fit = |column: &Column| {
+        !column.nullable
+            && !matches!(
+                column.ty,
+                ColumnType::Float32 | ColumnType::Float64 | ColumnType::List(_)
+            )
+    };
+    if schema.key_columns().all(fit) {
+        schema.key_columns().map(|column| column.id).collect()
+    } else {
+        Vec::new()
+    }
+}
+
+fn field(column: &Column) -> Result<NestedField> {
+    Ok(NestedField::new(column.id, &column.name, ty(&column.ty), !column.nullable))
+}
+
+fn ty(ty: &ColumnType) -> Type {
+    Type::Primitive(match ty {
+        ColumnType::Boolean => PrimitiveType::Boolean,
+        ColumnType::Int32 => PrimitiveType::Int,
+        ColumnType::Int64 => PrimitiveType::Long,
+        ColumnType::Float32 => PrimitiveType::Float,
+        ColumnType::Float64 => PrimitiveType::Double,
+        ColumnType::Decimal { precision, scale } => PrimitiveType::Decimal {
+            precision: u32::from(*precision),
+            scale: u32::from(*scale),
+        },
+        ColumnType::String => PrimitiveType::String,
+        ColumnType::Binary => PrimitiveType::Binary,
+        ColumnType::Date => PrimitiveType::Date,
+        ColumnType::Time => PrimitiveType::Time,
+        ColumnType::Timestamp => PrimitiveType::Timestamp,
+        ColumnType::TimestampTz => PrimitiveType::Timestamptz,
+        ColumnType::List(element) => {
+            let field = NestedField::list_element(element.id, self::ty(&element.ty), false);
+            return Type::List(ListType::new(Arc::new(field)));
+        }
+    })
+}
+
+/// The table's schema as the vocabulary tells it; refused where the vocabulary has no word for a type.
+pub(super) fn from_iceberg(schema: &Schema, key: Vec<String>, last_id: i32) -> Result<TableSchema> {
+    let column = |field: &NestedFieldRef| {
+        let ty = column_type(&field.field_type).ok_or_else(|| {
+            let text = format!("column {} has the type {}", field.name, field.field_type);
+            Error::refused(format!("cannot write to the table: its {text}"))
+                .hint("drop the column, or give the topic another table")
+        })?;
+        Ok(Column { id: field.id, name: field.name.clone(), ty, nullable: !field.required })
+    };
+    let columns = schema.as_struct().fields().iter().map(column).collect::<Result<Vec<_>>>()?;
+    if let Some(name) = key.iter().find(|name| columns.iter().all(|column| column.name != **name)) {
+        return Err(Error::refused(format!("cannot write to the table: its key column {name} is gone"))
+            .hint("name the column back, or give the topic another table"));
+    }
+    Ok(TableSchema::from_parts(columns, key, last_id))
+}
+
+fn column_type(ty: &Type) -> Option<ColumnType> {
+    Some(match ty {
+        Type::Primitive(PrimitiveType::Boolean) => ColumnType::Boolean,
+        Type::Primitive(PrimitiveType::Int) => ColumnType::Int32,
+        Type::Primitive(PrimitiveType::Long) => ColumnType::Int64,
+        Type::Primitive(PrimitiveType::Float) => ColumnType::Float32,
+        Type::Primitive(PrimitiveType::Double) => ColumnType::Float64,
+        Type::Primitive(PrimitiveType::Decimal { precision, scale }) => ColumnType::Decimal {
+            precision: u8::try_from(*precision).ok()?,
+            scale: u8::try_from(*scale).ok()?,
+        },
+        Type::Primitive(PrimitiveType::String) => ColumnType::String,
+        Type::Primitive(PrimitiveType::Binary) => ColumnType::Binary,
+        Type::Primitive(PrimitiveType::Date) => ColumnType::Date,
+        Type::Primitive(PrimitiveType::Time) => ColumnType::Time,
+        Type::Primitive(PrimitiveType::Timestamp) => ColumnType::Timestamp,
+        Type::Primitive(PrimitiveType::Timestamptz) => ColumnType::TimestampTz,
+        Type::List(list) => {
+            let element = &list.element_field;
+            ColumnType::List(Box::new(ListElement {
+                id: element.id,
+                ty: column_type(&element.field_type)?,
+            }))
+        }
+        _ => return None,
+    })
+}
+
+/// The Iceberg partition spec of a new table with `schema`.
+pub(super) fn to_spec(partitioning: &Partitioning, schema: &Schema) -> Result<UnboundPartitionSpec> {
+    let mut spec = UnboundPartitionSpec::builder().with_spec_id(0);
+    for field in &partitioning.fields {
+        let source = schema.field_id_by_name(&field.column).ok_or_else(|| {
+            Error::invalid(format!("cannot partition by {}: no such column", field.column))
+        })?;
+        spec = spec
+            .add_partition_field(source, &field.name, transform(field.transform))
+            .map_err(|e| fault::iceberg(format!("cannot partition by {}", field.name), e))?;
+    }
+    Ok(spec.build())
+}
+
+fn transform(transform: Transform) -> Ice {
+    match transform {
+        Transform::Identity => Ice::Identity,
+        Transform::Bucket(buckets) => Ice::Bucket(buckets),
+        Transform::Truncate(width) => Ice::Truncate(width),
+        Transform::Year => Ice::Year,
+        Transform::Month => Ice::Month,
+        Transform::Day => Ice::Day,
+        Transform::Hour => Ice::Hour,
+    }
+}
+
+/// The partitioning of a spec; refused where the vocabulary has no word for a transform.
+pub(super) fn from_spec(spec: &PartitionSpec, schema: &Schema) -> Result<Partitioning> {
+    let field = |field: &iceberg::spec::PartitionField| {
+        let column = schema.name_by_field_id(field.source_id)?.to_owned();
+        let transform = match field.transform {
+            Ice::Identity => Transform::Identity,
+            Ice::Bucket(buckets) => Transform::Bucket(buckets),
+            Ice::Truncate(width) => Transform::Truncate(width),
+            Ice::Year => Transform::Year,
+            Ice::Month => Transform::Month,
+            Ice::Day => Transform::Day,
+            Ice::Hour => Transform::Hour,
+            Ice::Void | Ice::Unknown => return None,
+        };
+        Some(PartitionField { column, transform, name: field.name.clone() })
+    };
+    let fields = spec.fields().iter().map(|found| {
+        field(found).ok_or_else(|| {
+            Error::refused(format!(
+                "cannot write to the table: its partition field {} ({}) is not one the sink can fill",
+                found.name, found.transform
+            ))
+        })
+    });
+    Ok(Partitioning { fields: fields.collect::<Result<_>>()? })
+}

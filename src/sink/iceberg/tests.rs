@@ -1,0 +1,273 @@
+//! The publisher on a local disk with the file-system catalog.
+
+mod support;
+
+use std::sync::atomic::Ordering;
+
+use super::*;
+use crate::error::Kind;
+use crate::schema::{Column, ColumnType};
+use support::{Place, by_name, options, same_state, stored};
+
+fn plain() -> Arc<Partitioning> {
+    Arc::default()
+}
+
+async fn several_commits(version: u8, partitioning: Arc<Partitioning>) {
+    let place = Place::new();
+    let mut writer = place.create(options(version), partitioning).await;
+    writer.check(&place).await;
+    assert_eq!(writer.table.state().version, 0);
+    let all: Vec<(i64, &str)> = (0..100).map(|i| (i, if i % 2 == 0 { "even" } else { "odd" })).collect();
+    assert_eq!(writer.commit(&all, &[]).await, 1);
+    writer.check(&place).await;
+    assert_eq!(writer.commit(&[(3, "null"), (200, "new")], &[4, 5]).await, 2);
+    writer.check(&place).await;
+    // The file of 200 and that of 3 lose all rows; vectors of the first file grow.
+    assert_eq!(writer.commit(&[(7, "seven")], &[200, 3, 8]).await, 3);
+    writer.check(&place).await;
+    assert_eq!(writer.commit(&[], &[10]).await, 4);
+    assert_eq!(writer.commit(&[], &[]).await, 5);
+    writer.check(&place).await;
+    assert_eq!(writer.rows.len(), 95);
+    assert_eq!(writer.table.state().position.get(0), Some(50));
+
+    // On top of what was read back.
+    writer.table = place.open(options(version)).await;
+    assert_eq!(writer.commit(&[(11, "eleven")], &[12, 14]).await, 6);
+    writer.check(&place).await;
+    assert!(!writer.table.refresh().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_table_read_back_is_the_table_written_v3() {
+    several_commits(3, plain()).await;
+}
+
+#[tokio::test]
+async fn a_table_read_back_is_the_table_written_v2() {
+    several_commits(2, plain()).await;
+}
+
+#[tokio::test]
+async fn partitions_are_read_back_v3() {
+    several_commits(3, by_name()).await;
+}
+
+#[tokio::test]
+async fn partitions_are_read_back_v2() {
+    several_commits(2, by_name()).await;
+}
+
+#[tokio::test]
+async fn the_second_of_two_writers_conflicts() {
+    let place = Place::new();
+    let mut writer = place.create(options(3), plain()).await;
+    writer.commit(&[(1, "a"), (2, "b")], &[]).await;
+    let mut other = place.open(options(3)).await;
+    let plan = writer.plan(&[(3, "c")], &[1]).await;
+    let late = writer.plan(&[(4, "d")], &[2]).await;
+    assert!(matches!(other.publish(&plan).await.unwrap(), Published::Committed { version: 2 }));
+    assert!(matches!(writer.table.publish(&late).await.unwrap(), Published::Conflict));
+    // The conflict brought the other's commit in, so the plan fits no longer.
+    same_state(writer.table.state(), other.state());
+    assert!(matches!(writer.table.publish(&late).await.unwrap(), Published::Conflict));
+    // The other's batch is known as committed, whoever publishes it.
+    assert!(matches!(
+        writer.table.publish(&plan).await.unwrap(),
+        Published::Committed { version: 2 }
+    ));
+    writer.committed(&[(3, "c")], &[1], &plan);
+    writer.commit(&[(4, "d")], &[2]).await;
+    writer.check(&place).await;
+    assert!(other.refresh().await.unwrap());
+    same_state(writer.table.state(), other.state());
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_found_out() {
+    let place = Place::new();
+    let mut writer = place.create(options(3), plain()).await;
+    writer.commit(&[(1, "a"), (2, "b")], &[]).await;
+    place.faults.lost_answers.store(1, Ordering::SeqCst);
+    assert_eq!(writer.commit(&[(3, "c")], &[1]).await, 2);
+    assert_eq!(place.faults.lost_answers.load(Ordering::SeqCst), 0);
+    writer.check(&place).await;
+    writer.commit(&[(4, "d")], &[2]).await;
+    writer.check(&place).await;
+}
+
+#[tokio::test]
+async fn a_commit_in_an_unknown_state_can_be_published_again() {
+    for applied in [true, false] {
+        let place = Place::new();
+        let mut writer = place.create(options(3), plain()).await;
+        writer.commit(&[(1, "a"), (2, "b")], &[]).await;
+        let plan = writer.plan(&[(3, "c")], &[1]).await;
+        let (fault, unreadable) = (&place.faults.lost_answers, &place.faults.unreadable);
+        let fault = if applied { fault } else { &place.faults.lost_requests };
+        fault.store(1, Ordering::SeqCst);
+        unreadable.store(3, Ordering::SeqCst);
+        let error = writer.table.publish(&plan).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable);
+        unreadable.store(0, Ordering::SeqCst);
+        let before = stored(&place.location()).await.len();
+        assert!(matches!(
+            writer.table.publish(&plan).await.unwrap(),
+            Published::Committed { version: 2 }
+        ));
+        writer.committed(&[(3, "c")], &[1], &plan);
+        writer.check(&place).await;
+        // Nothing but the metadata was written again.
+        let after = stored(&place.location()).await.len();
+        assert_eq!(after, if applied { before } else { before + 1 });
+    }
+}
+
+#[tokio::test]
+async fn a_commit_in_an_unknown_state_is_recognised_after_a_refresh_and_by_others() {
+    let place = Place::new();
+    let mut writer = place.create(options(3), plain()).await;
+    writer.commit(&[(1, "a"), (2, "b")], &[]).await;
+    let plan = writer.plan(&[(3, "c")], &[1]).await;
+    place.faults.lost_answers.store(1, Ordering::SeqCst);
+    place.faults.unreadable.store(3, Ordering::SeqCst);
+    assert!(writer.table.publish(&plan).await.is_err());
+    place.faults.unreadable.store(0, Ordering::SeqCst);
+    // Another writer goes on from there.
+    let mut other = place.open(options(3)).await;
+    assert_eq!(other.state().last_batch, Some(plan.batch_id));
+    assert!(matches!(
+        other.publish(&plan).await.unwrap(),
+        Published::Committed { version: 2 }
+    ));
+    let mut second = support::Writer {
+        table: other,
+        places: writer.places.clone(),
+        rows: writer.rows.clone(),
+        now: writer.now,
+    };
+    second.committed(&[(3, "c")], &[1], &plan);
+    second.commit(&[(4, "d")], &[2]).await;
+    assert!(matches!(
+        writer.table.publish(&plan).await.unwrap(),
+        Published::Committed { version: 2 }
+    ));
+    assert!(writer.table.refresh().await.unwrap());
+    same_state(writer.table.state(), second.table.state());
+}
+
+#[tokio::test]
+async fn columns_are_added_with_the_rows_that_need_them() {
+    for version in [2, 3] {
+        let place = Place::new();
+        let mut writer = place.create(options(version), plain()).await;
+        writer.commit(&[(1, "a"), (2, "b")], &[]).await;
+        let wider = Arc::new(
+            writer
+                .table
+                .state()
+                .schema
+                .with_added(vec![Column::new("note", ColumnType::String, true)]),
+        );
+        let plan = writer.plan_with(Arc::clone(&wider), &[(3, "c")], &[1]).await;
+        let (mut stale, same) = (place.open(options(version)).await, plan.clone());
+        assert!(matches!(writer.table.publish(&plan).await.unwrap(), Published::Committed { .. }));
+        writer.committed(&[(3, "c")], &[1], &plan);
+        writer.check(&place).await;
+        assert_eq!(place.open(options(version)).await.state().schema, wider);
+        writer.commit(&[(4, "d")], &[2]).await;
+        writer.check(&place).await;
+        let other = CommitPlan { batch_id: uuid::Uuid::new_v4(), ..same };
+        assert!(matches!(stale.publish(&other).await.unwrap(), Published::Conflict));
+    }
+}
+
+#[tokio::test]
+async fn many_commits_stay_small_and_leave_no_files_behind() {
+    for two_formats in [false, true] {
+        let place = Place::new();
+        let retention = Retention { min_count: 2, max_count: 5, max_age_millis: i64::MAX };
+        let options = Options { snapshots: retention, two_formats, ..options(3) };
+        let mut writer = place.create(options.clone(), plain()).await;
+        for i in 3..133_i64 {
+            let back = i - 2;
+            writer.commit(&[(2 * i, "x"), (2 * i + 1, "y"), (2 * back, "z")], &[back]).await;
+            if i % 10 == 2 {
+                writer.table.maintain(writer.now).await.unwrap();
+            }
+        }
+        writer.check(&place).await;
+        assert_eq!(writer.table.known.metadata.snapshots().count(), 5);
+        assert!(writer.table.known.data.len() <= 101, "{}", writer.table.known.data.len());
+        // Every snapshot left can be read, and only their files are left.
+        let named = named_files(&writer.table).await;
+        let found = stored(&place.location()).await;
+        let metadata = |path: &&String| path.ends_with(".metadata.json") || path.ends_with(".text");
+        let shared = |path: &&String| two_formats && path.starts_with("data/");
+        let rest: Vec<_> =
+            found.iter().filter(|path| !metadata(path) && !shared(path)).cloned().collect();
+        let named: Vec<_> = named.into_iter().filter(|path| !shared(&path)).collect();
+        assert_eq!(rest, named);
+        assert_eq!(found.iter().filter(metadata).count(), 102);
+        // Far behind, a writer does not take the place of a version that was cleaned up.
+        let mut stale = place.open(options).await;
+        stale.known.metadata_location =
+            stale.home().absolute("metadata/v3.metadata.json");
+        let plan = writer.plan(&[(1_000, "late")], &[]).await;
+        assert!(matches!(stale.publish(&plan).await.unwrap(), Published::Conflict));
+        assert_eq!(stored(&place.location()).await.iter().filter(metadata).count(), 102);
+        same_state(stale.state(), writer.table.state());
+    }
+}
+
+/// Every file that a snapshot of the table needs, by path relative to the table's root.
+async fn named_files(table: &IcebergTable) -> Vec<String> {
+    let mut named = std::collections::BTreeSet::new();
+    let metadata = &table.known.metadata;
+    for snapshot in metadata.snapshots() {
+        let list = snapshot.manifest_list();
+        named.insert(list.to_owned());
+        let version = metadata.format_version();
+        for manifest in known::manifest_list(&table.io, list, version).await.unwrap() {
+            named.insert(manifest.manifest_path.clone());
+            let manifest = manifest.load_manifest(&table.io).await.unwrap();
+            let live = manifest.entries().iter().filter(|entry| entry.is_alive());
+            named.extend(live.map(|entry| entry.file_path().to_owned()));
+        }
+    }
+    named.iter().map(|path| table.root.relative(path).unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn old_snapshots_go_but_not_below_the_minimum() {
+    let place = Place::new();
+    let retention = Retention { min_count: 3, max_count: 100, max_age_millis: 2500 };
+    let mut writer =
+        place.create(Options { snapshots: retention, ..options(3) }, plain()).await;
+    for i in 0..8 {
+        writer.commit(&[(i, "x")], &[]).await;
+    }
+    // A commit each second: those 1 and 2 seconds old stay, and the new one.
+    assert_eq!(writer.table.known.metadata.snapshots().count(), 3);
+    writer.now += 1_000_000;
+    writer.commit(&[(100, "x")], &[]).await;
+    assert_eq!(writer.table.known.metadata.snapshots().count(), 3);
+    writer.check(&place).await;
+}
+
+#[tokio::test]
+async fn tables_that_are_not_ours_are_refused() {
+    let place = Place::new();
+    assert!(place.try_open(options(3)).await.unwrap().is_none());
+    let writer = place.create(options(3), plain()).await;
+    let topic = Options { topic: "db.public.others".into(), ..options(3) };
+    let two_formats = Options { two_formats: true, ..options(3) };
+    assert_eq!(place.try_open(topic).await.unwrap_err().kind(), Kind::Refused);
+    assert!(place.try_open(two_formats).await.unwrap().is_none());
+    // Creating what exists opens it.
+    let mut again = place.create(options(2), by_name()).await;
+    same_state(writer.table.state(), again.table.state());
+    again.commit(&[(1, "a")], &[]).await;
+    again.check(&place).await;
+}
