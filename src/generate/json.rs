@@ -177,12 +177,24 @@ fn double(thousandths: i64, out: &mut Vec<u8>) {
 /// Appends a JSON string as Jackson does: escapes only where it must, and above the basic plane.
 fn quoted(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
-    if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\' && byte < 0xf0) {
-        push(out, text);
-    } else {
-        text.chars().for_each(|letter| escaped(letter, out));
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(is_special)
+        && let Some((plain, special)) = rest.split_at_checked(at)
+    {
+        push(out, plain);
+        let mut letters = special.chars();
+        if let Some(letter) = letters.next() {
+            escaped(letter, out);
+        }
+        rest = letters.as_str();
     }
+    push(out, rest);
     out.push(b'"');
+}
+
+/// True for a byte that starts a letter to be escaped.
+fn is_special(byte: u8) -> bool {
+    byte < b' ' || byte == b'"' || byte == b'\\' || byte >= 0xf0
 }
 
 fn escaped(letter: char, out: &mut Vec<u8>) {
@@ -192,12 +204,11 @@ fn escaped(letter: char, out: &mut Vec<u8>) {
         '\n' => push(out, "\\n"),
         '\r' => push(out, "\\r"),
         '\t' => push(out, "\\t"),
-        _ if !(' '..='\u{ffff}').contains(&letter) => {
+        _ => {
             for unit in letter.encode_utf16(&mut [0; 2]) {
                 push(out, &format!("\\u{unit:04X}"));
             }
         }
-        _ => push(out, letter.encode_utf8(&mut [0; 4])),
     }
 }
 

@@ -212,7 +212,9 @@ fn zoned(micros: i64, out: &mut String) {
 fn padded(number: i64, width: usize, out: &mut String) {
     let mut buffer = itoa::Buffer::new();
     let digits = buffer.format(number);
-    out.extend(std::iter::repeat_n('0', width.saturating_sub(digits.len())));
+    for _ in digits.len()..width {
+        out.push('0');
+    }
     out.push_str(digits);
 }
 
@@ -405,9 +407,11 @@ fn member(rng: &mut Rng, out: &mut String) {
 }
 
 fn hex(bits: u64, out: &mut String) {
-    out.extend((0..16).rev().filter_map(|place| {
-        char::from_digit(u32::from((bits >> (place * 4)).to_le_bytes()[0] & 15), 16)
-    }));
+    for byte in bits.to_be_bytes() {
+        for digit in [byte >> 4, byte & 15] {
+            out.push(char::from(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }));
+        }
+    }
 }
 
 #[cfg(test)]
