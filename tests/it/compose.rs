@@ -140,10 +140,11 @@ fn what_is_mounted_is_there() {
 #[test]
 fn connectors_are_what_their_names_say() {
     let readme = repository_file("connectors/README.md");
+    let variable = Regex::new(r"\$\{([A-Z_]+)").unwrap();
     let mut server_ids = BTreeSet::new();
     for (name, prefix) in CONNECTORS {
         let text = repository_file(&format!("connectors/{name}.json"));
-        for variable in Regex::new(r"\$\{([A-Z_]+)").unwrap().captures_iter(&text) {
+        for variable in variable.captures_iter(&text) {
             assert!(readme.contains(&format!("`{}`", &variable[1])), "{name}: {}", &variable[1]);
         }
         let connector: Value = serde_json::from_str(&with_defaults(&text)).unwrap();

@@ -43,14 +43,13 @@ fn queries() -> Vec<Query> {
             queries.push(Query { place, expression: text(&target["expr"]) });
         }
     }
+    let label_values = Regex::new(r"^label_values\((.*), (\w+)\)$").unwrap();
     for variable in dashboard()["templating"]["list"].as_array().unwrap() {
         if variable["type"] == "query" {
             let place = format!("{DASHBOARD}: variable {}", text(&variable["name"]));
             // label_values(selector, label) reads like a sum by that label.
-            let expression = Regex::new(r"^label_values\((.*), (\w+)\)$")
-                .unwrap()
-                .replace(&text(&variable["query"]["query"]), "sum by ($2) ($1)")
-                .into_owned();
+            let query = text(&variable["query"]["query"]);
+            let expression = label_values.replace(&query, "sum by ($2) ($1)").into_owned();
             queries.push(Query { place, expression });
         }
     }
@@ -79,7 +78,7 @@ fn metrics_of(query: &Query) -> Vec<(&'static Metric, String)> {
         };
         let metric = catalogue().iter().find(exact).or_else(|| catalogue().iter().find(series));
         let metric = metric.unwrap_or_else(|| panic!("{}: there is no metric {name}", query.place));
-        (metric, name[metric.name.len()..].to_owned())
+        (metric, name.trim_start_matches(metric.name).to_owned())
     });
     found.collect()
 }
@@ -139,6 +138,7 @@ fn counters_are_rated_and_histograms_are_read_by_bucket() {
 fn every_panel_says_what_it_shows() {
     let dashboard = dashboard();
     assert_eq!(dashboard["uid"], "cdc-sink-overview");
+    let range = Regex::new(r"\[([^\]]*)\]").unwrap();
     let mut ids = BTreeSet::new();
     let mut titles = BTreeSet::new();
     for panel in panels() {
@@ -152,7 +152,7 @@ fn every_panel_says_what_it_shows() {
             let expression = text(&target["expr"]);
             assert!(expression.contains(r#"job=~"$job""#), "{title}: not limited to the job");
             // A range shorter than two scrapes shows nothing; only whole hours are spelled out.
-            for range in Regex::new(r"\[([^\]]*)\]").unwrap().captures_iter(&expression) {
+            for range in range.captures_iter(&expression) {
                 assert!(["$__rate_interval", "1h"].contains(&&range[1]), "{title}: {}", &range[1]);
             }
         }

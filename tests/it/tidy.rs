@@ -22,6 +22,7 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     ("retry", &[&["error", "metrics"]]),
     ("shutdown", &[&["error"]]),
     ("admin", &[COMMON]),
+    ("names", &[&["error"]]),
     // Vocabulary.
     ("schema", &[&["error"]]),
     ("position", &[]),
@@ -32,14 +33,14 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     ("source", &[COMMON, VOCABULARY, &["sink::Committed"]]),
     ("decode", &[COMMON, VOCABULARY]),
     ("batch", &[COMMON, VOCABULARY, &["decode"]]),
-    ("table", &[COMMON, VOCABULARY]),
+    ("table", &[COMMON, VOCABULARY, &["sink::storage"]]),
     ("sink", &[COMMON, VOCABULARY, &["table"]]),
     ("dead_letter", &[COMMON, VOCABULARY, &["decode::Reject"]]),
     ("generate", &[COMMON, VOCABULARY]),
     // Above them.
-    ("pipeline", &[COMMON, VOCABULARY, STAGES, &["admin"]]),
-    ("config", &[COMMON, VOCABULARY, STAGES, &["admin", "generate", "pipeline"]]),
-    ("cli", &[COMMON, VOCABULARY, STAGES, &["admin", "config", "generate", "pipeline", "shutdown"]]),
+    ("pipeline", &[COMMON, VOCABULARY, STAGES, &["admin", "names"]]),
+    ("config", &[COMMON, VOCABULARY, STAGES, &["admin", "generate", "names", "pipeline"]]),
+    ("cli", &[COMMON, VOCABULARY, STAGES, &["admin", "config", "generate", "names", "pipeline", "shutdown"]]),
     ("main", &[&["cli"]]),
     ("lib", &[]),
 ];
