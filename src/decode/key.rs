@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
+use super::avro::Values;
 use super::json::{Cursor, Malformed, integer, is_number};
 use super::types::{Form, Mapped, Misfit, Raw, Stored, store, type_name};
-use super::writer::Writer;
+use super::writer::{Field, Writer};
 use super::{Options, Reject};
 use crate::key::{Key, KeyBuilder};
 use crate::schema::{ColumnType, TableSchema};
@@ -26,8 +27,17 @@ pub(super) struct KeyColumn {
     pub(super) form: Option<Form>,
 }
 
+/// How one writer writes the key's columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KeyForms {
+    /// The form of each column.
+    pub(super) forms: Vec<Form>,
+    /// The place of each column among the writer's fields; empty without a schema.
+    pub(super) places: Vec<usize>,
+}
+
 impl KeyPlan {
-    pub(super) fn new(columns: Vec<KeyColumn>) -> Self {
+    fn new(columns: Vec<KeyColumn>) -> Self {
         let builder = KeyBuilder::new(columns.iter().map(|column| &column.ty));
         Self { columns, builder, scratch: Vec::new() }
     }
@@ -49,10 +59,8 @@ impl KeyPlan {
         for (name, Mapped { ty, form }) in fields {
             if matches!(ty, ColumnType::Float32 | ColumnType::Float64 | ColumnType::List(_)) {
                 let ty = type_name(&ty);
-                return Err(Reject::new(
-                    "unsupported_key",
-                    format!("key column {name} is {ty}, which identifies no row"),
-                ));
+                let what = format!("key column {name} is {ty}, which identifies no row");
+                return Err(Reject::new("unsupported_key", what));
             }
             columns.push(KeyColumn { name, ty, form: Some(form) });
         }
@@ -63,22 +71,56 @@ impl KeyPlan {
     }
 
     /// How each column is written by `writer`; by the table's own forms when it is untold.
-    pub(super) fn forms(&self, writer: &Writer, told: bool) -> Result<Vec<Form>, Reject> {
-        let form = |column: &KeyColumn| {
-            if !told {
-                return column.form.clone().ok_or_else(|| ambiguous(&column.name, &column.ty));
+    pub(super) fn forms(&self, writer: &Writer, told: bool) -> Result<KeyForms, Reject> {
+        let mut key_forms = KeyForms { forms: Vec::new(), places: Vec::new() };
+        for column in &self.columns {
+            let form = if told {
+                let named = |field: &Field| field.name == column.name || field.name.is_empty();
+                let place = writer.fields.iter().position(named).ok_or_else(|| self.mismatch())?;
+                key_forms.places.push(place);
+                match writer.fields.get(place).map(|field| &field.mapped) {
+                    Some(Ok(mapped)) => Some(mapped.form.clone()),
+                    Some(Err(ty)) => return Err(unsupported(&column.name, ty)),
+                    None => None,
+                }
+            } else {
+                column.form.clone()
+            };
+            key_forms.forms.push(form.ok_or_else(|| ambiguous(&column.name, &column.ty))?);
+        }
+        Ok(key_forms)
+    }
+
+    /// The key of an Avro record's values; `image` when the record is a row, which has other columns as well.
+    pub(super) fn read_avro(
+        &mut self,
+        mut values: Values<'_>,
+        forms: &KeyForms,
+        image: bool,
+    ) -> Result<Key, Reject> {
+        self.builder.reset();
+        let mut later = Vec::new();
+        let (mut next, mut place) = (0, 0);
+        while let Some(raw) = values.next()? {
+            if forms.places.get(next) == Some(&place) {
+                self.push(next, raw, &forms.forms)?;
+                next += 1;
+            } else if !image && !forms.places.contains(&place) {
+                return Err(self.mismatch());
+            } else {
+                later.push((place, raw));
             }
-            let bare = || writer.fields.first().filter(|field| field.name.is_empty());
-            match writer.field(&column.name).or_else(bare).map(|field| &field.mapped) {
-                Some(Ok(mapped)) => Ok(mapped.form.clone()),
-                Some(Err(ty)) => Err(Reject::new(
-                    "unsupported_key",
-                    format!("key column {} is {ty}, which identifies no row", column.name),
-                )),
-                None => Err(self.mismatch()),
-            }
-        };
-        self.columns.iter().map(form).collect()
+            place += 1;
+        }
+        // What is left comes earlier in the record than in the key.
+        for (index, place) in forms.places.iter().enumerate().skip(next) {
+            let raw = later.iter().find(|(other, _)| other == place).map(|(_, raw)| *raw);
+            self.push(index, raw.ok_or_else(|| self.mismatch())?, &forms.forms)?;
+        }
+        if !image {
+            values.finish()?;
+        }
+        Ok(self.builder.finish())
     }
 
     /// The key at the cursor, in JSON.
@@ -189,17 +231,7 @@ impl KeyPlan {
         Ok(())
     }
 
-    /// The key of the values pushed since `start`.
-    pub(super) fn finish(&mut self) -> Key {
-        self.builder.finish()
-    }
-
-    /// Forgets values pushed so far.
-    pub(super) fn start(&mut self) {
-        self.builder.reset();
-    }
-
-    pub(super) fn mismatch(&self) -> Reject {
+    fn mismatch(&self) -> Reject {
         let names: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
         let names = names.join(", ");
         Reject::new(
@@ -207,6 +239,12 @@ impl KeyPlan {
             format!("the record's key is not of the table's key columns ({names})"),
         )
     }
+}
+
+/// The reject of a key whose column's type is unsupported.
+pub(super) fn unsupported(column: &str, ty: &str) -> Reject {
+    let what = format!("key column {column} is {ty}, for which there is no column type yet");
+    Reject::new("unsupported_key", what)
 }
 
 fn expected_is(cursor: &mut Cursor<'_>, expected: &str) -> bool {

@@ -9,6 +9,7 @@ use crate::change::Operation;
 use crate::key::Key;
 use crate::schema::ColumnType;
 
+mod avro;
 mod cells;
 mod decoder;
 mod envelope;

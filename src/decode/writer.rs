@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::avro;
 use super::types::{ConnectType, Described, Mapped};
 use super::{Reject, Skip};
 
@@ -29,18 +30,27 @@ pub(super) struct Field {
     pub(super) mapped: Result<Mapped, String>,
 }
 
+/// How a writer's bytes are laid out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Layout {
+    Json,
+    AvroRow(avro::RowLayout),
+    AvroKey(avro::KeyLayout),
+}
+
 /// The schema of rows or of keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Writer {
     pub(super) kind: Kind,
     /// Columns of the row or key. A key that is one bare value has one column with an empty name.
     pub(super) fields: Vec<Field>,
+    pub(super) layout: Layout,
 }
 
 impl Writer {
     /// The writer of JSON without a schema.
     pub(super) fn untold() -> Self {
-        Self { kind: Kind::Untold, fields: Vec::new() }
+        Self { kind: Kind::Untold, fields: Vec::new(), layout: Layout::Json }
     }
 
     /// The schema of a record's value, from the JSON form of a Connect schema.
@@ -48,7 +58,7 @@ impl Writer {
         let schema = parse(schema)?;
         let kind = kind(schema.name.as_deref(), |name| schema.child(name).is_some());
         let after = schema.child("after").map(Connect::columns).unwrap_or_default();
-        Ok(Self { kind, fields: after })
+        Ok(Self { kind, fields: after, layout: Layout::Json })
     }
 
     /// The schema of a record's key, from the JSON form of a Connect schema.
@@ -59,7 +69,7 @@ impl Writer {
         } else {
             vec![Field { name: String::new(), mapped: schema.described().map() }]
         };
-        Ok(Self { kind: Kind::Other, fields })
+        Ok(Self { kind: Kind::Other, fields, layout: Layout::Json })
     }
 
     /// The column named `name`.

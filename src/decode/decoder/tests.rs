@@ -4,6 +4,7 @@ use arrow::datatypes::{
 };
 
 use super::*;
+use crate::schema::{Column, ColumnType};
 use crate::decode::DeclaredType;
 use crate::error::Kind as ErrorKind;
 use crate::record::Records;

@@ -1,0 +1,262 @@
+//! How records of a schema are read: worked out once per schema, followed for every record.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Broken, MAX_DEPTH, NodeId, Reader, Schema, Shape};
+use crate::decode::Reject;
+use crate::decode::rows::{Elements, Filler, Route, RouteField, Target, homeless, is_partial};
+use crate::decode::types::Raw;
+use crate::decode::writer::{Field, Kind, Layout, Writer, kind};
+use crate::decode::Row;
+
+/// How a value is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::decode) struct Plan {
+    schema: Arc<Schema>,
+    /// The envelope's fields in their order.
+    envelope: Vec<(Part, NodeId)>,
+}
+
+/// How a row is read: its fields in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::decode) struct RowLayout {
+    plan: Plan,
+    fields: Vec<NodeId>,
+}
+
+/// How a key is read: its fields in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::decode) struct KeyLayout {
+    schema: Arc<Schema>,
+    fields: Vec<NodeId>,
+}
+
+/// A field of an envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Before,
+    After,
+    Operation,
+    /// Its fields: for each the factor to microseconds when it is the time of the commit.
+    Source(Vec<(Option<i64>, NodeId)>),
+    Other,
+}
+
+/// What the first stage reads of an envelope.
+#[derive(Debug, Default)]
+pub(in crate::decode) struct Head<'a> {
+    pub(in crate::decode) code: Option<&'a str>,
+    pub(in crate::decode) before: Option<Range<usize>>,
+    pub(in crate::decode) after: Option<Range<usize>>,
+    pub(in crate::decode) source_micros: Option<i64>,
+}
+
+impl Writer {
+    /// The writer of values of an Avro schema.
+    pub(in crate::decode) fn of_avro_value(schema: &Arc<Schema>) -> Self {
+        let root = schema.fields(schema.root).unwrap_or_default();
+        let has = |name: &str| root.iter().any(|(own, _)| own == name);
+        let kind = kind(schema.record_name(schema.root), has);
+        let after = root.iter().find(|(name, _)| name == "after");
+        let after = after.and_then(|(_, node)| schema.fields(schema.present(*node)?));
+        let after = if kind == Kind::Envelope { after.unwrap_or_default() } else { &[] };
+        let envelope = root.iter().map(|(name, node)| (part(schema, name, *node), *node)).collect();
+        let plan = Plan { schema: Arc::clone(schema), envelope };
+        let nodes = after.iter().map(|(_, node)| *node).collect();
+        let layout = Layout::AvroRow(RowLayout { plan, fields: nodes });
+        Self { kind, fields: fields(schema, after), layout }
+    }
+
+    /// The writer of keys of an Avro schema.
+    pub(in crate::decode) fn of_avro_key(schema: &Arc<Schema>) -> Self {
+        let bare = [(String::new(), schema.root)];
+        let columns = schema.fields(schema.root).unwrap_or(&bare);
+        let nodes = columns.iter().map(|(_, node)| *node).collect();
+        let layout = Layout::AvroKey(KeyLayout { schema: Arc::clone(schema), fields: nodes });
+        Self { kind: Kind::Other, fields: fields(schema, columns), layout }
+    }
+}
+
+fn fields(schema: &Schema, columns: &[(String, NodeId)]) -> Vec<Field> {
+    let field = |(name, node): &(String, NodeId)| Field {
+        name: name.clone(),
+        mapped: schema.described(*node).map(),
+    };
+    columns.iter().map(field).collect()
+}
+
+fn part(schema: &Schema, name: &str, node: NodeId) -> Part {
+    match name {
+        "before" => Part::Before,
+        "after" => Part::After,
+        "op" => Part::Operation,
+        "source" => {
+            let fields = schema.present(node).and_then(|node| schema.fields(node));
+            let factor = |name: &str| match name {
+                "ts_us" => Some(1),
+                "ts_ms" => Some(1000),
+                _ => None,
+            };
+            let fields = fields.unwrap_or_default().iter();
+            Part::Source(fields.map(|(name, node)| (factor(name), *node)).collect())
+        }
+        _ => Part::Other,
+    }
+}
+
+impl Plan {
+    /// Reads the envelope that starts at `at`, and checks that nothing follows it.
+    pub(in crate::decode) fn read<'a>(&'a self, bytes: &'a [u8], at: usize) -> Result<Head<'a>, Broken> {
+        let schema = &*self.schema;
+        let mut reader = Reader::new(bytes, at);
+        let mut head = Head::default();
+        for (part, node) in &self.envelope {
+            let node = reader.branch(schema, *node)?;
+            let start = reader.at;
+            let null = *schema.shape(node)? == Shape::Null;
+            match part {
+                Part::Operation => {
+                    if let Some(Raw::Text(code)) = reader.scalar(schema, node)? {
+                        head.code = Some(code);
+                        continue;
+                    }
+                }
+                Part::Source(fields) if !null => {
+                    head.source_micros = source(&mut reader, schema, fields)?;
+                    continue;
+                }
+                _ => {}
+            }
+            if null {
+                continue;
+            }
+            reader.skip(schema, node, MAX_DEPTH)?;
+            match part {
+                Part::Before => head.before = Some(start..reader.at),
+                Part::After => head.after = Some(start..reader.at),
+                Part::Operation | Part::Source(_) | Part::Other => {}
+            }
+        }
+        reader.finish()?;
+        Ok(head)
+    }
+}
+
+/// When the source committed: microseconds if they are there, else milliseconds.
+fn source(
+    reader: &mut Reader<'_>,
+    schema: &Schema,
+    fields: &[(Option<i64>, NodeId)],
+) -> Result<Option<i64>, Broken> {
+    let mut found = None;
+    for (factor, node) in fields {
+        let Some(factor) = factor else {
+            reader.skip(schema, *node, MAX_DEPTH)?;
+            continue;
+        };
+        let node = reader.branch(schema, *node)?;
+        match reader.scalar(schema, node)? {
+            Some(Raw::Integer(value)) if found.is_none() || *factor == 1 => {
+                found = value.checked_mul(*factor);
+            }
+            Some(_) => {}
+            None => reader.skip(schema, node, MAX_DEPTH)?,
+        }
+    }
+    Ok(found)
+}
+
+impl RowLayout {
+    /// How the envelope around the row is read.
+    pub(in crate::decode) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The values of a row that starts at `at`.
+    pub(in crate::decode) fn values<'a>(&'a self, bytes: &'a [u8], at: usize) -> Values<'a> {
+        Values { schema: &self.plan.schema, fields: &self.fields, reader: Reader::new(bytes, at) }
+    }
+
+    /// Decodes a row, whose fields go where `route` says, one for one.
+    pub(in crate::decode) fn read(
+        &self,
+        filler: &mut Filler<'_>,
+        index: usize,
+        row: &Row<'_>,
+        route: &Route,
+    ) -> Result<(), Reject> {
+        let schema = &*self.plan.schema;
+        let partial = is_partial(row);
+        let mut reader = Reader::new(row.bytes, 0);
+        for (node, RouteField { name, target }) in self.fields.iter().zip(&route.fields) {
+            let node = reader.branch(schema, *node)?;
+            let Target::Column(column, form) = target else {
+                if *schema.shape(node)? != Shape::Null {
+                    return Err(homeless(name, Some(target)));
+                }
+                continue;
+            };
+            match reader.scalar(schema, node)? {
+                Some(raw) => filler.put(index, *column, form, raw, partial)?,
+                None => match schema.shape(node)? {
+                    Shape::Array(item) => filler.put_list(index, *column, form, partial, |elements| {
+                        list(&mut reader, schema, *item, elements)
+                    })?,
+                    _ => return Err(homeless(name, None)),
+                },
+            }
+        }
+        Ok(reader.finish()?)
+    }
+}
+
+fn list(
+    reader: &mut Reader<'_>,
+    schema: &Schema,
+    item: NodeId,
+    elements: &mut Elements<'_>,
+) -> Result<(), Reject> {
+    while let Some(count) = reader.block()? {
+        for _ in 0..count {
+            let node = reader.branch(schema, item)?;
+            let raw = reader.scalar(schema, node)?;
+            elements.put(raw.ok_or(Broken("a list in a list"))?)?;
+        }
+    }
+    Ok(())
+}
+
+impl KeyLayout {
+    /// The key's values; the first is at `at`.
+    pub(in crate::decode) fn values<'a>(&'a self, bytes: &'a [u8], at: usize) -> Values<'a> {
+        Values { schema: &self.schema, fields: &self.fields, reader: Reader::new(bytes, at) }
+    }
+}
+
+/// A record's values, one after the other.
+#[derive(Debug)]
+pub(in crate::decode) struct Values<'a> {
+    schema: &'a Schema,
+    fields: &'a [NodeId],
+    reader: Reader<'a>,
+}
+
+impl<'a> Values<'a> {
+    /// The next field's value; bytes without meaning for what is no scalar.
+    pub(in crate::decode) fn next(&mut self) -> Result<Option<Raw<'a>>, Reject> {
+        let Some((node, rest)) = self.fields.split_first() else { return Ok(None) };
+        self.fields = rest;
+        let node = self.reader.branch(self.schema, *node)?;
+        if let Some(raw) = self.reader.scalar(self.schema, node)? {
+            return Ok(Some(raw));
+        }
+        self.reader.skip(self.schema, node, MAX_DEPTH)?;
+        Ok(Some(Raw::Bytes(&[])))
+    }
+
+    /// Checks that nothing follows.
+    pub(in crate::decode) fn finish(self) -> Result<(), Reject> {
+        Ok(self.reader.finish()?)
+    }
+}

@@ -1,0 +1,243 @@
+//! Keys of records: from the record's key, its row or its header.
+
+use super::{Decoder, Heading, UNTOLD, framed, learn};
+use crate::decode::envelope::end;
+use crate::decode::infer;
+use crate::decode::json::Cursor;
+use crate::decode::key::{KeyForms, KeyPlan, scalar, unsupported};
+use crate::decode::rows::Filler;
+use crate::decode::types::{Form, Mapped, Raw};
+use crate::decode::writer::{Field, Layout, Writer};
+use crate::decode::{Reject, Row, ScanError};
+use crate::key::Key;
+use crate::record::Record;
+use crate::schema::TableSchema;
+
+/// The header that the second half of a key change carries.
+const OLD_KEY: &str = "__debezium.oldkey";
+
+impl Decoder {
+    /// The key that the change moved the row from. What is in the header is the connector's choice of converter; what
+    /// cannot be read is as if it were not there.
+    pub(super) fn old_key(&mut self, record: &Record<'_>) -> Result<Option<Key>, ScanError> {
+        let mut headers = record.headers();
+        let Some((_, Some(value))) = headers.find(|(name, _)| *name == OLD_KEY) else {
+            return Ok(None);
+        };
+        match self.record_key(value) {
+            Err(ScanError::Reject(_)) => Ok(None),
+            other => other,
+        }
+    }
+
+    /// The key in a record's key; none when it is null.
+    pub(super) fn record_key(&mut self, bytes: &[u8]) -> Result<Option<Key>, ScanError> {
+        if let Some((id, at)) = framed(bytes)? {
+            let writer = self.avro_key(id)?;
+            self.plan_key(writer, None)?;
+            let Self { key, key_forms, key_writers, .. } = self;
+            let (plan, forms) = key_plan(key.as_mut(), key_forms, key_writers, writer)?;
+            let Some(Layout::AvroKey(layout)) = key_writers.get(writer).map(|writer| &writer.layout) else {
+                return Err(no_key().into());
+            };
+            return Ok(Some(plan.read_avro(layout.values(bytes, at), forms, false)?));
+        }
+        let writers = &mut self.key_writers;
+        let payload = self.keys.payload(bytes, |schema| Ok(learn(writers, Writer::of_key(schema)?)))?;
+        let mut cursor = Cursor::new(bytes, payload.at);
+        if cursor.null()? {
+            return Ok(None);
+        }
+        let writer = payload.schema.unwrap_or(UNTOLD);
+        self.plan_key(writer, Some(cursor))?;
+        let Self { key, key_forms, key_writers, .. } = self;
+        let (plan, forms) = key_plan(key.as_mut(), key_forms, key_writers, writer)?;
+        let key = plan.read_json(&mut cursor, &forms.forms)?;
+        end(cursor, payload)?;
+        Ok(Some(key))
+    }
+
+    /// Settles the key's columns by the first key: as its writer has them, or by its JSON at `cursor`.
+    fn plan_key(&mut self, writer: usize, cursor: Option<Cursor<'_>>) -> Result<(), Reject> {
+        if self.key.is_none() {
+            let columns = match cursor {
+                Some(cursor) if writer == UNTOLD => self.untold_key(cursor)?,
+                _ => self.told_key(writer)?,
+            };
+            self.key = Some(KeyPlan::of_fields(columns)?);
+        }
+        Ok(())
+    }
+
+    /// The key's columns as a writer has them.
+    fn told_key(&self, writer: usize) -> Result<Vec<(String, Mapped)>, Reject> {
+        let fields = self.key_writers.get(writer).map(|writer| writer.fields.as_slice());
+        let column = |field: &Field| {
+            let name = if field.name.is_empty() { self.bare_key()? } else { field.name.clone() };
+            let mapped = field.mapped.clone().map_err(|ty| unsupported(&name, &ty))?;
+            Ok((name, self.options.adapt(mapped)))
+        };
+        fields.unwrap_or_default().iter().map(column).collect()
+    }
+
+    /// The key's columns as they are declared, or as the first key's values let infer.
+    fn untold_key(&self, cursor: Cursor<'_>) -> Result<Vec<(String, Mapped)>, Reject> {
+        let mut cursor = cursor;
+        let mut columns = Vec::new();
+        if cursor.peek()? != b'{' {
+            columns.push(self.untold_column(self.bare_key()?, &mut cursor)?);
+            return Ok(columns);
+        }
+        let mut more = cursor.open_object()?;
+        while more {
+            let name = cursor.name()?.text()?.into_owned();
+            columns.push(self.untold_column(name, &mut cursor)?);
+            more = cursor.next_field()?;
+        }
+        Ok(columns)
+    }
+
+    fn untold_column(&self, name: String, cursor: &mut Cursor<'_>) -> Result<(String, Mapped), Reject> {
+        let inferred = infer::raw(scalar(cursor)?.as_raw());
+        let mapped = self.options.declared(&name).or_else(|| {
+            let ty = inferred?;
+            Some(Mapped { form: Form::of_column(&ty)?, ty })
+        });
+        match mapped {
+            Some(mapped) => Ok((name, mapped)),
+            None => Err(Reject::new("unsupported_key", format!("the type of key column {name} must be declared"))),
+        }
+    }
+
+    /// The column of a key that is one value without a name.
+    fn bare_key(&self) -> Result<String, Reject> {
+        match self.options.declared_key.as_slice() {
+            [name] => Ok(name.clone()),
+            _ => Err(Reject::new("no_key", "the key is one value without a name: declare the key's column")),
+        }
+    }
+
+    /// The key of a change whose record has none, from the row's declared key columns.
+    pub(super) fn image_key(
+        &mut self,
+        value: &[u8],
+        writer: usize,
+        heading: &Heading,
+    ) -> Result<Key, Reject> {
+        let image = heading.after.as_ref().or(heading.before.as_ref());
+        let image = image.filter(|_| !self.options.declared_key.is_empty()).ok_or_else(no_key)?;
+        if self.key.is_none() {
+            self.key = Some(KeyPlan::of_fields(self.image_columns(writer)?)?);
+        }
+        let written = self.writers.get(writer).ok_or_else(no_key)?;
+        let plan = self.key.as_mut().ok_or_else(no_key)?;
+        let forms = plan.forms(written, writer != UNTOLD)?;
+        let mut read = |at: usize| match &written.layout {
+            Layout::AvroRow(layout) => plan.read_avro(layout.values(value, at), &forms, true),
+            Layout::Json | Layout::AvroKey(_) => plan.read_image(Cursor::new(value, at), &forms.forms),
+        };
+        let key = read(image.start)?;
+        if let (Some(before), Some(_)) = (&heading.before, &heading.after)
+            && read(before.start)? != key
+        {
+            return Err(Reject::new("key_changed", "an update of a record without a key changes the row's key"));
+        }
+        Ok(key)
+    }
+
+    /// The declared key's columns as the writer of a row has them, or as they are declared.
+    fn image_columns(&self, writer: usize) -> Result<Vec<(String, Mapped)>, Reject> {
+        let told = self.writers.get(writer).filter(|_| writer != UNTOLD);
+        let column = |name: &String| {
+            let mapped = match told {
+                Some(writer) => writer.field(name).and_then(|field| field.mapped.clone().ok()),
+                None => self.options.declared(name),
+            };
+            let unknown = || Reject::new("no_key", format!("the type of key column {name} must be declared"));
+            Ok((name.clone(), self.options.adapt(mapped.ok_or_else(unknown)?)))
+        };
+        self.options.declared_key.iter().map(column).collect()
+    }
+
+    /// Takes key columns that the row does not have from the record's key.
+    pub(super) fn fill_key(
+        &self,
+        filler: &mut Filler<'_>,
+        index: usize,
+        row: &Row<'_>,
+        schema: &TableSchema,
+    ) -> Result<(), Reject> {
+        for name in schema.key() {
+            let missing = schema.index_of(name).filter(|column| !filler.has(*column, index));
+            if let (Some(column), Some(key)) = (missing, row.key) {
+                self.fill_from_key(filler, index, (name, column), key)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fill_from_key(
+        &self,
+        filler: &mut Filler<'_>,
+        index: usize,
+        (name, column): (&str, usize),
+        key: &[u8],
+    ) -> Result<(), Reject> {
+        let (writer, at) = match framed(key)? {
+            Some((id, at)) => (self.avro.get(&id).and_then(|known| known.key).ok_or_else(no_key)?, at),
+            None => {
+                let payload = self.keys.find(key)?;
+                (payload.schema.unwrap_or(UNTOLD), payload.at)
+            }
+        };
+        let plan = self.key.as_ref().ok_or_else(no_key)?;
+        let forms = self.key_forms.get(writer).and_then(Option::as_ref).ok_or_else(no_key)?;
+        let place = plan.columns.iter().position(|column| column.name == name);
+        let form = place.and_then(|place| forms.forms.get(place)).ok_or_else(no_key)?;
+        if let Some(Layout::AvroKey(layout)) = self.key_writers.get(writer).map(|writer| &writer.layout) {
+            let mut values = layout.values(key, at);
+            for _ in 0..place.and_then(|place| forms.places.get(place)).copied().unwrap_or(0) {
+                values.next()?;
+            }
+            return filler.put(index, column, form, values.next()?.unwrap_or(Raw::Null), false);
+        }
+        let mut cursor = Cursor::new(key, at);
+        if cursor.peek()? != b'{' {
+            return filler.put(index, column, form, scalar(&mut cursor)?.as_raw(), false);
+        }
+        let mut more = cursor.open_object()?;
+        while more {
+            if cursor.name()?.is(name) {
+                return filler.put(index, column, form, scalar(&mut cursor)?.as_raw(), false);
+            }
+            cursor.skip()?;
+            more = cursor.next_field()?;
+        }
+        Ok(())
+    }
+}
+
+/// The key's plan, and how a writer writes it.
+fn key_plan<'a>(
+    plan: Option<&'a mut KeyPlan>,
+    key_forms: &'a mut Vec<Option<KeyForms>>,
+    writers: &[Writer],
+    writer: usize,
+) -> Result<(&'a mut KeyPlan, &'a KeyForms), Reject> {
+    let plan = plan.ok_or_else(no_key)?;
+    if key_forms.len() <= writer {
+        key_forms.resize(writer + 1, None);
+    }
+    let (Some(slot), Some(written)) = (key_forms.get_mut(writer), writers.get(writer)) else {
+        return Err(no_key());
+    };
+    let forms = match slot {
+        Some(forms) => forms,
+        None => slot.insert(plan.forms(written, writer != UNTOLD)?),
+    };
+    Ok((plan, forms))
+}
+
+pub(super) fn no_key() -> Reject {
+    Reject::new("no_key", "the record has no key, and a table needs one to apply changes by")
+}
