@@ -1,0 +1,101 @@
+//! The command line: one file per command; errors are printed once, here, and become exit codes.
+
+mod demo;
+mod display;
+mod log;
+mod run;
+mod setup;
+mod status;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{Kind, Result};
+
+const EXAMPLES: &str = "\
+Examples:
+  Try it without any server (a Kafka cluster inside the process, tables on the local disk):
+    cdc-sink demo --once
+
+  Keep Delta tables on S3 equal to every table of a Postgres schema:
+    cdc-sink --brokers kafka:9092 --topics 'shop.public.*' --to delta --warehouse s3://lake
+
+  Delta and Iceberg at once, one copy of the data, Avro, an Iceberg REST catalog:
+    cdc-sink --brokers kafka:9092 --topics 'shop.*.*' --registry http://registry:8080/apis/ccompat/v7 \\
+             --to delta --to iceberg --catalog http://catalog:8181 --warehouse s3://lake
+
+  What a running instance is doing:
+    cdc-sink status
+
+Exit codes: 0 done, 1 a table or the run failed, 2 wrong usage or configuration, 3 fenced by another owner,
+130 second interrupt.";
+
+/// Debezium topics in, Delta Lake and Apache Iceberg tables out
+///
+/// Reads Debezium's change records from Kafka (JSON or Avro) and keeps one lake table per topic equal to its source
+/// table, exactly once: the position in Kafka is part of every table commit.
+#[derive(Debug, Parser)]
+#[command(name = "cdc-sink", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: run::Args,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Keep tables equal to their topics (what happens without a command)
+    Run(run::Args),
+    /// Everything embedded: generated changes, a Kafka cluster inside the process, tables on the local disk
+    Demo(demo::Args),
+    /// What a running instance is doing, table by table
+    Status(status::Args),
+}
+
+/// Parses the command line, runs the command and tells how it ended.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let command = cli.command.unwrap_or(Command::Run(cli.run));
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| crate::error::Error::internal("cannot start the runtime").because(e))
+        .and_then(|runtime| {
+            let outcome = runtime.block_on(run(command));
+            // What still runs in the background is not waited for: everything durable is done.
+            runtime.shutdown_background();
+            outcome
+        });
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            writeln!(std::io::stderr(), "cdc-sink: {}", error.report()).ok();
+            ExitCode::from(match error.kind() {
+                Kind::Invalid => 2,
+                Kind::Fenced => 3,
+                _ => 1,
+            })
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Run(args) => run::run(args).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Status(args) => status::run(args).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,110 @@
+//! `run`: keep tables equal to their topics.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::display::Display;
+use super::log;
+use super::setup::{self, Tables};
+use crate::admin::{self, Health};
+use crate::clock::Clock;
+use crate::config::{Config, ConfigFile, Options};
+use crate::dead_letter::DeadLetters;
+use crate::error::Result;
+use crate::metrics;
+use crate::pipeline::{self, Progress};
+use crate::shutdown;
+use crate::source::kafka::KafkaSource;
+
+/// The pipeline's loop waits for nothing longer than this.
+const HEARTBEAT_LIMIT: Duration = Duration::from_secs(120);
+
+/// Arguments of `run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    file: ConfigFile,
+    #[command(flatten)]
+    log: log::Args,
+}
+
+/// Runs until everything is committed (`--once`) or a signal comes.
+pub(super) async fn run(args: Args) -> Result<ExitCode> {
+    let file = args.file.config.as_deref().map(Options::from_file).transpose()?;
+    let config = args.options.over(file.unwrap_or_default()).validate()?;
+    let screen = log::start(&args.log)?;
+    let clock = Clock::system();
+    let metrics = metrics::install()?;
+    let health = Arc::new(Health::new(clock.clone(), HEARTBEAT_LIMIT));
+    let listener = admin::bind(config.listen).await?;
+    tracing::info!(
+        topics = config.topics.join(","),
+        warehouse = config.warehouse,
+        listen = %config.listen,
+        "starting"
+    );
+    let served = CancellationToken::new();
+    let pages = admin::serve(listener, Arc::clone(&health), metrics, served.clone());
+    let stop = CancellationToken::new();
+    let display = Display::start(&screen, Arc::clone(&health));
+    let outcome = tokio::select! {
+        outcome = keep(&config, clock, Arc::clone(&health), stop.clone()) => outcome,
+        interrupted = shutdown::watch(stop) => {
+            interrupted?;
+            return Ok(ExitCode::from(shutdown::INTERRUPTED));
+        }
+        () = pages => Err(crate::error::Error::internal("the admin pages ended")),
+    };
+    served.cancel();
+    display.finish();
+    let progress = outcome?;
+    summarise(&progress);
+    Ok(if progress.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn keep(
+    config: &Config,
+    clock: Clock,
+    health: Arc<Health>,
+    stop: CancellationToken,
+) -> Result<Progress> {
+    let tables = Tables::open(config, setup::registry(config)?, clock.clone()).await?;
+    let kafka = setup::kafka(config)?;
+    let dead_letters = config
+        .dead_letters
+        .as_deref()
+        .map(|topic| DeadLetters::start(&kafka.connection, topic))
+        .transpose()?
+        .map(Arc::new);
+    let options = pipeline::Options {
+        limits: config.limits,
+        buffer_bytes: config.memory / 4,
+        once: config.once,
+        clock: clock.clone(),
+        dead_letters,
+    };
+    let source = KafkaSource::start(kafka)?;
+    let progress = Progress::new(clock, health);
+    pipeline::run(source, |topic| tables.setup(topic), options, progress, stop).await
+}
+
+fn summarise(progress: &Progress) {
+    for (topic, table) in progress.tables() {
+        tracing::info!(
+            table = &*table.name,
+            topic = &**topic,
+            records = table.consumed,
+            upserts = table.upserts,
+            deletes = table.deletes,
+            dead_letters = table.dead_letters,
+            commits = table.commits,
+            halted = table.halted.as_deref(),
+            "table"
+        );
+    }
+}

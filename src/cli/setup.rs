@@ -1,0 +1,147 @@
+//! From the configuration to the parts of a run: stores, catalogs and one table setup per topic.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::config::{Config, Format, TableOptions};
+use crate::decode::{self, Decoder, Registry};
+use crate::error::{Error, Result};
+use crate::names::{Registrar, TableId};
+use crate::pipeline::TableSetup;
+use crate::sink::delta;
+use crate::sink::iceberg::{self, Catalog};
+use crate::sink::lake::{LakeOptions, LakeSink, LogSetup};
+use crate::sink::storage::Location;
+use crate::source::kafka::KafkaOptions;
+use crate::source::topics::Topics;
+use crate::table::physical;
+
+/// Debezium's default for `unavailable.value.placeholder`.
+const PLACEHOLDER: &str = "__debezium_unavailable_value";
+/// Commits from one checkpoint of a Delta log to the next.
+const CHECKPOINT_INTERVAL: u64 = 50;
+
+/// Makes the setup of each topic's table.
+#[derive(Debug)]
+pub(super) struct Tables {
+    config: Config,
+    warehouse: Location,
+    catalog: Arc<Catalog>,
+    registry: Option<Arc<Registry>>,
+    registrar: Registrar,
+    clock: Clock,
+}
+
+impl Tables {
+    /// Opens the warehouse and the catalog; `registry` has the schemas of Avro records.
+    pub(super) async fn open(
+        config: &Config,
+        registry: Option<Arc<Registry>>,
+        clock: Clock,
+    ) -> Result<Self> {
+        Ok(Self {
+            warehouse: Location::warehouse(&config.warehouse)?,
+            catalog: Arc::new(catalog(config).await?),
+            registry,
+            config: config.clone(),
+            registrar: Registrar::default(),
+            clock,
+        })
+    }
+
+    /// The setup of the table of `topic`.
+    pub(super) fn setup(&self, topic: &Arc<str>) -> Result<TableSetup<LakeSink>> {
+        let lake = self.lake(topic)?;
+        let decoder = self.decoder(topic)?;
+        Ok(TableSetup { name: Arc::clone(&lake.name), sink: LakeSink::new(lake), decoder })
+    }
+
+    /// How the table of `topic` is kept.
+    pub(super) fn lake(&self, topic: &Arc<str>) -> Result<LakeOptions> {
+        let id = self.registrar.claim(topic)?;
+        let own = self.own(topic).and_then(|own| own.partition_by.clone());
+        Ok(LakeOptions {
+            name: id.to_string().into(),
+            location: self.warehouse.folder(&id.namespace).folder(&id.name),
+            logs: self.logs(topic, &id),
+            partition_by: own.unwrap_or_else(|| self.config.partition_by.clone()),
+            physical: physical::Options {
+                index_bytes: self.config.memory / 2,
+                open_concurrency: 4,
+                packed_integers: !self.config.to.contains(&Format::Iceberg),
+            },
+            clock: self.clock.clone(),
+        })
+    }
+
+    /// The decoder of `topic`.
+    pub(super) fn decoder(&self, topic: &Arc<str>) -> Result<Decoder> {
+        let own = self.own(topic).cloned().unwrap_or_default();
+        Ok(Decoder::new(self.decode_options(topic, &own)?, self.registry.clone(), None))
+    }
+
+    fn own(&self, topic: &str) -> Option<&TableOptions> {
+        self.config.tables.get(topic)
+    }
+
+    fn logs(&self, topic: &Arc<str>, id: &TableId) -> Vec<LogSetup> {
+        let two_formats = self.config.to.len() > 1;
+        let setup = |format: &Format| match format {
+            Format::Delta => LogSetup::Delta(delta::Options {
+                topic: Arc::clone(topic),
+                checkpoint_interval: CHECKPOINT_INTERVAL,
+                properties: BTreeMap::new(),
+            }),
+            Format::Iceberg => LogSetup::Iceberg {
+                catalog: Arc::clone(&self.catalog),
+                name: iceberg::TableName { namespace: vec![id.namespace.clone()], name: id.name.clone() },
+                options: iceberg::Options {
+                    topic: Arc::clone(topic),
+                    format_version: self.config.format_version,
+                    snapshots: iceberg::Retention::default(),
+                    two_formats,
+                },
+            },
+        };
+        self.config.to.iter().map(setup).collect()
+    }
+
+    fn decode_options(&self, topic: &str, own: &TableOptions) -> Result<decode::Options> {
+        let declared = own
+            .types
+            .iter()
+            .map(|(column, ty)| {
+                let ty = ty.parse().map_err(|e: Error| {
+                    Error::invalid(format!("option tables.{topic:?}.types.{column}")).because(e)
+                })?;
+                Ok((column.clone(), ty))
+            })
+            .collect::<Result<_>>()?;
+        Ok(decode::Options {
+            for_delta: self.config.to.contains(&Format::Delta),
+            declared,
+            declared_key: own.key.clone(),
+            placeholder: PLACEHOLDER.to_owned(),
+        })
+    }
+}
+
+/// How Kafka is read.
+pub(super) fn kafka(config: &Config) -> Result<KafkaOptions> {
+    let env = |name: &str| std::env::var(name).ok();
+    let mut topics = Topics::parse(&config.topics)?;
+    if let Some(dead_letters) = &config.dead_letters {
+        topics = topics.without(dead_letters.clone());
+    }
+    Ok(KafkaOptions {
+        memory: u64::try_from(config.memory / 4).unwrap_or(u64::MAX),
+        ..KafkaOptions::new(&config.brokers, &config.group, topics, &config.kafka, env)?
+    })
+}
+
+/// The schema registry; its user and password come from the environment.
+pub(super) fn registry(config: &Config) -> Result<Option<Arc<Registry>>> {
+    let auth = std::env::var("CDC_SINK_REGISTRY_AUTH").ok();
+    config.registry.as_deref().map(|url| Registry::new(url, auth)).transpose()
+}

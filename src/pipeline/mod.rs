@@ -1,0 +1,340 @@
+//! The data path: one loop from events of the source to the tables, one worker per table.
+//!
+//! ```text
+//! source ─► event ─► route by topic ─► worker: scan ─► buffer ─► (due) assemble ─► dead letters ─► merge ─┐
+//!    ▲                                                                                                    │
+//!    └───────────── acknowledge ◄── receipt ◄──────────────────────────────────────────── Committed ◄─────┘
+//! ```
+//!
+//! The loop owns the source and routes; it never waits for a table. A worker owns its table's buffer and sink; what
+//! goes wrong there stops that table alone. A table that is slow is not read on: its partitions are held until
+//! its worker has caught up.
+
+mod progress;
+mod worker;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use progress::{PartitionProgress, Progress, TableProgress};
+use worker::{Mailbox, Message, Policy, Report, Worker};
+
+use crate::batch::Limits;
+use crate::clock::Clock;
+use crate::dead_letter::DeadLetters;
+use crate::decode::Decoder;
+use crate::error::{Error, Result};
+use crate::position::TopicPartition;
+use crate::record::Records;
+use crate::sink::Sink;
+use crate::source::{Event, Source, Start};
+
+/// Chunks queued for a worker at which its partitions are held.
+const HOLD_AT: usize = 8;
+/// Chunks queued for a worker at which its partitions are read again.
+const RELEASE_AT: usize = 2;
+/// Messages a worker's mailbox takes: more than a source can deliver between a hold and its effect.
+const MAILBOX: usize = 1024;
+/// How often the loop goes round when nothing comes.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long a stopping pipeline waits for its tables' last commits.
+const DRAIN: Duration = Duration::from_secs(60);
+/// How long a run until the end waits for a first partition.
+const FIRST_ASSIGNMENT: Duration = Duration::from_secs(60);
+
+/// How a pipeline runs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// When a table's batch is due.
+    pub limits: Limits,
+    /// Bytes of records that all tables may buffer together.
+    pub buffer_bytes: usize,
+    /// Stop when everything that was in the topics at the start is committed.
+    pub once: bool,
+    /// Tells the wall time.
+    pub clock: Clock,
+    /// Where records go that are no changes; without it a table halts at the first one.
+    pub dead_letters: Option<Arc<DeadLetters>>,
+}
+
+/// What a worker needs to keep one table.
+#[derive(Debug)]
+pub struct TableSetup<S> {
+    /// The table's name, for logs and metrics.
+    pub name: Arc<str>,
+    /// Where its batches are merged.
+    pub sink: S,
+    /// Decodes its topic's records.
+    pub decoder: Decoder,
+}
+
+/// Runs until the source ends, `stop` is cancelled, or (with [`Options::once`]) everything is committed. `open` makes
+/// the setup of a topic's table when its first partition is assigned. Fails when the source failed; tables that
+/// halted are told by the returned progress.
+pub async fn run<So, Si>(
+    mut source: So,
+    open: impl Fn(&Arc<str>) -> Result<TableSetup<Si>>,
+    options: Options,
+    progress: Progress,
+    stop: CancellationToken,
+) -> Result<Progress>
+where
+    So: Source,
+    Si: Sink + Send + 'static,
+{
+    let (reports, mut inbox) = mpsc::channel(MAILBOX);
+    let mut router = Router {
+        open,
+        policy: Policy::new(&options),
+        progress,
+        reports,
+        workers: HashMap::new(),
+        tasks: JoinSet::new(),
+        replies: JoinSet::new(),
+    };
+    let nothing_assigned = tokio::time::sleep(FIRST_ASSIGNMENT);
+    tokio::pin!(nothing_assigned);
+    let outcome = loop {
+        router.progress.beat();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break Ok(()),
+            Some(report) = inbox.recv() => router.on_report(&mut source, report),
+            Some(_) = router.replies.join_next() => {}
+            () = &mut nothing_assigned, if options.once && router.progress.is_idle() => {
+                break Err(Error::invalid("no partition was assigned: no topic matches, or other instances have them all")
+                    .hint("check option topics and option group"));
+            }
+            () = tokio::time::sleep(HEARTBEAT) => {}
+            event = source.next() => if let Err(error) = router.on_event(&mut source, event).await {
+                break Err(error);
+            },
+        }
+        if options.once && router.progress.reached_ends() {
+            break Ok(());
+        }
+    };
+    router.progress.stopping();
+    router.drain(&mut source, &mut inbox).await;
+    source.close().await;
+    outcome.map(|()| router.progress)
+}
+
+struct Router<F> {
+    open: F,
+    policy: Policy,
+    progress: Progress,
+    reports: mpsc::Sender<Report>,
+    workers: HashMap<Arc<str>, Handle>,
+    tasks: JoinSet<()>,
+    replies: JoinSet<()>,
+}
+
+/// The router's side of a worker.
+struct Handle {
+    mailbox: Mailbox,
+    queued: usize,
+    held: HashSet<i32>,
+    halted: bool,
+}
+
+impl<F, Si> Router<F>
+where
+    F: Fn(&Arc<str>) -> Result<TableSetup<Si>>,
+    Si: Sink + Send + 'static,
+{
+    async fn on_event(&mut self, source: &mut impl Source, event: Event) -> Result<()> {
+        match event {
+            Event::Assigned { partitions, start } => self.assign(partitions, start).await,
+            Event::Revoked { partitions, done } => self.revoke(partitions, done).await,
+            Event::Records(records) => self.route(source, records).await,
+            Event::Reached { partition, position } => {
+                let message = Message::Reached { partition: partition.partition, position };
+                self.send(&partition.topic, message).await;
+            }
+            Event::Watermarks { partition, low: _, high } => {
+                self.progress.watermarks(&partition, high);
+            }
+            Event::PartitionFailed { partition, error } => {
+                self.send(&partition.topic, Message::Halt(error)).await;
+            }
+            Event::Failed(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// The tables, not the consumer group, know where to start.
+    async fn assign(
+        &mut self,
+        partitions: Vec<TopicPartition>,
+        start: oneshot::Sender<HashMap<TopicPartition, Start>>,
+    ) {
+        let mut answers = Vec::new();
+        for (topic, numbers) in by_topic(&partitions) {
+            let (reply, answer) = oneshot::channel();
+            if let Err(error) = self.ensure_worker(&topic) {
+                // What is read for a table that halts is dropped.
+                tracing::error!(topic = &*topic, error = error.report(), "the table halts");
+                self.progress.halted(&topic, error.report());
+                reply.send(numbers.into_iter().map(|p| (p, Start::Beginning)).collect()).ok();
+            } else {
+                self.send(&topic, Message::Assigned { partitions: numbers, start: reply }).await;
+            }
+            answers.push((topic, answer));
+        }
+        self.progress.assigned(&partitions);
+        self.replies.spawn(async move {
+            let mut starts = HashMap::new();
+            for (topic, answer) in answers {
+                for (partition, at) in answer.await.unwrap_or_default() {
+                    starts.insert(TopicPartition { topic: Arc::clone(&topic), partition }, at);
+                }
+            }
+            start.send(starts).ok();
+        });
+    }
+
+    async fn revoke(&mut self, partitions: Vec<TopicPartition>, done: oneshot::Sender<()>) {
+        let mut answers = Vec::new();
+        for (topic, numbers) in by_topic(&partitions) {
+            if let Some(worker) = self.workers.get_mut(&topic) {
+                worker.held.retain(|held| !numbers.contains(held));
+            }
+            let (reply, answer) = oneshot::channel();
+            self.send(&topic, Message::Revoked { partitions: numbers, done: reply }).await;
+            answers.push(answer);
+        }
+        self.progress.revoked(&partitions);
+        self.replies.spawn(async move {
+            for answer in answers {
+                answer.await.ok();
+            }
+            done.send(()).ok();
+        });
+    }
+
+    async fn route(&mut self, source: &mut impl Source, records: Records) {
+        let (topic, partition) = (Arc::clone(records.topic()), records.partition());
+        let Some(worker) = self.workers.get_mut(&topic) else {
+            source.hold(&TopicPartition { topic, partition }, true);
+            return;
+        };
+        worker.queued += 1;
+        let behind = worker.queued >= HOLD_AT || self.policy.is_over_budget();
+        if (behind || worker.halted) && worker.held.insert(partition) {
+            source.hold(&TopicPartition { topic: Arc::clone(&topic), partition }, true);
+        }
+        self.send(&topic, Message::Records(records)).await;
+    }
+
+    fn on_report(&mut self, source: &mut impl Source, report: Report) {
+        match report {
+            Report::Taken { topic, partition, position, settled } => {
+                self.progress.taken(&topic, partition, position, settled);
+                if let Some(worker) = self.workers.get_mut(&topic) {
+                    worker.queued = worker.queued.saturating_sub(1);
+                }
+            }
+            Report::Reached { topic, partition, position, settled } => {
+                self.progress.taken(&topic, partition, position, settled);
+            }
+            Report::Committed { topic, committed, summary } => {
+                source.acknowledge(&topic, &committed);
+                self.progress.committed(&topic, &committed, &summary);
+            }
+            Report::Halted { topic, error } => {
+                self.progress.halted(&topic, error);
+                if let Some(worker) = self.workers.get_mut(&topic) {
+                    worker.halted = true;
+                }
+            }
+        }
+        self.release(source);
+    }
+
+    /// Reads on where workers have caught up and the budget allows it.
+    fn release(&mut self, source: &mut impl Source) {
+        if self.policy.is_over_budget() {
+            return;
+        }
+        for (topic, worker) in &mut self.workers {
+            if worker.halted || worker.queued > RELEASE_AT {
+                continue;
+            }
+            for partition in worker.held.drain() {
+                source.hold(&TopicPartition { topic: Arc::clone(topic), partition }, false);
+            }
+        }
+    }
+
+    fn ensure_worker(&mut self, topic: &Arc<str>) -> Result<()> {
+        if self.workers.contains_key(topic) {
+            return Ok(());
+        }
+        let setup = (self.open)(topic)?;
+        self.progress.opened(topic, &setup.name);
+        let (mailbox, messages) = mpsc::channel(MAILBOX);
+        let worker = Worker::new(
+            Arc::clone(topic),
+            setup,
+            self.policy.clone(),
+            messages,
+            self.reports.clone(),
+        );
+        self.tasks.spawn(worker.run());
+        let handle = Handle { mailbox, queued: 0, held: HashSet::new(), halted: false };
+        self.workers.insert(Arc::clone(topic), handle);
+        Ok(())
+    }
+
+    async fn send(&self, topic: &Arc<str>, message: Message) {
+        if let Some(worker) = self.workers.get(topic) {
+            // A worker ends only when its mailbox is dropped, or by a bug that the drain reports.
+            worker.mailbox.send(message).await.ok();
+        }
+    }
+
+    /// Lets every worker commit what it has, within a bounded time.
+    async fn drain(&mut self, source: &mut impl Source, inbox: &mut mpsc::Receiver<Report>) {
+        for worker in self.workers.values() {
+            worker.mailbox.send(Message::Finish).await.ok();
+        }
+        let deadline = tokio::time::sleep(DRAIN);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                biased;
+                Some(report) = inbox.recv() => self.on_report(source, report),
+                ended = self.tasks.join_next() => match ended {
+                    None => break,
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => {
+                        tracing::error!(error = %error, "a table's worker ended by a bug");
+                        self.progress.incomplete();
+                    }
+                },
+                () = &mut deadline => {
+                    tracing::warn!("not every table could commit in time; uncommitted changes will be read again");
+                    self.progress.incomplete();
+                    self.tasks.shutdown().await;
+                }
+            }
+        }
+        while let Ok(report) = inbox.try_recv() {
+            self.on_report(source, report);
+        }
+    }
+}
+
+fn by_topic(partitions: &[TopicPartition]) -> HashMap<Arc<str>, Vec<i32>> {
+    let mut topics: HashMap<Arc<str>, Vec<i32>> = HashMap::new();
+    for partition in partitions {
+        topics.entry(Arc::clone(&partition.topic)).or_default().push(partition.partition);
+    }
+    topics
+}

@@ -1,0 +1,228 @@
+//! How far the pipeline is: per partition what was taken in, what is stored in the table, and what there is.
+//!
+//! The router alone writes it; metrics and the status page are told from here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::worker::Summary;
+use crate::admin::{Health, LastCommit, PartitionStatus, RunState, TableState, instant};
+use crate::clock::Clock;
+use crate::metrics::{self, RecordOutcome};
+use crate::position::TopicPartition;
+use crate::sink::Committed;
+
+/// How far the pipeline is.
+#[derive(Debug)]
+pub struct Progress {
+    clock: Clock,
+    health: Arc<Health>,
+    tables: BTreeMap<Arc<str>, TableProgress>,
+    partitions: BTreeMap<TopicPartition, PartitionProgress>,
+    incomplete: bool,
+}
+
+/// How far one table is.
+#[derive(Debug, Clone, Default)]
+pub struct TableProgress {
+    /// The table's name.
+    pub name: Arc<str>,
+    /// Why the table halted, if it did.
+    pub halted: Option<String>,
+    /// Commits since the start.
+    pub commits: u64,
+    /// The versions the last of them made, by format.
+    pub versions: BTreeMap<String, i64>,
+    /// Records consumed.
+    pub consumed: u64,
+    /// Rows written.
+    pub upserts: u64,
+    /// Keys deleted.
+    pub deletes: u64,
+    /// Records sent to the dead letters.
+    pub dead_letters: u64,
+    /// When the last commit was made, microseconds since the epoch.
+    pub committed_micros: Option<i64>,
+    /// When the source committed the newest change in the table, microseconds since the epoch.
+    pub source_micros: Option<i64>,
+}
+
+/// How far one partition is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PartitionProgress {
+    /// True while this instance reads it.
+    pub assigned: bool,
+    /// The position after what was taken in.
+    pub taken: Option<i64>,
+    /// The position up to which everything is in the table, or is nothing for it.
+    pub settled: Option<i64>,
+    /// The next offset a record will get.
+    pub high: Option<i64>,
+    /// Where the log ended when the partition was assigned.
+    pub end: Option<i64>,
+}
+
+impl Progress {
+    /// Nothing is known yet.
+    pub fn new(clock: Clock, health: Arc<Health>) -> Self {
+        let (tables, partitions) = (BTreeMap::new(), BTreeMap::new());
+        Self { clock, health, tables, partitions, incomplete: false }
+    }
+
+    /// Tables by topic.
+    pub fn tables(&self) -> &BTreeMap<Arc<str>, TableProgress> {
+        &self.tables
+    }
+
+    /// Partitions that are or were read.
+    pub fn partitions(&self) -> &BTreeMap<TopicPartition, PartitionProgress> {
+        &self.partitions
+    }
+
+    /// True when every table is in order and committed all it took in.
+    pub fn is_complete(&self) -> bool {
+        !self.incomplete && self.tables.values().all(|table| table.halted.is_none())
+    }
+
+    /// True when no partition is assigned.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.partitions.values().any(|partition| partition.assigned)
+    }
+
+    /// True when everything that was there at the start was taken in; halted tables are not waited for.
+    pub(super) fn reached_ends(&self) -> bool {
+        let mut assigned = self.partitions.iter().filter(|(_, p)| p.assigned).peekable();
+        assigned.peek().is_some()
+            && assigned.all(|(at, p)| {
+                let halted = self.tables.get(&at.topic).is_some_and(|t| t.halted.is_some());
+                halted || p.end.is_some_and(|end| p.taken.is_some_and(|taken| taken >= end))
+            })
+    }
+
+    /// The pipeline's loop went round.
+    pub(super) fn beat(&self) {
+        self.health.beat();
+    }
+
+    pub(super) fn stopping(&self) {
+        self.health.stopping();
+    }
+
+    pub(super) fn opened(&mut self, topic: &Arc<str>, name: &Arc<str>) {
+        self.tables.entry(Arc::clone(topic)).or_default().name = Arc::clone(name);
+        self.tell(topic);
+    }
+
+    pub(super) fn assigned(&mut self, partitions: &[TopicPartition]) {
+        for partition in partitions {
+            let progress = PartitionProgress { assigned: true, ..PartitionProgress::default() };
+            self.partitions.insert(partition.clone(), progress);
+        }
+        self.health.joined();
+        self.rebalanced(metrics::Rebalance::Assigned, partitions);
+    }
+
+    pub(super) fn revoked(&mut self, partitions: &[TopicPartition]) {
+        for partition in partitions {
+            self.partitions.remove(partition);
+        }
+        self.rebalanced(metrics::Rebalance::Revoked, partitions);
+    }
+
+    fn rebalanced(&self, kind: metrics::Rebalance, partitions: &[TopicPartition]) {
+        metrics::rebalanced(kind, self.partitions.len());
+        for topic in partitions.iter().map(|p| &p.topic).collect::<BTreeSet<_>>() {
+            self.tell(topic);
+        }
+    }
+
+    pub(super) fn watermarks(&mut self, at: &TopicPartition, high: i64) {
+        if let Some(partition) = self.partitions.get_mut(at) {
+            partition.high = Some(high);
+            partition.end.get_or_insert(high);
+            self.tell(&at.topic);
+        }
+    }
+
+    /// Everything below `position` was taken in; `settled` when nothing of it waits for a commit.
+    pub(super) fn taken(&mut self, topic: &Arc<str>, partition: i32, position: i64, settled: bool) {
+        let at = TopicPartition { topic: Arc::clone(topic), partition };
+        if let Some(progress) = self.partitions.get_mut(&at) {
+            progress.taken = progress.taken.max(Some(position));
+            progress.high = progress.high.max(Some(position));
+            if settled {
+                progress.settled = progress.settled.max(Some(position));
+                self.tell(topic);
+            }
+        }
+    }
+
+    pub(super) fn committed(&mut self, topic: &Arc<str>, committed: &Committed, summary: &Summary) {
+        let now = self.clock.now_micros();
+        let table = self.tables.entry(Arc::clone(topic)).or_default();
+        table.commits += 1;
+        table.versions.clone_from(committed.versions());
+        table.consumed += count(summary.consumed);
+        table.upserts += count(summary.upserts);
+        table.deletes += count(summary.deletes);
+        table.dead_letters += count(summary.dead_letters);
+        table.committed_micros = Some(now);
+        table.source_micros = table.source_micros.max(summary.newest_source_micros);
+        let applied = summary.upserts + summary.deletes;
+        for (outcome, records) in [
+            (RecordOutcome::Applied, applied),
+            (RecordOutcome::Collapsed, summary.collapsed),
+            (RecordOutcome::Filtered, summary.skipped),
+            (RecordOutcome::DeadLetter, summary.dead_letters),
+        ] {
+            metrics::records_settled(&table.name, outcome, count(records));
+        }
+        metrics::batch_merged(&table.name, count(applied), summary.took);
+        for range in committed.ranges() {
+            let at = TopicPartition { topic: Arc::clone(topic), partition: range.partition };
+            if let Some(partition) = self.partitions.get_mut(&at) {
+                partition.settled = partition.settled.max(Some(range.to));
+            }
+        }
+        self.tell(topic);
+    }
+
+    pub(super) fn halted(&mut self, topic: &Arc<str>, reason: String) {
+        let table = self.tables.entry(Arc::clone(topic)).or_default();
+        table.halted.get_or_insert(reason);
+        self.tell(topic);
+    }
+
+    /// Not everything that was taken in could be committed.
+    pub(super) fn incomplete(&mut self) {
+        self.incomplete = true;
+    }
+
+    /// Tells the status page how the topic's table is.
+    fn tell(&self, topic: &Arc<str>) {
+        let Some(table) = self.tables.get(topic) else { return };
+        let partitions = self.partitions.iter().filter(|(at, _)| at.topic == *topic);
+        let commit = |micros| LastCommit { time: instant(micros), versions: table.versions.clone() };
+        self.health.table(TableState {
+            table: table.name.to_string(),
+            topic: topic.to_string(),
+            state: if table.halted.is_some() { RunState::Halted } else { RunState::Running },
+            reason: table.halted.clone(),
+            partitions: partitions
+                .map(|(at, progress)| PartitionStatus {
+                    partition: at.partition,
+                    position: progress.settled,
+                    high_watermark: progress.high,
+                })
+                .collect(),
+            last_commit: table.committed_micros.map(commit),
+            source_time: table.source_micros.map(instant),
+            rows_merged: table.upserts + table.deletes,
+            dead_letters: table.dead_letters,
+        });
+    }
+}
+
+fn count(records: usize) -> u64 {
+    u64::try_from(records).unwrap_or(u64::MAX)
+}

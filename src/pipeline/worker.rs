@@ -1,0 +1,492 @@
+//! One table's worker: takes its topic's records, merges them when they are due, and halts alone.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::{Options, TableSetup};
+use crate::batch::{Buffer, Limits, Outcome, Rejected};
+use crate::change::Batch;
+use crate::clock::Clock;
+use crate::dead_letter::DeadLetters;
+use crate::decode::{Decoder, Reject, ScanError, Scanned, SchemaId};
+use crate::error::{Error, Kind, Result};
+use crate::metrics;
+use crate::position::Position;
+use crate::record::{Record, Records};
+use crate::retry;
+use crate::sink::{Committed, Merged, Sink};
+use crate::source::Start;
+
+/// The sending half of a worker's queue.
+pub(super) type Mailbox = mpsc::Sender<Message>;
+
+/// How often a writer schema that the registry does not know is asked for before its record is rejected.
+const SCHEMA_ATTEMPTS: usize = 6;
+
+/// What the router tells a worker.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// Partitions were gained; the answer says where to start.
+    Assigned { partitions: Vec<i32>, start: oneshot::Sender<Vec<(i32, Start)>> },
+    /// Partitions were lost; answered when nothing more will be committed for them.
+    Revoked { partitions: Vec<i32>, done: oneshot::Sender<()> },
+    /// Records of one partition.
+    Records(Records),
+    /// The end of a partition's log.
+    Reached { partition: i32, position: i64 },
+    /// The table cannot go on.
+    Halt(Error),
+    /// Commit what is buffered, then end.
+    Finish,
+}
+
+/// What a worker tells the router.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// A chunk was taken in; `settled` when nothing of it waits for a commit.
+    Taken { topic: Arc<str>, partition: i32, position: i64, settled: bool },
+    /// A position past a gap was taken in.
+    Reached { topic: Arc<str>, partition: i32, position: i64, settled: bool },
+    /// The table committed.
+    Committed { topic: Arc<str>, committed: Committed, summary: Summary },
+    /// The table cannot go on without a person.
+    Halted { topic: Arc<str>, error: String },
+}
+
+/// What went into a commit.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Summary {
+    /// Records consumed.
+    pub consumed: usize,
+    /// Rows written.
+    pub upserts: usize,
+    /// Keys deleted.
+    pub deletes: usize,
+    /// Changes superseded within the batch.
+    pub collapsed: usize,
+    /// Records that are nothing for a table.
+    pub skipped: usize,
+    /// Records sent to the dead letters.
+    pub dead_letters: usize,
+    /// When the source committed the newest change, microseconds since the epoch.
+    pub newest_source_micros: Option<i64>,
+    /// How long the merge took.
+    pub took: Duration,
+}
+
+/// What all workers share.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    limits: Limits,
+    buffer_bytes: usize,
+    buffered: Arc<AtomicUsize>,
+    clock: Clock,
+    dead_letters: Option<Arc<DeadLetters>>,
+}
+
+impl Policy {
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            limits: options.limits,
+            buffer_bytes: options.buffer_bytes,
+            buffered: Arc::default(),
+            clock: options.clock.clone(),
+            dead_letters: options.dead_letters.clone(),
+        }
+    }
+
+    /// True when the tables together buffer more than they may.
+    pub(super) fn is_over_budget(&self) -> bool {
+        self.buffered.load(Ordering::Relaxed) >= self.buffer_bytes
+    }
+
+    /// True when tables should merge early so that the budget is not reached.
+    fn is_near_budget(&self) -> bool {
+        self.buffered.load(Ordering::Relaxed) >= self.buffer_bytes / 2
+    }
+}
+
+/// Keeps one table.
+pub(super) struct Worker<S> {
+    topic: Arc<str>,
+    name: Arc<str>,
+    sink: S,
+    decoder: Decoder,
+    policy: Policy,
+    mailbox: mpsc::Receiver<Message>,
+    /// Messages taken from the mailbox while waiting, still to be handled in order.
+    backlog: VecDeque<Message>,
+    reports: mpsc::Sender<Report>,
+    assigned: BTreeSet<i32>,
+    buffer: Buffer,
+    halted: bool,
+}
+
+impl<S: Sink + Send> Worker<S> {
+    pub(super) fn new(
+        topic: Arc<str>,
+        setup: TableSetup<S>,
+        policy: Policy,
+        mailbox: mpsc::Receiver<Message>,
+        reports: mpsc::Sender<Report>,
+    ) -> Self {
+        Self {
+            topic,
+            name: setup.name,
+            sink: setup.sink,
+            decoder: setup.decoder,
+            policy,
+            mailbox,
+            backlog: VecDeque::new(),
+            reports,
+            assigned: BTreeSet::new(),
+            buffer: Buffer::default(),
+            halted: false,
+        }
+    }
+
+    /// The worker's life: until it is told to finish, or nobody is left to tell it.
+    pub(super) async fn run(mut self) {
+        while let Some(message) = self.next().await {
+            let outcome = match message {
+                Some(Message::Finish) => {
+                    let last = self.merge().await;
+                    self.halt_on(last).await;
+                    return;
+                }
+                Some(message) => self.on_message(message).await,
+                None => Ok(()),
+            };
+            self.halt_on(outcome).await;
+            if !self.halted && self.is_due() {
+                let merged = self.merge().await;
+                self.halt_on(merged).await;
+            }
+        }
+    }
+
+    /// The next message, or `Some(None)` when the batch is due first.
+    async fn next(&mut self) -> Option<Option<Message>> {
+        if let Some(message) = self.backlog.pop_front() {
+            return Some(Some(message));
+        }
+        match self.buffer.deadline(&self.policy.limits).filter(|_| !self.halted) {
+            None => self.mailbox.recv().await.map(Some),
+            Some(deadline) => tokio::select! {
+                biased;
+                message = self.mailbox.recv() => message.map(Some),
+                () = tokio::time::sleep_until(deadline.into()) => Some(None),
+            },
+        }
+    }
+
+    async fn on_message(&mut self, message: Message) -> Result<()> {
+        match message {
+            Message::Assigned { partitions, start } => {
+                let assigned = if self.halted { Ok(Vec::new()) } else { self.assign(&partitions).await };
+                let starts = match &assigned {
+                    Ok(starts) if !self.halted => starts.clone(),
+                    // What is read for a table that halts is dropped.
+                    _ => partitions.iter().map(|p| (*p, Start::Beginning)).collect(),
+                };
+                start.send(starts).ok();
+                assigned?;
+            }
+            Message::Revoked { partitions, done } => {
+                self.merge().await?;
+                self.revoke(&partitions);
+                done.send(()).ok();
+            }
+            Message::Records(records) => self.take(records).await?,
+            Message::Reached { partition, position } => {
+                if self.assigned.contains(&partition) && !self.halted {
+                    self.buffer.reach(partition, position);
+                    let (topic, settled) = (Arc::clone(&self.topic), self.buffer.is_empty());
+                    self.report(Report::Reached { topic, partition, position, settled }).await;
+                }
+            }
+            Message::Halt(error) => {
+                self.merge().await?;
+                return Err(error);
+            }
+            Message::Finish => {}
+        }
+        Ok(())
+    }
+
+    /// Reads from the table where the partitions start.
+    async fn assign(&mut self, partitions: &[i32]) -> Result<Vec<(i32, Start)>> {
+        if partitions.iter().any(|partition| self.assigned.contains(partition)) {
+            self.revoke(partitions);
+        }
+        let stored = self.read_position().await?;
+        self.assigned.extend(partitions);
+        let known = partitions.iter().filter_map(|p| Some((*p, stored.get(*p)?)));
+        self.buffer.start_at(known);
+        let start = |p: &i32| (*p, stored.get(*p).map_or(Start::Beginning, Start::At));
+        Ok(partitions.iter().map(start).collect())
+    }
+
+    async fn read_position(&mut self) -> Result<Position> {
+        let mut waits = retry::waits();
+        loop {
+            match self.sink.position().await {
+                Ok(position) => {
+                    if let Some(schema) = self.sink.schema() {
+                        self.decoder.set_schema(schema);
+                    }
+                    return Ok(position);
+                }
+                Err(error) => self.wait_out(&error, "read the table's position", &mut waits).await?,
+            }
+        }
+    }
+
+    /// What is buffered for lost partitions belongs to their next owner.
+    fn revoke(&mut self, partitions: &[i32]) {
+        for partition in partitions {
+            self.assigned.remove(partition);
+        }
+        self.rebase(&self.buffer.start_position());
+    }
+
+    /// Rebuilds the buffer from `position`, for the partitions that are still assigned.
+    fn rebase(&mut self, position: &Position) {
+        let before = std::mem::take(&mut self.buffer);
+        let position = position.iter().filter(|(p, _)| self.assigned.contains(p)).collect();
+        self.account(before.bytes(), 0);
+        self.buffer = before.rebased(&position, Instant::now());
+        self.account(0, self.buffer.bytes());
+    }
+
+    /// Scans a chunk into the buffer.
+    async fn take(&mut self, mut records: Records) -> Result<()> {
+        let (partition, position) = (records.partition(), records.next());
+        let mut failed = None;
+        if !self.halted && self.assigned.contains(&partition) {
+            let mut outcomes = Vec::with_capacity(records.len());
+            for index in 0..records.len() {
+                let outcome = self.scan(&records, index).await?;
+                if let (Outcome::Rejected(reject), None) = (&outcome, &self.policy.dead_letters) {
+                    failed = records.get(index).map(|record| no_dead_letters(&record, reject));
+                    records.truncate(index);
+                    break;
+                }
+                outcomes.push(outcome);
+            }
+            if self.assigned.contains(&partition) {
+                let before = self.buffer.bytes();
+                self.buffer.push(records, outcomes, Instant::now());
+                self.account(before, self.buffer.bytes());
+            }
+        }
+        let (topic, settled) = (Arc::clone(&self.topic), !self.halted && self.buffer.is_empty());
+        self.report(Report::Taken { topic, partition, position, settled }).await;
+        let Some(error) = failed else { return Ok(()) };
+        self.merge().await?;
+        Err(error)
+    }
+
+    async fn scan(&mut self, records: &Records, index: usize) -> Result<Outcome> {
+        let mut waits = retry::waits().enumerate();
+        loop {
+            let Some(record) = records.get(index) else { return Ok(Outcome::Skipped) };
+            let id = match self.decoder.scan(&record) {
+                Ok(Scanned::Change(change)) => return Ok(Outcome::Change(change)),
+                Ok(Scanned::Skipped(_)) => return Ok(Outcome::Skipped),
+                Err(ScanError::Reject(reject)) => return Ok(Outcome::Rejected(reject)),
+                Err(ScanError::NeedsSchema(id)) => id,
+            };
+            if let Some(reject) = self.fetch_schema(id, &mut waits).await? {
+                return Ok(Outcome::Rejected(reject));
+            }
+        }
+    }
+
+    /// Asks the registry for a writer schema. An unknown one is asked for again, as registries replicate; after that
+    /// its record is rejected.
+    async fn fetch_schema(
+        &mut self,
+        id: SchemaId,
+        waits: &mut (impl Iterator<Item = (usize, Duration)> + Send),
+    ) -> Result<Option<Reject>> {
+        match self.decoder.fetch_schema(id).await {
+            Ok(()) => Ok(None),
+            Err(error) => {
+                let (attempt, wait) = waits.next().unwrap_or_default();
+                match error.kind() {
+                    Kind::Unavailable => {}
+                    Kind::Data if attempt < SCHEMA_ATTEMPTS => {}
+                    Kind::Data => {
+                        let message = error.report();
+                        return Ok(Some(Reject { reason: "unknown_schema", message }));
+                    }
+                    _ => return Err(error),
+                }
+                tracing::warn!(table = &*self.name, error = error.report(), "waiting for a writer schema");
+                self.pause(wait).await;
+                Ok(None)
+            }
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let early = self.policy.is_near_budget() && !self.buffer.is_empty();
+        early || self.buffer.is_due(&self.policy.limits, Instant::now())
+    }
+
+    /// Merges what is buffered, however often it takes.
+    async fn merge(&mut self) -> Result<()> {
+        while !self.halted && !self.buffer.is_empty() {
+            let started = Instant::now();
+            let id = Uuid::new_v4();
+            let assembled = self.buffer.assemble(&mut self.decoder, id)?;
+            let tally = self.buffer.tally();
+            let mut summary = Summary {
+                consumed: tally.consumed,
+                upserts: assembled.batch.keys.len(),
+                deletes: assembled.batch.deletes.len(),
+                collapsed: assembled.collapsed,
+                skipped: tally.skipped,
+                dead_letters: assembled.rejected.len(),
+                newest_source_micros: assembled.batch.newest_source_micros,
+                took: Duration::ZERO,
+            };
+            bury(self.policy.dead_letters.as_deref(), &self.name, &assembled.rejected).await?;
+            let batch = assembled.batch;
+            if batch.keys.is_empty() && batch.deletes.is_empty() && summary.dead_letters == 0 {
+                self.account(self.buffer.bytes(), 0);
+                self.buffer = self.buffer.emptied();
+                return Ok(());
+            }
+            match self.merge_batch(&batch).await? {
+                None => self.rebase(&self.buffer.start_position()),
+                Some(Merged::Committed(committed)) => {
+                    summary.took = started.elapsed();
+                    self.account(self.buffer.bytes(), 0);
+                    self.buffer = self.buffer.next();
+                    if let Some(schema) = self.sink.schema() {
+                        self.decoder.set_schema(schema);
+                    }
+                    let topic = Arc::clone(&self.topic);
+                    self.report(Report::Committed { topic, committed, summary }).await;
+                    return Ok(());
+                }
+                Some(Merged::Fenced { stored }) => {
+                    tracing::warn!(
+                        table = &*self.name,
+                        "another owner committed first; going on from the table's position"
+                    );
+                    self.rebase(&self.buffer.position_over(&stored)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Merges a batch; none when partitions of it were lost while waiting for another attempt.
+    async fn merge_batch(&mut self, batch: &Batch) -> Result<Option<Merged>> {
+        let mut waits = retry::waits();
+        loop {
+            match self.sink.merge(batch).await {
+                Ok(merged) => return Ok(Some(merged)),
+                Err(error) => self.wait_out(&error, "merge a batch", &mut waits).await?,
+            }
+            if batch.ranges.iter().any(|range| !self.assigned.contains(&range.partition)) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Waits before the next attempt when the failure may pass, else gives the error back.
+    async fn wait_out(
+        &mut self,
+        error: &Error,
+        attempted: &str,
+        waits: &mut (impl Iterator<Item = Duration> + Send),
+    ) -> Result<()> {
+        let wait = waits.next().filter(|_| error.is_retryable());
+        let Some(wait) = wait else {
+            return Err(Error::new(error.kind(), error.report()));
+        };
+        metrics::retried(error.kind());
+        let (table, retry_in) = (&*self.name, format!("{wait:.1?}"));
+        tracing::warn!(table, error = error.report(), retry_in, "cannot {attempted}; trying again");
+        self.pause(wait).await;
+        Ok(())
+    }
+
+    /// Waits, and meanwhile lets go of partitions that are revoked.
+    async fn pause(&mut self, wait: Duration) {
+        let until = tokio::time::Instant::now() + wait;
+        while let Ok(Some(message)) = tokio::time::timeout_at(until, self.mailbox.recv()).await {
+            match message {
+                Message::Revoked { partitions, done } => {
+                    for partition in &partitions {
+                        self.assigned.remove(partition);
+                    }
+                    done.send(()).ok();
+                }
+                other => self.backlog.push_back(other),
+            }
+        }
+    }
+
+    async fn halt_on(&mut self, outcome: Result<()>) {
+        let Err(error) = outcome else { return };
+        metrics::error(error.kind());
+        let error = error.report();
+        tracing::error!(table = &*self.name, topic = &*self.topic, error, "the table halts");
+        self.halted = true;
+        self.account(self.buffer.bytes(), 0);
+        self.buffer = Buffer::default();
+        let topic = Arc::clone(&self.topic);
+        self.report(Report::Halted { topic, error }).await;
+    }
+
+    async fn report(&self, report: Report) {
+        // The router is gone only when the process ends.
+        self.reports.send(report).await.ok();
+    }
+
+    fn account(&self, before: usize, after: usize) {
+        self.policy.buffered.fetch_add(after, Ordering::Relaxed);
+        let total = self.policy.buffered.fetch_sub(before, Ordering::Relaxed);
+        metrics::buffered(total.saturating_sub(before));
+    }
+}
+
+/// Sends records to the dead letters; returns when they are durable there.
+async fn bury(
+    dead_letters: Option<&DeadLetters>,
+    table: &str,
+    rejected: &[Rejected<'_>],
+) -> Result<()> {
+    for Rejected { record, reject } in rejected {
+        let Some(dead_letters) = dead_letters else {
+            return Err(no_dead_letters(record, reject));
+        };
+        let mut waits = retry::waits();
+        while let Err(error) = dead_letters.send(record, reject, table).await {
+            let Some(wait) = waits.next().filter(|_| error.is_retryable()) else { return Err(error) };
+            tracing::warn!(table, error = error.report(), "cannot send a dead letter; trying again");
+            metrics::retried(error.kind());
+            tokio::time::sleep(wait).await;
+        }
+        metrics::dead_letter(table, reject.reason);
+    }
+    Ok(())
+}
+
+fn no_dead_letters(record: &Record<'_>, reject: &Reject) -> Error {
+    Error::data(format!(
+        "record {}[{}]@{} cannot be used: {reject}",
+        record.topic, record.partition, record.offset
+    ))
+    .hint("mend it at the source, or give option dead-letters a topic to send such records to and go on")
+}

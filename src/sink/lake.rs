@@ -1,0 +1,421 @@
+//! A lake table: the physical layer under one or two formats' logs.
+//!
+//! With two formats the first one's log is the authority: a batch is committed once it is there. The other follows
+//! with the same plan, and after a crash in between, an outage or somebody's commit it is brought up from the
+//! authority's state, never from Kafka.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use futures::TryStreamExt;
+
+use super::delta::{self, DeltaTable};
+use super::iceberg::{self, Catalog, IcebergTable, TableName};
+use super::storage::Location;
+use super::{Committed, Merged, Sink};
+use crate::change::Batch;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::metrics::{self, CommitOutcome};
+use crate::position::{OffsetRange, Position};
+use crate::retry;
+use crate::schema::TableSchema;
+use crate::table::partition::Partitioning;
+use crate::table::files::{Rows, read_columns};
+use crate::table::physical::{Options, Planned, Table};
+use crate::table::plan::{CommitPlan, Counts, Published, TableState};
+
+/// Attempts at one commit while others commit in between, before the caller is told to come again.
+const CONFLICTS: usize = 20;
+
+/// One format's log of a table: where it is and how it is made.
+#[derive(Debug, Clone)]
+pub enum LogSetup {
+    /// A Delta log.
+    Delta(delta::Options),
+    /// An Iceberg table in a catalog.
+    Iceberg {
+        /// The catalog.
+        catalog: Arc<Catalog>,
+        /// The table's name there.
+        name: TableName,
+        /// Its options.
+        options: iceberg::Options,
+    },
+}
+
+/// How a lake table is kept.
+#[derive(Debug, Clone)]
+pub struct LakeOptions {
+    /// The table's name for logs and metrics.
+    pub name: Arc<str>,
+    /// The table's root.
+    pub location: Location,
+    /// The first is the authority; a second follows.
+    pub logs: Vec<LogSetup>,
+    /// The partition fields as configured, empty for none.
+    pub partition_by: String,
+    /// What the physical layer may take.
+    pub physical: Options,
+    /// Tells the wall time.
+    pub clock: Clock,
+}
+
+/// A lake table as a sink.
+#[derive(Debug)]
+pub struct LakeSink {
+    options: LakeOptions,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    table: Table,
+    authority: Log,
+    follower: Option<Log>,
+    /// The table in memory may be half-way between two versions: it has to be opened again.
+    stale: bool,
+}
+
+#[derive(Debug)]
+enum Log {
+    Delta(Box<DeltaTable>),
+    Iceberg(Box<IcebergTable>),
+}
+
+impl LakeSink {
+    /// A sink for the table; nothing is read or made yet.
+    pub fn new(options: LakeOptions) -> Self {
+        Self { options, open: None }
+    }
+
+    /// Opens the table if it exists and is not open yet.
+    async fn open(&mut self) -> Result<Option<&mut Open>> {
+        if self.open.as_ref().is_none_or(|open| open.stale) {
+            self.open = None;
+            let Some(setup) = self.options.logs.first() else {
+                return Err(Error::internal("a lake table needs a format"));
+            };
+            if let Some(authority) = setup.open(&self.options.location).await? {
+                self.open = Some(self.open_on(authority).await?);
+            }
+        }
+        Ok(self.open.as_mut())
+    }
+
+    async fn open_on(&self, authority: Log) -> Result<Open> {
+        let LakeOptions { location, physical, clock, logs, .. } = &self.options;
+        let home = authority.location().unwrap_or(location).clone();
+        let table = Table::open(home, authority.state().clone(), *physical).await?;
+        let follower = match logs.get(1) {
+            None => None,
+            Some(setup) => Some(match setup.open(location).await? {
+                Some(log) => log,
+                None => {
+                    let state = authority.state();
+                    setup.create(location, &state.schema, &state.partitioning, clock.now_millis()).await?
+                }
+            }),
+        };
+        let mut open = Open { table, authority, follower, stale: false };
+        open.bring_up(&self.options).await?;
+        Ok(open)
+    }
+
+    async fn create(&self, schema: &Arc<TableSchema>) -> Result<Open> {
+        let LakeOptions { location, partition_by, clock, logs, name, .. } = &self.options;
+        let setup = logs.first().ok_or_else(|| Error::internal("a lake table needs a format"))?;
+        let partitioning = Arc::new(Partitioning::parse(partition_by, schema)?);
+        tracing::info!(table = &**name, url = location.url().as_str(), "creating the table");
+        let authority = setup.create(location, schema, &partitioning, clock.now_millis()).await?;
+        self.open_on(authority).await
+    }
+}
+
+impl Sink for LakeSink {
+    async fn position(&mut self) -> Result<Position> {
+        let was_open = self.open.is_some();
+        let Some(open) = self.open().await? else { return Ok(Position::default()) };
+        if was_open {
+            open.refresh().await?;
+        }
+        Ok(open.table.position().clone())
+    }
+
+    fn schema(&self) -> Option<Arc<TableSchema>> {
+        self.open.as_ref().map(|open| Arc::clone(open.table.schema()))
+    }
+
+    async fn merge(&mut self, batch: &Batch) -> Result<Merged> {
+        if self.open().await?.is_none() {
+            self.open = Some(self.create(&batch.schema).await?);
+        }
+        let Some(open) = self.open.as_mut() else {
+            return Err(Error::internal("the table is not open"));
+        };
+        let merged = open.merge(batch, &self.options).await?;
+        if let Merged::Committed(_) = merged {
+            open.follow(&self.options).await?;
+            open.maintain(self.options.clock.now_millis()).await;
+        }
+        Ok(merged)
+    }
+}
+
+impl Open {
+    /// Commits the batch to the authority.
+    async fn merge(&mut self, batch: &Batch, options: &LakeOptions) -> Result<Merged> {
+        let mut earlier: Option<Planned> = None;
+        let mut waits = retry::waits();
+        for attempt in 0..CONFLICTS {
+            if is_stored(self.table.position(), &batch.ranges) {
+                // An earlier attempt reached the table after all.
+                return Ok(self.committed(batch));
+            }
+            if self.table.position().advance(&batch.ranges).is_err() {
+                if self.refresh().await? {
+                    continue;
+                }
+                return Ok(Merged::Fenced { stored: self.table.position().clone() });
+            }
+            let now = options.clock.now_millis();
+            let planned = match &earlier {
+                None => self.table.plan(batch, now).await?,
+                Some(earlier) => self.table.replan(batch, earlier, now).await?,
+            };
+            match self.authority.timed_publish(&planned.commit, options).await? {
+                Published::Committed { version } => {
+                    self.apply(&planned, options, version)?;
+                    self.publish_to_follower(&planned.commit, options).await?;
+                    return Ok(self.committed(batch));
+                }
+                Published::Conflict => {
+                    earlier = Some(planned);
+                    self.refresh().await?;
+                    if attempt > 2 {
+                        tokio::time::sleep(waits.next().unwrap_or_default()).await;
+                    }
+                }
+            }
+        }
+        Err(Error::unavailable(format!(
+            "cannot commit to {}: others committed first {CONFLICTS} times in a row",
+            options.name
+        )))
+    }
+
+    fn apply(&mut self, planned: &Planned, options: &LakeOptions, version: i64) -> Result<()> {
+        self.stale = true;
+        self.table.applied(planned)?;
+        self.stale = false;
+        let Counts { inserted, updated, deleted } = planned.commit.counts;
+        metrics::rows_merged(&options.name, inserted, updated, deleted);
+        if planned.unfilled > 0 {
+            tracing::warn!(
+                table = &*options.name,
+                values = planned.unfilled,
+                "updates left out values of rows that are not in the table; they are null now"
+            );
+        }
+        tracing::debug!(table = &*options.name, version, inserted, updated, deleted, "committed");
+        Ok(())
+    }
+
+    fn committed(&self, batch: &Batch) -> Merged {
+        let logs = [Some(&self.authority), self.follower.as_ref()].into_iter().flatten();
+        let versions = logs.map(|log| (log.format().to_owned(), log.state().version)).collect();
+        let position = self.table.position().clone();
+        Merged::Committed(Committed::new(batch.ranges.clone(), position, versions))
+    }
+
+    /// Reads what others committed to the authority.
+    async fn refresh(&mut self) -> Result<bool> {
+        let changed = self.authority.refresh().await?;
+        if changed {
+            self.stale = true;
+            self.table.refresh(self.authority.state().clone()).await?;
+            self.stale = false;
+        }
+        Ok(changed)
+    }
+
+    /// The same plan for the follower, if it is where the plan starts; else it is brought up later.
+    async fn publish_to_follower(&mut self, plan: &CommitPlan, options: &LakeOptions) -> Result<()> {
+        let Some(follower) = &mut self.follower else { return Ok(()) };
+        let starts_here = follower.state().position.advance(&plan.ranges);
+        if starts_here.is_ok_and(|position| position == plan.position) {
+            // After a conflict it is brought up.
+            let _: Published = follower.timed_publish(plan, options).await?;
+        }
+        Ok(())
+    }
+
+    /// Brings the follower up if it is behind.
+    async fn follow(&mut self, options: &LakeOptions) -> Result<()> {
+        match &self.follower {
+            Some(follower) if follower.state().position != *self.table.position() => {
+                self.bring_up(options).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the follower's table version the authority's. Always from the authority's newest state: an older one
+    /// could undo what another instance has brought up already.
+    async fn bring_up(&mut self, options: &LakeOptions) -> Result<()> {
+        for _ in 0..CONFLICTS {
+            let Some(follower) = &mut self.follower else { return Ok(()) };
+            follower.refresh().await?;
+            self.refresh().await?;
+            let now = options.clock.now_millis();
+            let Some(follower) = &mut self.follower else { return Ok(()) };
+            let Some(plan) = self.table.difference(follower.state(), now).await? else {
+                return Ok(());
+            };
+            tracing::info!(
+                table = &*options.name,
+                format = follower.format(),
+                files_added = plan.added.len(),
+                files_removed = plan.removed.len(),
+                "bringing the second format up to the first"
+            );
+            let _: Published = follower.timed_publish(&plan, options).await?;
+        }
+        Err(Error::unavailable(format!(
+            "cannot bring up the second format of {}: others committed first {CONFLICTS} times in a row",
+            options.name
+        )))
+    }
+
+    async fn maintain(&mut self, now_millis: i64) {
+        for log in [Some(&mut self.authority), self.follower.as_mut()].into_iter().flatten() {
+            if let Err(error) = log.maintain(now_millis).await {
+                tracing::warn!(error = error.report(), format = log.format(), "upkeep failed; it is tried again later");
+            }
+        }
+    }
+}
+
+impl LogSetup {
+    async fn open(&self, location: &Location) -> Result<Option<Log>> {
+        Ok(match self {
+            Self::Delta(options) => DeltaTable::open(location.clone(), options.clone())
+                .await?
+                .map(|table| Log::Delta(Box::new(table))),
+            Self::Iceberg { catalog, name, options } => {
+                let catalog = Arc::clone(catalog);
+                IcebergTable::open(location.clone(), catalog, name.clone(), options.clone())
+                    .await?
+                    .map(|table| Log::Iceberg(Box::new(table)))
+            }
+        })
+    }
+
+    async fn create(
+        &self,
+        location: &Location,
+        schema: &Arc<TableSchema>,
+        partitioning: &Arc<Partitioning>,
+        now_millis: i64,
+    ) -> Result<Log> {
+        let (location, schema) = (location.clone(), Arc::clone(schema));
+        let partitioning = Arc::clone(partitioning);
+        Ok(match self {
+            Self::Delta(options) => Log::Delta(Box::new(
+                DeltaTable::create(location, schema, partitioning, options.clone(), now_millis)
+                    .await?,
+            )),
+            Self::Iceberg { catalog, name, options } => {
+                let (catalog, name) = (Arc::clone(catalog), name.clone());
+                let options = options.clone();
+                Log::Iceberg(Box::new(
+                    IcebergTable::create(location, catalog, name, schema, partitioning, options)
+                        .await?,
+                ))
+            }
+        })
+    }
+}
+
+impl Log {
+    fn format(&self) -> &'static str {
+        match self {
+            Self::Delta(_) => "delta",
+            Self::Iceberg(_) => "iceberg",
+        }
+    }
+
+    /// Where the data files belong, when the log knows better than the configuration.
+    fn location(&self) -> Option<&Location> {
+        match self {
+            Self::Delta(_) => None,
+            Self::Iceberg(table) => Some(table.location()),
+        }
+    }
+
+    fn state(&self) -> &TableState {
+        match self {
+            Self::Delta(table) => table.state(),
+            Self::Iceberg(table) => table.state(),
+        }
+    }
+
+    async fn refresh(&mut self) -> Result<bool> {
+        match self {
+            Self::Delta(table) => table.refresh().await,
+            Self::Iceberg(table) => table.refresh().await,
+        }
+    }
+
+    async fn publish(&mut self, plan: &CommitPlan) -> Result<Published> {
+        match self {
+            Self::Delta(table) => table.publish(plan).await,
+            Self::Iceberg(table) => table.publish(plan).await,
+        }
+    }
+
+    async fn timed_publish(&mut self, plan: &CommitPlan, options: &LakeOptions) -> Result<Published> {
+        let started = Instant::now();
+        let published = self.publish(plan).await;
+        let outcome = match &published {
+            Ok(Published::Committed { .. }) => CommitOutcome::Committed,
+            Ok(Published::Conflict) => CommitOutcome::Conflict,
+            Err(_) => CommitOutcome::Failed,
+        };
+        metrics::commit_ended(&options.name, self.format(), outcome, started.elapsed());
+        published
+    }
+
+    async fn maintain(&mut self, now_millis: i64) -> Result<()> {
+        match self {
+            Self::Delta(table) => table.maintain(now_millis).await,
+            Self::Iceberg(table) => table.maintain(now_millis).await,
+        }
+    }
+}
+
+/// True when every range ends at the stored position: the batch is in the table.
+fn is_stored(stored: &Position, ranges: &[OffsetRange]) -> bool {
+    ranges.iter().all(|range| stored.get(range.partition) == Some(range.to))
+}
+
+/// Reads the table back in each of its formats: format, and every row that is not deleted.
+pub async fn read(options: &LakeOptions) -> Result<Vec<(&'static str, Vec<RecordBatch>)>> {
+    let mut formats = Vec::new();
+    for setup in &options.logs {
+        let Some(log) = setup.open(&options.location).await? else { continue };
+        let location = log.location().unwrap_or(&options.location);
+        let mut batches = Vec::new();
+        for live in log.state().files.values() {
+            let rows = (0..u32::try_from(live.file.rows).unwrap_or(u32::MAX))
+                .filter(|row| !live.deleted.contains(u64::from(*row)))
+                .collect::<Vec<_>>();
+            let columns = log.state().schema.columns();
+            let read = read_columns(location, &live.file, columns, Rows::At(&rows)).await?;
+            batches.extend(read.try_collect::<Vec<_>>().await?);
+        }
+        formats.push((log.format(), batches));
+    }
+    Ok(formats)
+}
