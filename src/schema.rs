@@ -85,12 +85,9 @@ impl ColumnType {
             Self::Time => DataType::Time64(TimeUnit::Microsecond),
             Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
             Self::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
-            Self::List(element) => DataType::List(Arc::new(arrow_field(
-                "element",
-                element.id,
-                &element.ty,
-                true,
-            ))),
+            Self::List(element) => {
+                DataType::List(Arc::new(arrow_field("element", element.id, &element.ty, true)))
+            }
         }
     }
 
@@ -177,7 +174,9 @@ impl TableSchema {
     #[must_use]
     pub fn with_added(&self, columns: Vec<Column>) -> Self {
         let mut schema = self.clone();
-        schema.push_all(columns.into_iter().map(|column| Column { nullable: true, ..column }).collect());
+        schema.push_all(
+            columns.into_iter().map(|column| Column { nullable: true, ..column }).collect(),
+        );
         schema
     }
 
