@@ -43,8 +43,8 @@ impl Index {
         self.slots.get(key).copied()
     }
 
-    /// Makes room for `more` keys; a refused error when that would pass the budget. The table is unchanged then.
-    pub fn reserve(&mut self, more: usize) -> Result<()> {
+    /// Tells whether there is room for `more` keys: a refused error when they would pass the budget.
+    pub fn check_room(&self, more: usize) -> Result<()> {
         let wanted = bytes_for(self.slots.len().saturating_add(more));
         if wanted > self.budget && wanted > self.bytes() {
             return Err(Error::refused(format!(
@@ -55,13 +55,36 @@ impl Index {
             ))
             .hint("raise the option memory, or spread the topics over more instances"));
         }
-        self.slots.reserve(more);
+        Ok(())
+    }
+
+    /// Makes room for `more` keys; a refused error when that would pass the budget.
+    pub fn reserve(&mut self, more: usize) -> Result<()> {
+        self.check_room(more)?;
+        let needed = self.slots.len().saturating_add(more);
+        let full = needed > self.slots.capacity();
+        let could_double = self.bytes().saturating_mul(2) <= self.budget;
+        if full && !could_double && bytes_for(needed) <= self.bytes() {
+            // Slots of removed keys are in the way, and the hash table would double to get rid of them.
+            let mut slots = HashMap::with_capacity_and_hasher(needed, RandomState::default());
+            slots.extend(self.slots.drain());
+            self.slots = slots;
+        } else {
+            self.slots.reserve(more);
+        }
         Ok(())
     }
 
     /// Points `key` to another row; the row it had, if any. Room for new keys has to be reserved before.
     pub fn upsert(&mut self, key: Key, to: RowId) -> Option<RowId> {
-        self.slots.insert(key, to)
+        // Not `insert`: it makes room before it looks whether the key is there.
+        match self.slots.entry(key) {
+            Entry::Vacant(slot) => {
+                slot.insert(to);
+                None
+            }
+            Entry::Occupied(mut slot) => Some(slot.insert(to)),
+        }
     }
 
     /// Adds a key that is not there yet; the row that it has already otherwise.
@@ -106,7 +129,9 @@ fn bytes_for(keys: usize) -> usize {
     if keys == 0 {
         return 0;
     }
-    (keys.saturating_mul(8) / 7).checked_next_power_of_two().map_or(usize::MAX, |n| n.saturating_mul(SLOT))
+    (keys.saturating_mul(8) / 7)
+        .checked_next_power_of_two()
+        .map_or(usize::MAX, |n| n.saturating_mul(SLOT))
 }
 
 fn size(bytes: usize) -> ByteSize {
@@ -199,6 +224,14 @@ mod tests {
         assert!(index.reserve(0).is_ok());
         index.remove(&key(0));
         assert!(index.reserve(1).is_ok(), "what is freed can be used");
+        for n in 1..300 {
+            index.remove(&key(n));
+            index.reserve(1).unwrap();
+            for _ in 0..2 {
+                index.upsert(key(-n), RowId { file: 0, row: 0 });
+            }
+            assert!(index.bytes() <= 1 << 20, "removed keys do not make it grow");
+        }
         assert!(index.bytes().abs_diff(bytes_for(index.len())) < 256);
     }
 }

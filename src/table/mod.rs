@@ -1,6 +1,13 @@
 //! The physical layer: data files, deleted positions and the primary-key index, in no format's terms.
 
 pub mod bitmap;
+pub mod files;
+mod holes;
 pub mod index;
+pub mod keys;
 pub mod partition;
+pub mod physical;
 pub mod plan;
+mod refresh;
+#[cfg(test)]
+mod tests;

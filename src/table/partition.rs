@@ -1,6 +1,12 @@
 //! How a table is partitioned: by columns, or by Iceberg's transforms of them.
 
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
 use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::schema::TableSchema;
+use crate::table::plan::Scalar;
 
 /// How a partition value is made from a column's value (Iceberg specification, "Partition Transforms").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -38,4 +44,38 @@ pub struct PartitionField {
 pub struct Partitioning {
     /// The fields, in order.
     pub fields: Vec<PartitionField>,
+}
+
+/// The rows of one partition.
+#[derive(Debug)]
+pub struct Split {
+    /// The partition's folders, `name=value`, outermost first.
+    pub folders: Vec<String>,
+    /// Values of the partition fields.
+    pub partition: Vec<Option<Scalar>>,
+    /// Its rows, ascending.
+    pub rows: Vec<u32>,
+}
+
+impl Split {
+    /// The partition's rows out of all.
+    pub fn take(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        take_record_batch(rows, &UInt32Array::from(self.rows.clone()))
+            .map_err(|e| Error::internal("cannot take a partition's rows").because(e))
+    }
+}
+
+impl Partitioning {
+    /// Splits `rows`, which have the columns of `schema`, by partition.
+    pub fn split(&self, schema: &TableSchema, rows: &RecordBatch) -> Result<Vec<Split>> {
+        let count = u32::try_from(rows.num_rows())
+            .map_err(|_| Error::internal("a batch has 2^32 rows or more"))?;
+        if self.fields.is_empty() {
+            let all =
+                Split { folders: Vec::new(), partition: Vec::new(), rows: (0..count).collect() };
+            return Ok(vec![all]);
+        }
+        let _ = schema;
+        Err(Error::invalid("partitioned tables cannot be written yet"))
+    }
 }

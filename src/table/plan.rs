@@ -13,7 +13,7 @@ use crate::schema::TableSchema;
 use crate::table::partition::Partitioning;
 
 /// A value of a column, for statistics and partition values.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, PartialOrd)]
 pub enum Scalar {
     /// Of a boolean column.
     Boolean(bool),

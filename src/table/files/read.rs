@@ -1,0 +1,197 @@
+//! Columns and rows of a data file, fetching only the byte ranges they need.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection};
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+
+use super::{parquet_error, store_error};
+use crate::error::{Error, Result};
+use crate::schema::{Column, FIELD_ID_KEY};
+use crate::sink::storage::Location;
+use crate::table::plan::DataFile;
+
+/// Bytes read at the end of a file in the hope that they hold the whole footer.
+const FOOTER_BYTES: usize = 64 * 1024;
+/// Rows of a batch that is read.
+const BATCH_ROWS: usize = 8192;
+
+/// Which rows of a file.
+#[derive(Debug, Clone, Copy)]
+pub enum Rows<'a> {
+    /// All of them, in order.
+    All,
+    /// Those at these positions, which ascend.
+    At(&'a [u32]),
+}
+
+/// Reads `columns` of `rows` of a data file: batches with exactly these columns, in this order and of their types. A
+/// column that the file does not have is null.
+///
+/// Columns are found by field id; by name in a file without ids, as other engines write them.
+pub async fn read_columns(
+    location: &Location,
+    file: &DataFile,
+    columns: &[Column],
+    rows: Rows<'_>,
+) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+    let what = format!("cannot read data file {}", location.file_url(&file.path));
+    let pages = match rows {
+        Rows::All => PageIndexPolicy::Skip,
+        Rows::At(_) => PageIndexPolicy::Optional,
+    };
+    let options = ArrowReaderOptions::new()
+        .with_skip_arrow_metadata(true)
+        .with_column_index_policy(PageIndexPolicy::Skip)
+        .with_offset_index_policy(pages);
+    let reader = FileReader::open(location, &file.path, file.size).await?;
+    let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options)
+        .await
+        .map_err(|e| parquet_error(what.clone(), e))?;
+    let roots: Vec<Option<usize>> =
+        columns.iter().map(|column| root_of(builder.schema(), column)).collect();
+    let mask = ProjectionMask::roots(builder.parquet_schema(), roots.iter().flatten().copied());
+    let total = usize::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or_default();
+    let mut builder = builder.with_projection(mask).with_batch_size(BATCH_ROWS);
+    if let Rows::At(positions) = rows {
+        builder = builder.with_row_selection(selection(positions, total));
+    }
+    let stream = builder.build().map_err(|e| parquet_error(what.clone(), e))?;
+    let shape = Shape::new(columns, &roots);
+    let batches = stream.map_err(move |e| parquet_error(what.clone(), e));
+    Ok(batches.map(move |batch| shape.fit(&batch?)).boxed())
+}
+
+/// The footer of a data file.
+pub(super) async fn footer(
+    location: &Location,
+    path: &str,
+    size: u64,
+) -> Result<Arc<ParquetMetaData>> {
+    let mut reader = FileReader::open(location, path, size).await?;
+    reader.get_metadata(None).await.map_err(|e| {
+        parquet_error(format!("cannot read the footer of {}", location.file_url(path)), e)
+    })
+}
+
+/// Reads byte ranges of one file.
+struct FileReader {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    size: u64,
+}
+
+impl FileReader {
+    /// A reader of the file at `path`; its size is asked from the store when it is 0.
+    async fn open(location: &Location, path: &str, size: u64) -> Result<Self> {
+        let (store, file) = (Arc::clone(location.store()), location.file(path));
+        let failed = |e| store_error(format!("cannot look at {}", location.file_url(path)), e);
+        let size = if size == 0 { store.head(&file).await.map_err(failed)?.size } else { size };
+        Ok(Self { store, path: file, size })
+    }
+}
+
+impl AsyncFileReader for FileReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        async move { self.store.get_range(&self.path, range).await.map_err(external) }.boxed()
+    }
+
+    fn get_byte_ranges(
+        &mut self,
+        ranges: Vec<Range<u64>>,
+    ) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+        async move { self.store.get_ranges(&self.path, &ranges).await.map_err(external) }.boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+        let size = self.size;
+        let reader = ParquetMetaDataReader::new()
+            .with_prefetch_hint(Some(FOOTER_BYTES))
+            .with_arrow_reader_options(options);
+        async move { Ok(Arc::new(reader.load_and_finish(self, size).await?)) }.boxed()
+    }
+}
+
+fn external(error: object_store::Error) -> ParquetError {
+    ParquetError::External(Box::new(error))
+}
+
+fn selection(positions: &[u32], total: usize) -> RowSelection {
+    let positions = positions.iter().filter_map(|at| usize::try_from(*at).ok());
+    RowSelection::from_consecutive_ranges(positions.map(|at| at..at + 1), total)
+}
+
+/// The place of `column` in a file.
+fn root_of(file: &SchemaRef, column: &Column) -> Option<usize> {
+    let id = |field: &Field| field.metadata().get(FIELD_ID_KEY).cloned();
+    let has_ids = file.fields().iter().any(|field| id(field).is_some());
+    let wanted = Some(column.id.to_string());
+    file.fields().iter().position(|field| match has_ids {
+        true => id(field) == wanted,
+        false => *field.name() == column.name,
+    })
+}
+
+/// How a batch as it lies in a file becomes one of the wanted columns.
+struct Shape {
+    schema: SchemaRef,
+    /// For each wanted column its place in the batch read.
+    places: Vec<Option<usize>>,
+}
+
+impl Shape {
+    fn new(columns: &[Column], roots: &[Option<usize>]) -> Self {
+        let mut read: Vec<usize> = roots.iter().flatten().copied().collect();
+        read.sort_unstable();
+        read.dedup();
+        let places = roots.iter().map(|root| read.binary_search(root.as_ref()?).ok()).collect();
+        let fields = columns.iter().map(|c| Field::new(&c.name, c.ty.arrow(), true));
+        Self { schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())), places }
+    }
+
+    fn fit(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let columns =
+            self.schema.fields().iter().zip(&self.places).map(|(field, place)| {
+                match place.and_then(|at| batch.columns().get(at)) {
+                    Some(values) => convert(values, field),
+                    None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+                }
+            });
+        let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        RecordBatch::try_new_with_options(
+            Arc::clone(&self.schema),
+            columns.collect::<Result<_>>()?,
+            &rows,
+        )
+        .map_err(|e| Error::internal("columns read do not fit the schema").because(e))
+    }
+}
+
+/// The values in the table's type: a column may have been widened since, and other engines store some types otherwise.
+fn convert(values: &ArrayRef, field: &Field) -> Result<ArrayRef> {
+    if values.data_type() == field.data_type() {
+        return Ok(Arc::clone(values));
+    }
+    let exact = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(values, field.data_type(), &exact).map_err(|e| {
+        let (name, ty) = (field.name(), field.data_type());
+        Error::data(format!("a data file stores column {name} in a type that is not {ty}"))
+            .because(e)
+    })
+}

@@ -1,0 +1,432 @@
+//! The physical table: its live data files, the deleted rows in them, and where every key's row is.
+//!
+//! A batch becomes a [`Planned`] commit without any change in memory; a publisher commits it; then [`Table::applied`]
+//! takes it over. Planning costs what the batch costs, whatever the size of the table and the number of its files.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use futures::stream::{StreamExt, TryStreamExt};
+use hashbrown::{HashMap, HashSet};
+use roaring::RoaringTreemap;
+use uuid::Uuid;
+
+use super::files::{self, Place};
+use super::holes;
+use super::index::{Index, RowId};
+use super::partition::{Partitioning, Split};
+use super::plan::{CommitPlan, Counts, DataFile, Deletion, LiveFile};
+use crate::change::Batch;
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::position::Position;
+use crate::schema::TableSchema;
+use crate::sink::storage::Location;
+
+/// Data files written at once.
+const CONCURRENT_WRITES: usize = 8;
+
+/// What a table may take, and how it writes.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Bytes for the primary-key index.
+    pub index_bytes: usize,
+    /// Data files read at once when the index is built.
+    pub open_concurrency: usize,
+    /// Integers are delta packed: smaller and faster to write. Not for tables that are read as Iceberg: Spark with
+    /// Iceberg before 1.11 refuses such files unless its vectorised reader is switched off (apache/iceberg#7162).
+    pub packed_integers: bool,
+}
+
+/// A planned commit, and what the index will need to know once it is committed.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// The plan for the publishers.
+    pub commit: CommitPlan,
+    /// Values that the changes left out and the table does not have either; they are null now.
+    pub unfilled: u64,
+    /// Where each row of the batch lies; the file is its place in `commit.added`.
+    rows: Vec<(Key, RowId)>,
+    deletes: Vec<Key>,
+    /// The rows that the batch's holes were filled from.
+    sources: Vec<Option<RowId>>,
+}
+
+/// A table as it lies in the store, whatever its formats.
+#[derive(Debug)]
+pub struct Table {
+    pub(super) location: Location,
+    pub(super) options: Options,
+    pub(super) schema: Arc<TableSchema>,
+    pub(super) partitioning: Arc<Partitioning>,
+    pub(super) position: Position,
+    pub(super) last_batch: Option<Uuid>,
+    pub(super) index: Index,
+    /// Live files by number. Numbers are never used again.
+    pub(super) files: HashMap<u32, LiveFile>,
+    pub(super) numbers: HashMap<String, u32>,
+    pub(super) next_number: u32,
+    pub(super) rows: u64,
+}
+
+/// What a batch does to the rows that are there.
+struct Located {
+    superseded: BTreeMap<u32, Vec<u32>>,
+    counts: Counts,
+    sources: Vec<Option<RowId>>,
+}
+
+impl Table {
+    /// A new, empty table.
+    pub fn create(
+        location: Location,
+        schema: Arc<TableSchema>,
+        partitioning: Arc<Partitioning>,
+        options: Options,
+    ) -> Self {
+        Self {
+            index: Index::new(options.index_bytes),
+            location,
+            options,
+            schema,
+            partitioning,
+            position: Position::default(),
+            last_batch: None,
+            files: HashMap::new(),
+            numbers: HashMap::new(),
+            next_number: 0,
+            rows: 0,
+        }
+    }
+
+    /// The stored position.
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// The schema.
+    pub fn schema(&self) -> &Arc<TableSchema> {
+        &self.schema
+    }
+
+    /// How the table is partitioned.
+    pub fn partitioning(&self) -> &Arc<Partitioning> {
+        &self.partitioning
+    }
+
+    /// The batch of the newest commit that is known.
+    pub fn last_batch(&self) -> Option<Uuid> {
+        self.last_batch
+    }
+
+    /// The live data files, in no order.
+    pub fn files(&self) -> impl ExactSizeIterator<Item = &LiveFile> {
+        self.files.values()
+    }
+
+    /// Rows that are not deleted.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Bytes that the primary-key index takes.
+    pub fn index_bytes(&self) -> usize {
+        self.index.bytes()
+    }
+
+    /// Plans the commit of `batch`: fills its holes from the table's present rows, writes its data files and finds the
+    /// rows it supersedes. Nothing changes in memory, and nothing in the table but for files that nobody refers to.
+    ///
+    /// The batch must start at the stored position and have been made for this schema or a wider one; an internal
+    /// error otherwise. A refused error when the index has no room for the batch's new keys.
+    pub async fn plan(&self, batch: &Batch, now_millis: i64) -> Result<Planned> {
+        let position = self.check(batch)?;
+        let located = self.locate(batch)?;
+        let (added, rows) = self.write(batch, &located.sources).await?;
+        self.assemble(batch, position, located, (added, rows), now_millis)
+    }
+
+    /// Plans the same batch again, on a table that was refreshed since. The data files of `earlier` are used again
+    /// unless values were filled in from rows that have changed since.
+    pub async fn replan(
+        &self,
+        batch: &Batch,
+        earlier: &Planned,
+        now_millis: i64,
+    ) -> Result<Planned> {
+        let position = self.check(batch)?;
+        let located = self.locate(batch)?;
+        let same = earlier.commit.batch_id == batch.id
+            && earlier.commit.schema == batch.schema
+            && earlier.sources == located.sources;
+        let written = match same {
+            true => (earlier.commit.added.clone(), earlier.rows.clone()),
+            false => self.write(batch, &located.sources).await?,
+        };
+        self.assemble(batch, position, located, written, now_millis)
+    }
+
+    /// Takes over a plan that was committed. After an error the table has to be opened again.
+    pub fn applied(&mut self, planned: &Planned) -> Result<()> {
+        let plan = &planned.commit;
+        if self.position.advance(&plan.ranges).as_ref() != Ok(&plan.position) {
+            return Err(self.broken("a commit does not follow the one before"));
+        }
+        self.index.reserve(usize::try_from(plan.counts.inserted).unwrap_or(usize::MAX))?;
+        let mut numbers = Vec::with_capacity(plan.added.len());
+        for file in &plan.added {
+            let live = LiveFile { file: Arc::clone(file), deleted: Arc::default() };
+            numbers.push(self.add_file(live)?);
+        }
+        if !self.schema.key().is_empty() {
+            self.move_keys(planned, &numbers)?;
+        }
+        for deletion in &plan.deletions {
+            self.set_deleted(&deletion.file.path, Arc::clone(&deletion.after))?;
+        }
+        for gone in &plan.removed {
+            self.remove_file(&gone.file.path)?;
+        }
+        self.position = plan.position.clone();
+        self.schema = Arc::clone(&plan.schema);
+        self.last_batch = Some(plan.batch_id);
+        self.check_rows()
+    }
+
+    /// The position after `batch`.
+    fn check(&self, batch: &Batch) -> Result<Position> {
+        let position = self.position.advance(&batch.ranges).map_err(|range| {
+            let stored = self.position.get(range.partition);
+            self.broken(&format!(
+                "batch {} covers {}..{} of partition {}, the stored position is {stored:?}",
+                batch.id, range.from, range.to, range.partition
+            ))
+        })?;
+        if self.last_batch == Some(batch.id) {
+            return Err(self.broken(&format!("batch {} is in the table already", batch.id)));
+        }
+        let columns = batch.schema.columns();
+        let widens = batch.schema.last_id() >= self.schema.last_id()
+            && self.schema.columns().iter().all(|old| columns.iter().any(|new| new.id == old.id));
+        if !widens || batch.schema.key() != self.schema.key() {
+            return Err(self.broken(&format!("batch {} was made for another schema", batch.id)));
+        }
+        if batch.rows.num_columns() != columns.len() || batch.rows.num_rows() != batch.keys.len() {
+            return Err(self.broken(&format!("batch {} does not fit its own schema", batch.id)));
+        }
+        Ok(position)
+    }
+
+    fn locate(&self, batch: &Batch) -> Result<Located> {
+        let mut superseded: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        let mut counts = Counts::default();
+        if self.schema.key().is_empty() {
+            counts.inserted = u64::try_from(batch.keys.len()).unwrap_or(u64::MAX);
+            return Ok(Located { superseded, counts, sources: vec![None; batch.holes.len()] });
+        }
+        let mut seen = HashSet::with_capacity_and_hasher(
+            batch.keys.len() + batch.deletes.len(),
+            foldhash::fast::RandomState::default(),
+        );
+        if !batch.keys.iter().chain(&batch.deletes).all(|key| seen.insert(*key)) {
+            return Err(self.broken(&format!("batch {} has a key twice", batch.id)));
+        }
+        let mut supersede = |row: RowId| superseded.entry(row.file).or_default().push(row.row);
+        for key in &batch.keys {
+            match self.index.get(key) {
+                Some(row) => {
+                    supersede(row);
+                    counts.updated += 1;
+                }
+                None => counts.inserted += 1,
+            }
+        }
+        for row in batch.deletes.iter().filter_map(|key| self.index.get(key)) {
+            supersede(row);
+            counts.deleted += 1;
+        }
+        self.index.check_room(usize::try_from(counts.inserted).unwrap_or(usize::MAX))?;
+        let sources = batch.holes.iter().map(|hole| self.index.get(&hole.from)).collect();
+        Ok(Located { superseded, counts, sources })
+    }
+
+    /// Writes the batch's rows, a file for each partition, and tells where each of them lies.
+    async fn write(
+        &self,
+        batch: &Batch,
+        sources: &[Option<RowId>],
+    ) -> Result<(Vec<Arc<DataFile>>, Vec<(Key, RowId)>)> {
+        if batch.keys.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let rows =
+            holes::fill(&self.location, |number| self.files.get(&number), batch, sources).await?;
+        let parts = self.partitioning.split(&batch.schema, &rows)?;
+        let mut at = Vec::with_capacity(batch.keys.len());
+        for (file, part) in parts.iter().enumerate() {
+            let file = u32::try_from(file).map_err(|_| self.broken("too many partitions"))?;
+            let keys = part.rows.iter().map(|row| batch.keys.get(*row as usize).copied());
+            for (row, key) in (0..).zip(keys) {
+                let key = key.ok_or_else(|| self.broken("a row has no key"))?;
+                at.push((key, RowId { file, row }));
+            }
+        }
+        let whole = parts.len() == 1;
+        let writes = parts.into_iter().map(|part| self.write_part(batch, &rows, part, whole));
+        let added: Vec<DataFile> =
+            futures::stream::iter(writes).buffered(CONCURRENT_WRITES).try_collect().await?;
+        Ok((added.into_iter().map(Arc::new).collect(), at))
+    }
+
+    async fn write_part(
+        &self,
+        batch: &Batch,
+        rows: &RecordBatch,
+        part: Split,
+        whole: bool,
+    ) -> Result<DataFile> {
+        let rows = if whole { rows.clone() } else { part.take(rows)? };
+        let place = Place { folders: part.folders, partition: part.partition };
+        files::write(&self.location, &batch.schema, place, rows, self.options.packed_integers).await
+    }
+
+    fn assemble(
+        &self,
+        batch: &Batch,
+        position: Position,
+        located: Located,
+        (added, rows): (Vec<Arc<DataFile>>, Vec<(Key, RowId)>),
+        now_millis: i64,
+    ) -> Result<Planned> {
+        let (deletions, removed) = self.delete(&located.superseded)?;
+        let unfilled = located.sources.iter().filter(|source| source.is_none()).count();
+        if unfilled > 0 {
+            tracing::warn!(
+                table = %self.location.url(), batch = %batch.id, values = unfilled,
+                "changes left out values that the table does not have either; they are null"
+            );
+        }
+        let commit = CommitPlan {
+            batch_id: batch.id,
+            ranges: batch.ranges.clone(),
+            position,
+            schema: Arc::clone(&batch.schema),
+            schema_changed: batch.schema != self.schema,
+            added,
+            deletions,
+            removed,
+            counts: located.counts,
+            newest_source_micros: batch.newest_source_micros,
+            now_millis,
+        };
+        let unfilled = u64::try_from(unfilled).unwrap_or(u64::MAX);
+        Ok(Planned {
+            commit,
+            unfilled,
+            rows,
+            deletes: batch.deletes.clone(),
+            sources: located.sources,
+        })
+    }
+
+    fn delete(&self, rows: &BTreeMap<u32, Vec<u32>>) -> Result<(Vec<Deletion>, Vec<LiveFile>)> {
+        let (mut deletions, mut removed) = (Vec::new(), Vec::new());
+        for (number, rows) in rows {
+            let live = self
+                .files
+                .get(number)
+                .ok_or_else(|| self.broken("the index names an unknown file"))?;
+            let mut after = RoaringTreemap::clone(&live.deleted);
+            for row in rows {
+                if !after.insert(u64::from(*row)) || u64::from(*row) >= live.file.rows {
+                    return Err(self.broken(&format!(
+                        "the index names row {row} of {}, which is deleted",
+                        live.file.path
+                    )));
+                }
+            }
+            if after.len() == live.file.rows {
+                removed.push(live.clone());
+            } else {
+                let (file, before) = (Arc::clone(&live.file), Arc::clone(&live.deleted));
+                deletions.push(Deletion { file, before, after: Arc::new(after) });
+            }
+        }
+        Ok((deletions, removed))
+    }
+
+    /// Points the index at the rows of a committed plan; `numbers` are those of its added files.
+    fn move_keys(&mut self, planned: &Planned, numbers: &[u32]) -> Result<()> {
+        let mut updated = 0;
+        for (key, at) in &planned.rows {
+            let number = numbers.get(at.file as usize);
+            let file = *number.ok_or_else(|| self.broken("a plan's row lies in no file"))?;
+            updated += u64::from(self.index.upsert(*key, RowId { file, row: at.row }).is_some());
+        }
+        let mut deleted = 0;
+        for key in &planned.deletes {
+            deleted += u64::from(self.index.remove(key).is_some());
+        }
+        let counts = &planned.commit.counts;
+        if (updated, deleted) == (counts.updated, counts.deleted) {
+            Ok(())
+        } else {
+            Err(self.broken("a commit was planned on another version of the table"))
+        }
+    }
+
+    /// Adds a file that is not there yet; its number.
+    pub(super) fn add_file(&mut self, live: LiveFile) -> Result<u32> {
+        let number = self.next_number;
+        self.next_number =
+            number.checked_add(1).ok_or_else(|| self.broken("too many files since the start"))?;
+        if u32::try_from(live.file.rows).is_err() {
+            return Err(Error::refused(format!(
+                "data file {} has 2^32 rows or more",
+                live.file.path
+            )));
+        }
+        if self.numbers.insert(live.file.path.clone(), number).is_some() {
+            return Err(self.broken(&format!("data file {} was added twice", live.file.path)));
+        }
+        self.rows += live.file.rows.saturating_sub(live.deleted.len());
+        self.files.insert(number, live);
+        Ok(number)
+    }
+
+    /// Takes over the deleted positions of a file; they only grow.
+    pub(super) fn set_deleted(&mut self, path: &str, deleted: Arc<RoaringTreemap>) -> Result<()> {
+        let number = self.numbers.get(path);
+        let Some(live) = number.and_then(|number| self.files.get_mut(number)) else {
+            return Err(self.broken(&format!("rows were deleted in {path}, which is not live")));
+        };
+        self.rows = self.rows.saturating_sub(deleted.len().saturating_sub(live.deleted.len()));
+        live.deleted = deleted;
+        Ok(())
+    }
+
+    /// Drops a file with the rows it has left.
+    pub(super) fn remove_file(&mut self, path: &str) -> Result<u32> {
+        let number = self.numbers.remove(path);
+        let Some((number, live)) = number.and_then(|n| Some((n, self.files.remove(&n)?))) else {
+            return Err(self.broken(&format!("{path} was removed, but is not live")));
+        };
+        self.rows = self.rows.saturating_sub(live.file.rows.saturating_sub(live.deleted.len()));
+        Ok(number)
+    }
+
+    /// Every row that is not deleted has its key in the index, and nothing else has.
+    pub(super) fn check_rows(&self) -> Result<()> {
+        if self.schema.key().is_empty() || u64::try_from(self.index.len()) == Ok(self.rows) {
+            return Ok(());
+        }
+        let (keys, rows) = (self.index.len(), self.rows);
+        Err(self.broken(&format!("the index has {keys} keys, the files have {rows} rows")))
+    }
+
+    pub(super) fn broken(&self, what: &str) -> Error {
+        Error::internal(format!("table {}: {what}", self.location.url()))
+            .hint("the table is read again from its log when it starts again")
+    }
+}
