@@ -17,7 +17,7 @@ use super::setup::{self, Tables};
 use crate::admin::Health;
 use crate::clock::Clock;
 use crate::config::{Config, Format, Options};
-use crate::decode::Registry;
+use crate::decode::{Registry, SchemaId};
 use crate::error::{Error, Result};
 use crate::generate::{Encoding, Generated, Generator, Workload};
 use crate::pipeline::{self, Progress, TableSetup};
@@ -25,9 +25,8 @@ use crate::position::TopicPartition;
 use crate::shutdown;
 use crate::sink::memory::{MemorySink, text_rows};
 use crate::sink::{Committed, lake};
-use crate::source::kafka::KafkaSource;
 use crate::source::mock::{Feeder, MockCluster, Produced};
-use crate::source::{Event, Source};
+use crate::source::{Event, KafkaSource, Source};
 
 /// Partitions of each topic.
 const PARTITIONS: i32 = 2;
@@ -74,7 +73,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
     }
     let config = config(&args, cluster.servers(), &topics)?;
     let subjects = workload.subjects().into_iter().map(|subject| subject.schema);
-    let registry = Registry::preloaded((1..).zip(subjects))?;
+    let registry = Registry::preloaded((1..).map(SchemaId).zip(subjects));
     let tables = Tables::open(&config, Some(registry), clock.clone()).await?;
     let memory = topics.iter().map(|topic| (Arc::clone(topic), MemorySink::default())).collect();
     let health = Arc::new(Health::new(clock.clone(), Duration::from_secs(120)));

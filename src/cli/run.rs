@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::metrics;
 use crate::pipeline::{self, Progress};
 use crate::shutdown;
-use crate::source::kafka::KafkaSource;
+use crate::source::KafkaSource;
 
 /// The pipeline's loop waits for nothing longer than this.
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(120);
@@ -78,7 +78,7 @@ async fn keep(
     let dead_letters = config
         .dead_letters
         .as_deref()
-        .map(|topic| DeadLetters::start(&kafka.connection, topic))
+        .map(|topic| DeadLetters::new(&kafka.connection, topic))
         .transpose()?
         .map(Arc::new);
     let options = pipeline::Options {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::config::{Config, Format, TableOptions};
-use crate::decode::{self, Decoder, Registry};
+use crate::decode::{self, Auth, Decoder, Registry};
 use crate::error::{Error, Result};
 use crate::names::{Registrar, TableId};
 use crate::pipeline::TableSetup;
@@ -13,8 +13,7 @@ use crate::sink::delta;
 use crate::sink::iceberg::{self, Catalog};
 use crate::sink::lake::{LakeOptions, LakeSink, LogSetup};
 use crate::sink::storage::Location;
-use crate::source::kafka::KafkaOptions;
-use crate::source::topics::Topics;
+use crate::source::{KafkaOptions, Topics};
 use crate::table::physical;
 
 /// Debezium's default for `unavailable.value.placeholder`.
@@ -42,7 +41,7 @@ impl Tables {
     ) -> Result<Self> {
         Ok(Self {
             warehouse: Location::warehouse(&config.warehouse)?,
-            catalog: Arc::new(catalog(config).await?),
+            catalog: Arc::new(Catalog::Files),
             registry,
             config: config.clone(),
             registrar: Registrar::default(),
@@ -142,6 +141,9 @@ pub(super) fn kafka(config: &Config) -> Result<KafkaOptions> {
 
 /// The schema registry; its user and password come from the environment.
 pub(super) fn registry(config: &Config) -> Result<Option<Arc<Registry>>> {
-    let auth = std::env::var("CDC_SINK_REGISTRY_AUTH").ok();
+    let auth = std::env::var("CDC_SINK_REGISTRY_AUTH").ok().map(|both| {
+        let (user, password) = both.split_once(':').unwrap_or((&both, ""));
+        Auth { user: user.to_owned(), password: password.to_owned() }
+    });
     config.registry.as_deref().map(|url| Registry::new(url, auth)).transpose()
 }

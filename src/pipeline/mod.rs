@@ -85,7 +85,7 @@ pub async fn run<So, Si>(
 ) -> Result<Progress>
 where
     So: Source,
-    Si: Sink + Send + 'static,
+    Si: Sink + Send + Sync + 'static,
 {
     let (reports, mut inbox) = mpsc::channel(MAILBOX);
     let mut router = Router {
@@ -146,7 +146,7 @@ struct Handle {
 impl<F, Si> Router<F>
 where
     F: Fn(&Arc<str>) -> Result<TableSetup<Si>>,
-    Si: Sink + Send + 'static,
+    Si: Sink + Send + Sync + 'static,
 {
     async fn on_event(&mut self, source: &mut impl Source, event: Event) -> Result<()> {
         match event {

@@ -127,7 +127,7 @@ pub(super) struct Worker<S> {
     halted: bool,
 }
 
-impl<S: Sink + Send> Worker<S> {
+impl<S: Sink + Send + Sync> Worker<S> {
     pub(super) fn new(
         topic: Arc<str>,
         setup: TableSetup<S>,
