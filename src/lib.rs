@@ -2,6 +2,7 @@
 
 pub mod change;
 pub mod clock;
+pub mod dead_letter;
 pub mod decode;
 pub mod error;
 pub mod key;
