@@ -5,6 +5,15 @@
 //! loop { match source.next().await { Assigned → reply with stored positions, Records → route to the table, … } }
 //! ```
 
+mod kafka;
+pub mod mock;
+pub mod properties;
+pub mod scripted;
+mod topics;
+
+pub use kafka::{KafkaOptions, KafkaSource};
+pub use topics::{TopicPattern, Topics};
+
 use std::collections::HashMap;
 
 use tokio::sync::oneshot;
@@ -26,7 +35,8 @@ pub enum Start {
 /// What a source reports.
 #[derive(Debug)]
 pub enum Event {
-    /// Partitions were gained. Reading starts once `start` got an answer for each; dropping it gives them back.
+    /// Partitions were gained. Reading of one starts once `start` got an answer for it. Those without an answer, all
+    /// of them when it is dropped, stay unread and come again in another event of this kind.
     Assigned {
         /// The partitions.
         partitions: Vec<TopicPartition>,

@@ -1,0 +1,73 @@
+//! What the pipeline asks of the reading thread: held partitions, offsets to acknowledge, the end.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::thread::Thread;
+
+use super::group::lock;
+use crate::position::TopicPartition;
+
+/// Shared by the source's handle and its thread.
+#[derive(Debug, Default)]
+pub(super) struct Control {
+    held: Mutex<HashSet<TopicPartition>>,
+    acknowledged: Mutex<HashMap<TopicPartition, i64>>,
+    closing: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+impl Control {
+    /// Names the thread that [`Self::wake`] wakes.
+    pub(super) fn serve_from(&self, thread: Thread) {
+        // A second call names the same thread.
+        drop(self.thread.set(thread));
+    }
+
+    /// Lets the thread look again at once. Cheap, and never blocks.
+    pub(super) fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    pub(super) fn hold(&self, partition: &TopicPartition, held: bool) {
+        let mut set = lock(&self.held);
+        if held {
+            set.insert(partition.clone());
+        } else if set.remove(partition) {
+            drop(set);
+            self.wake();
+        }
+    }
+
+    /// Forgets holds of partitions that went away.
+    pub(super) fn release(&self, partitions: &[TopicPartition]) {
+        let mut set = lock(&self.held);
+        for partition in partitions {
+            set.remove(partition);
+        }
+    }
+
+    pub(super) fn held(&self) -> HashSet<TopicPartition> {
+        lock(&self.held).clone()
+    }
+
+    /// Notes the next offset of a partition; only the newest is kept.
+    pub(super) fn acknowledge(&self, partition: TopicPartition, next: i64) {
+        lock(&self.acknowledged).insert(partition, next);
+    }
+
+    pub(super) fn acknowledged(&self) -> HashMap<TopicPartition, i64> {
+        std::mem::take(&mut *lock(&self.acknowledged))
+    }
+
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,197 @@
+//! What librdkafka calls back: rebalances, statistics, errors. Everything is only noted here; the reading thread acts on it.
+//!
+//! The callbacks run on that thread, inside `poll`. A rebalance is complete once `incremental_assign` or
+//! `incremental_unassign` was called, which may be later: until then the group waits, heartbeats go on and the queue can
+//! still be polled. So nothing ever blocks in a callback.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, TopicPartitionList};
+use serde::Deserialize;
+use tracing::{debug, error, warn};
+
+use crate::position::TopicPartition;
+
+/// The callbacks of one consumer.
+pub(super) struct Group {
+    rebalances: Mutex<Vec<Rebalanced>>,
+    ends: Mutex<Option<Ends>>,
+    reason: Mutex<String>,
+    closing: AtomicBool,
+    commits: AtomicI64,
+    /// Dropped after the native client: whoever waits for the other end knows that the consumer is gone.
+    _gone: mpsc::Sender<()>,
+}
+
+/// A step of a rebalance, cooperative: partitions added or taken away. May be empty.
+#[derive(Debug)]
+pub(super) enum Rebalanced {
+    Assigned(Vec<TopicPartition>),
+    Revoked { partitions: Vec<TopicPartition>, lost: bool },
+}
+
+/// Where librdkafka last told the end of each partition, past gaps.
+pub(super) type Ends = HashMap<(String, i32), i64>;
+
+impl Group {
+    /// The context, and what is disconnected when the consumer is gone.
+    pub(super) fn new() -> (Self, mpsc::Receiver<()>) {
+        let (gone, when_gone) = mpsc::channel();
+        let group = Self {
+            rebalances: Mutex::default(),
+            ends: Mutex::default(),
+            reason: Mutex::default(),
+            closing: AtomicBool::new(false),
+            commits: AtomicI64::new(0),
+            _gone: gone,
+        };
+        (group, when_gone)
+    }
+
+    /// Takes the rebalance steps since the last call.
+    pub(super) fn rebalances(&self) -> Vec<Rebalanced> {
+        std::mem::take(&mut *lock(&self.rebalances))
+    }
+
+    /// Takes the newest ends, if statistics came since the last call.
+    pub(super) fn ends(&self) -> Option<Ends> {
+        lock(&self.ends).take()
+    }
+
+    /// Takes what librdkafka said about the error that `poll` just returned.
+    pub(super) fn reason(&self) -> String {
+        std::mem::take(&mut *lock(&self.reason))
+    }
+
+    /// From here on nobody polls but the consumer's own `drop`, which must not be made to wait.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+    }
+
+    /// Counts an offset commit that was sent.
+    pub(super) fn commit_sent(&self) {
+        self.commits.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// True when every offset commit was answered.
+    pub(super) fn commits_answered(&self) -> bool {
+        self.commits.load(Ordering::SeqCst) <= 0
+    }
+}
+
+impl ClientContext for Group {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        // Failing connections come as errors too, and are logged where they are handled.
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                error!(facility = fac, "kafka client: {message}");
+            }
+            _ => debug!(facility = fac, "kafka client: {message}"),
+        }
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        match serde_json::from_slice::<Statistics>(statistics) {
+            Ok(statistics) => *lock(&self.ends) = Some(statistics.into_ends()),
+            Err(error) => warn!(%error, "statistics of the kafka client cannot be read"),
+        }
+    }
+
+    fn error(&self, _error: KafkaError, reason: &str) {
+        reason.clone_into(&mut lock(&self.reason));
+    }
+}
+
+impl ConsumerContext for Group {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        code: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let revoked = match code {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => false,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => true,
+            code => {
+                warn!(?code, "the consumer group reported an error in a rebalance");
+                return;
+            }
+        };
+        if self.closing.load(Ordering::SeqCst) {
+            // An assignment that comes this late is not taken: assigning now never returns.
+            if revoked && let Err(error) = consumer.incremental_unassign(list) {
+                debug!(%error, "partitions could not be given back while closing");
+            }
+            return;
+        }
+        let partitions = partitions_of(list);
+        lock(&self.rebalances).push(if revoked {
+            Rebalanced::Revoked { partitions, lost: consumer.assignment_lost() }
+        } else {
+            Rebalanced::Assigned(partitions)
+        });
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        self.commits.fetch_sub(1, Ordering::SeqCst);
+        match result {
+            Ok(()) => debug!(partitions = offsets.count(), "offsets acknowledged"),
+            Err(error) => debug!(%error, "offsets not acknowledged; the tables know them"),
+        }
+    }
+}
+
+fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
+    let mut topics: HashMap<String, Arc<str>> = HashMap::new();
+    list.elements()
+        .iter()
+        .map(|element| {
+            let topic = topics
+                .entry(element.topic().to_owned())
+                .or_insert_with(|| Arc::from(element.topic()));
+            TopicPartition { topic: Arc::clone(topic), partition: element.partition() }
+        })
+        .collect()
+}
+
+/// A poisoned lock holds plain data that is still whole.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The little that is read of librdkafka's statistics.
+#[derive(Deserialize)]
+struct Statistics {
+    topics: HashMap<String, TopicStatistics>,
+}
+
+#[derive(Deserialize)]
+struct TopicStatistics {
+    partitions: HashMap<String, PartitionStatistics>,
+}
+
+#[derive(Deserialize)]
+struct PartitionStatistics {
+    partition: i32,
+    eof_offset: i64,
+}
+
+impl Statistics {
+    fn into_ends(self) -> Ends {
+        let mut ends = Ends::new();
+        for (topic, statistics) in self.topics {
+            for partition in statistics.partitions.into_values() {
+                if partition.partition >= 0 && partition.eof_offset >= 0 {
+                    ends.insert((topic.clone(), partition.partition), partition.eof_offset);
+                }
+            }
+        }
+        ends
+    }
+}

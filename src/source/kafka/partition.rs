@@ -1,0 +1,247 @@
+//! One assigned partition: its queue, and how far it was read.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use tracing::warn;
+
+use super::control::Control;
+use super::group::Group;
+use crate::position::TopicPartition;
+use crate::record::Records;
+use crate::source::{Event, Start};
+
+/// Records in one chunk at most.
+const CHUNK_RECORDS: usize = 4096;
+
+/// An assigned partition with its own queue.
+pub(super) struct Partition {
+    pub(super) id: TopicPartition,
+    pub(super) start: Start,
+    queue: PartitionQueue<Group>,
+    /// Set by librdkafka's threads when the queue is no longer empty.
+    ready: Arc<AtomicBool>,
+    /// The position after what was delivered; none before the first record of a start at the beginning.
+    next: Option<i64>,
+    /// Reading waits for the first watermarks, but not past this.
+    gate: Option<Instant>,
+    /// The end was seen since the assignment, so that librdkafka's `eof_offset` is of this assignment.
+    caught_up: bool,
+    /// An end told by the statistics: reached once the queue is seen empty.
+    end: Option<i64>,
+    reported: Option<i64>,
+    failure: Failure,
+}
+
+/// Whether the partition can be read on.
+#[derive(Debug, PartialEq, Eq)]
+enum Failure {
+    None,
+    /// Not to be told before the watermarks are known, or the time is over.
+    Pending(String, Instant),
+    Told,
+}
+
+/// Why a partition cannot be read on.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The start is no offset of the partition; librdkafka's reason.
+    OutOfRange(String),
+    /// The rest of the partition cannot be read as it is.
+    Broken(RDKafkaErrorCode, String),
+    /// It goes on by itself.
+    Passing(KafkaError, String),
+}
+
+/// What a turn brought.
+pub(super) struct Turn {
+    pub(super) events: Vec<Event>,
+    pub(super) trouble: Option<Trouble>,
+}
+
+impl Partition {
+    /// Takes the partition's records out of the consumer's common queue; before it is assigned, so that none gets
+    /// into that one. None when librdkafka does not know the partition.
+    pub(super) fn split(
+        consumer: &Arc<BaseConsumer<Group>>,
+        control: &Arc<Control>,
+        id: TopicPartition,
+        start: Start,
+        gate: Instant,
+    ) -> Option<Self> {
+        let mut queue = consumer.split_partition_queue(&id.topic, id.partition)?;
+        let ready = Arc::new(AtomicBool::new(true));
+        let (flag, waker) = (Arc::clone(&ready), Arc::clone(control));
+        queue.set_nonempty_callback(move || {
+            flag.store(true, Ordering::Release);
+            waker.wake();
+        });
+        let next = match start {
+            Start::At(offset) => Some(offset),
+            Start::Beginning => None,
+        };
+        Some(Self {
+            id,
+            start,
+            queue,
+            ready,
+            next,
+            gate: Some(gate),
+            caught_up: false,
+            end: None,
+            reported: None,
+            failure: Failure::None,
+        })
+    }
+
+    /// The first watermarks were reported: reading may begin.
+    pub(super) fn open(&mut self) {
+        self.gate = None;
+    }
+
+    /// Takes the end that the statistics tell.
+    pub(super) fn note_end(&mut self, end: i64) {
+        if self.caught_up && self.reported.is_none_or(|reported| reported < end) {
+            self.end = Some(end);
+            self.ready.store(true, Ordering::Release);
+        }
+    }
+
+    /// Stops reading for good; the reason is told later, by [`Self::failure_due`].
+    pub(super) fn fail(&mut self, reason: String, tell_at: Instant) {
+        self.failure = Failure::Pending(reason, tell_at);
+    }
+
+    /// True while a failure waits to be told.
+    pub(super) fn is_failing(&self) -> bool {
+        matches!(self.failure, Failure::Pending(..))
+    }
+
+    /// Takes the reason of a failure, once: when its time came, or at once when the watermarks are known.
+    pub(super) fn failure_due(&mut self, watermarks_known: bool, now: Instant) -> Option<String> {
+        match &self.failure {
+            Failure::Pending(_, tell_at) if watermarks_known || *tell_at <= now => {
+                match std::mem::replace(&mut self.failure, Failure::Told) {
+                    Failure::Pending(reason, _) => Some(reason),
+                    Failure::None | Failure::Told => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// True when polling the queue may bring something. `any` polls without librdkafka's hint.
+    pub(super) fn wants_turn(&mut self, any: bool, now: Instant) -> bool {
+        if self.failure != Failure::None || self.gate.is_some_and(|until| now < until) {
+            return false;
+        }
+        any || self.ready.load(Ordering::Acquire)
+    }
+
+    /// Reads the queue until it is empty or a chunk of `bytes` is full.
+    pub(super) fn turn(&mut self, group: &Group, bytes: usize) -> Turn {
+        self.ready.store(false, Ordering::Release);
+        let mut events = Vec::new();
+        let mut chunk: Option<Records> = None;
+        let mut trouble = None;
+        let full = |chunk: &Records| chunk.len() >= CHUNK_RECORDS || chunk.bytes() >= bytes;
+        loop {
+            if chunk.as_ref().is_some_and(full) {
+                self.ready.store(true, Ordering::Release);
+                break;
+            }
+            let outcome = match self.queue.poll(Duration::ZERO) {
+                None => break,
+                Some(Ok(message)) => {
+                    let from = self.next.unwrap_or_else(|| message.offset());
+                    let records = chunk.get_or_insert_with(|| {
+                        Records::new(Arc::clone(&self.id.topic), self.id.partition, from)
+                    });
+                    append(records, &message)
+                }
+                Some(Err(error)) => Err(error),
+            };
+            match outcome {
+                Ok(true) => self.next = chunk.as_ref().map(Records::next),
+                Ok(false) => {
+                    let reason = "a record larger than 4 GiB came".to_owned();
+                    trouble = Some(Trouble::Broken(RDKafkaErrorCode::BadMessage, reason));
+                    break;
+                }
+                Err(KafkaError::PartitionEOF(_)) => {
+                    self.caught_up = true;
+                    events.extend(chunk.take().map(Event::Records));
+                    events.extend(self.next.and_then(|next| self.reached(next)));
+                }
+                Err(error) => {
+                    // Records may follow it, of which the queue tells nothing more.
+                    self.ready.store(true, Ordering::Release);
+                    trouble = Some(Trouble::of(error, group.reason()));
+                    break;
+                }
+            }
+        }
+        events.extend(chunk.map(Event::Records));
+        if !self.ready.load(Ordering::Acquire)
+            && trouble.is_none()
+            && let Some(end) = self.end.take()
+        {
+            events.extend(self.reached(end));
+        }
+        Turn { events, trouble }
+    }
+
+    fn reached(&mut self, position: i64) -> Option<Event> {
+        if self.reported.is_some_and(|reported| reported >= position) {
+            return None;
+        }
+        self.reported = Some(position);
+        self.next = self.next.max(Some(position));
+        Some(Event::Reached { partition: self.id.clone(), position })
+    }
+}
+
+impl Trouble {
+    fn of(error: KafkaError, reason: String) -> Self {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset) => Self::OutOfRange(reason),
+            // A damaged or unreadable batch is reported and then skipped by librdkafka: reading on would lose it.
+            Some(
+                code @ (RDKafkaErrorCode::BadMessage
+                | RDKafkaErrorCode::BadCompression
+                | RDKafkaErrorCode::NotImplemented
+                | RDKafkaErrorCode::TopicAuthorizationFailed),
+            ) => Self::Broken(code, reason),
+            _ => Self::Passing(error, reason),
+        }
+    }
+}
+
+/// Copies a message into `chunk`; false when it does not fit.
+fn append(chunk: &mut Records, message: &BorrowedMessage<'_>) -> Result<bool, KafkaError> {
+    let headers = message.headers();
+    let count = headers.map_or(0, Headers::count);
+    let headers = (0..count).filter_map(|index| {
+        let headers = headers?;
+        // The client panics on a header whose name is no UTF-8. The record goes on without it.
+        let header = catch_unwind(AssertUnwindSafe(|| headers.try_get(index)));
+        if header.is_err() {
+            let (topic, partition) = (message.topic(), message.partition());
+            warn!(topic, partition, offset = message.offset(), "a header has no readable name");
+        }
+        header.ok().flatten().map(|header| (header.key, header.value))
+    });
+    Ok(chunk.push(
+        message.offset(),
+        message.timestamp().to_millis(),
+        message.key(),
+        message.payload(),
+        headers,
+    ))
+}

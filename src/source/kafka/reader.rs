@@ -1,0 +1,624 @@
+//! The reading thread: one loop over the group's queue, the partitions' queues and what the pipeline asks.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, mpsc as std_mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+use super::KafkaOptions;
+use super::control::Control;
+use super::group::{Group, Rebalanced};
+use super::partition::{Partition, Trouble};
+use super::plan::Plan;
+use super::watermarks::{self, Asker};
+use crate::error::{Error, Result};
+use crate::position::TopicPartition;
+use crate::source::{Event, Start};
+
+/// Partitions that memory is divided for before the brokers were asked.
+const PARTITIONS_ASSUMED: usize = 16;
+/// How long the brokers may take to list their topics at the start.
+const METADATA_WAIT: Duration = Duration::from_secs(3);
+/// Offset commits are sent no more often.
+const ACKNOWLEDGE_EVERY: Duration = Duration::from_secs(1);
+/// Partitions without a start are offered again after this.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// The same trouble is logged no more often.
+const LOG_EVERY: Duration = Duration::from_secs(30);
+/// Partition queues are polled this often though librdkafka did not say that there is something.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Partitions that were offered to the pipeline and have no start yet.
+struct Offer {
+    partitions: Vec<TopicPartition>,
+    state: OfferState,
+}
+
+enum OfferState {
+    Open(oneshot::Receiver<HashMap<TopicPartition, Start>>),
+    Again(Instant),
+}
+
+/// Partitions that are taken away once `done`, or at the deadline.
+struct Leaving {
+    assigned: Vec<TopicPartition>,
+    done: oneshot::Receiver<()>,
+    deadline: Instant,
+}
+
+/// What the thread does next.
+#[derive(Debug, PartialEq, Eq)]
+enum Flow {
+    Go,
+    Stop,
+}
+
+/// The thread's state.
+pub(super) struct Reader {
+    options: KafkaOptions,
+    control: Arc<Control>,
+    events: mpsc::Sender<Event>,
+    consumer: Arc<BaseConsumer<Group>>,
+    gone: std_mpsc::Receiver<()>,
+    plan: Plan,
+    asker: Asker,
+    watermarks_due: Instant,
+    partitions: Vec<Partition>,
+    /// Where the next round over the partitions begins, so that none starves.
+    turn: usize,
+    looked: Instant,
+    offers: Vec<Offer>,
+    leaving: Vec<Leaving>,
+    outbox: VecDeque<Event>,
+    acknowledged: Instant,
+    /// The client is to be made anew for so many partitions, once none is assigned.
+    redivide: Option<usize>,
+    logged: HashMap<String, (Instant, u32)>,
+    failed: bool,
+}
+
+impl Reader {
+    /// Makes the client; what is wrong with its configuration is told now.
+    pub(super) fn open(
+        options: KafkaOptions,
+        control: Arc<Control>,
+        events: mpsc::Sender<Event>,
+    ) -> Result<Self> {
+        let plan = Plan::new(options.memory, PARTITIONS_ASSUMED);
+        let (consumer, gone) = connect(&options, &control, &plan)?;
+        let asker = Asker::start(Arc::downgrade(&consumer), Arc::clone(&control))?;
+        let now = Instant::now();
+        Ok(Self {
+            options,
+            control,
+            events,
+            consumer,
+            gone,
+            plan,
+            asker,
+            watermarks_due: now,
+            partitions: Vec::new(),
+            turn: 0,
+            looked: now,
+            offers: Vec::new(),
+            leaving: Vec::new(),
+            outbox: VecDeque::new(),
+            acknowledged: now,
+            redivide: None,
+            logged: HashMap::new(),
+            failed: false,
+        })
+    }
+
+    /// The thread's life.
+    pub(super) fn run(mut self) {
+        self.control.serve_from(thread::current());
+        if let Err(error) = self.fit_plan().and_then(|()| self.subscribe()) {
+            self.fail(error);
+        }
+        while self.step() == Flow::Go {}
+        self.close();
+    }
+
+    fn subscribe(&self) -> Result<()> {
+        self.consumer.subscribe(&self.options.topics.subscription()).map_err(|error| {
+            Error::invalid(format!(
+                "cannot subscribe to the topics of group {}",
+                self.options.group
+            ))
+            .because(error)
+        })
+    }
+
+    /// Divides the memory by the partitions that there are, if they are many. Brokers that do not answer are not
+    /// waited for: the division is looked at again at each assignment.
+    fn fit_plan(&mut self) -> Result<()> {
+        let Ok(metadata) = self.consumer.fetch_metadata(None, METADATA_WAIT) else { return Ok(()) };
+        let topics = metadata.topics().iter().filter(|t| self.options.topics.matches(t.name()));
+        let partitions = topics.map(|topic| topic.partitions().len()).sum();
+        if self.plan.is_outgrown_by(partitions) { self.reconnect(partitions) } else { Ok(()) }
+    }
+
+    /// Makes the client anew, with memory for `partitions`. No partition may be assigned.
+    fn reconnect(&mut self, partitions: usize) -> Result<()> {
+        let plan = Plan::new(self.options.memory, partitions);
+        let (consumer, gone) = connect(&self.options, &self.control, &plan)?;
+        let asker = Asker::start(Arc::downgrade(&consumer), Arc::clone(&self.control))?;
+        let old = std::mem::replace(&mut self.consumer, consumer);
+        let old_gone = std::mem::replace(&mut self.gone, gone);
+        (self.asker, self.plan) = (asker, plan);
+        discard(old, &old_gone, self.options.close_wait);
+        info!(partitions, "reading memory was divided anew");
+        Ok(())
+    }
+
+    /// One round; short unless there is nothing to do.
+    fn step(&mut self) -> Flow {
+        let now = Instant::now();
+        if self.control.is_closing() || self.events.is_closed() {
+            return Flow::Stop;
+        }
+        self.serve_group(now);
+        self.serve_offers(now);
+        self.serve_leaving(now);
+        self.serve_redivide();
+        self.serve_watermarks(now);
+        self.acknowledge(now);
+        let mut busy = self.send();
+        if self.failed {
+            return if self.outbox.is_empty() { Flow::Stop } else { self.rest(false) };
+        }
+        if self.outbox.is_empty() {
+            busy |= self.read(now);
+            busy |= self.send();
+        }
+        self.rest(busy)
+    }
+
+    /// Waits for a wake-up: by librdkafka, by the pipeline, or by the clock for what has neither.
+    fn rest(&self, busy: bool) -> Flow {
+        if !busy {
+            let waiting = !self.offers.is_empty() || !self.leaving.is_empty();
+            let nap = if waiting || !self.outbox.is_empty() { 5 } else { 50 };
+            thread::park_timeout(Duration::from_millis(nap));
+        }
+        Flow::Go
+    }
+
+    /// Serves the group's own queue: rebalances, errors, statistics.
+    fn serve_group(&mut self, now: Instant) {
+        let consumer = Arc::clone(&self.consumer);
+        for _ in 0..8 {
+            match consumer.poll(Duration::ZERO) {
+                None => {}
+                Some(Err(KafkaError::PartitionEOF(_))) => {}
+                Some(Err(error)) => self.trouble(&error, now),
+                Some(Ok(message)) => {
+                    use rdkafka::Message;
+                    let topic = message.topic();
+                    self.fail(Error::internal(format!(
+                        "a record of {topic}[{}] came outside its partition's queue",
+                        message.partition()
+                    )));
+                }
+            }
+        }
+        for step in consumer.context().rebalances() {
+            match step {
+                Rebalanced::Assigned(partitions) => self.assigned(partitions),
+                Rebalanced::Revoked { partitions, lost } => self.revoked(&partitions, lost, now),
+            }
+        }
+        if let Some(ends) = consumer.context().ends() {
+            for partition in &mut self.partitions {
+                let id = (partition.id.topic.to_string(), partition.id.partition);
+                if let Some(end) = ends.get(&id) {
+                    partition.note_end(*end);
+                }
+            }
+        }
+    }
+
+    /// The group gave partitions: takes them, and asks where to start before any is read.
+    fn assigned(&mut self, partitions: Vec<TopicPartition>) {
+        // This completes the rebalance. The partitions themselves are added when their start is known.
+        if let Err(error) = self.consumer.incremental_assign(&TopicPartitionList::new()) {
+            warn!(%error, "an assignment could not be completed");
+        }
+        if partitions.is_empty() {
+            return;
+        }
+        info!(partitions = partitions.len(), "partitions assigned");
+        let offered = self.offers.iter().map(|offer| offer.partitions.len()).sum::<usize>();
+        let total = self.partitions.len() + offered + partitions.len();
+        if self.plan.is_outgrown_by(total) {
+            self.consumer.unsubscribe();
+            self.redivide = Some(total);
+        } else {
+            self.offer(partitions);
+        }
+    }
+
+    /// Joins the group again with the memory divided anew, once everything was given back.
+    fn serve_redivide(&mut self) {
+        if !self.partitions.is_empty() || !self.leaving.is_empty() {
+            return;
+        }
+        if let Some(partitions) = self.redivide.take()
+            && let Err(error) = self.reconnect(partitions).and_then(|()| self.subscribe())
+        {
+            self.fail(error);
+        }
+    }
+
+    fn offer(&mut self, partitions: Vec<TopicPartition>) {
+        let (start, answer) = oneshot::channel();
+        self.outbox.push_back(Event::Assigned { partitions: partitions.clone(), start });
+        self.offers.push(Offer { partitions, state: OfferState::Open(answer) });
+    }
+
+    /// Starts partitions whose start is known now.
+    fn serve_offers(&mut self, now: Instant) {
+        for offer in std::mem::take(&mut self.offers) {
+            match offer.state {
+                OfferState::Again(at) if at <= now => self.offer(offer.partitions),
+                OfferState::Again(_) => self.offers.push(offer),
+                OfferState::Open(mut answer) => match answer.try_recv() {
+                    Err(oneshot::error::TryRecvError::Empty) => {
+                        let state = OfferState::Open(answer);
+                        self.offers.push(Offer { partitions: offer.partitions, state });
+                    }
+                    Ok(starts) => self.start(offer.partitions, &starts, now),
+                    Err(oneshot::error::TryRecvError::Closed) => {
+                        self.start(offer.partitions, &HashMap::new(), now);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Starts reading at `starts`; partitions without one are offered again later.
+    fn start(
+        &mut self,
+        partitions: Vec<TopicPartition>,
+        starts: &HashMap<TopicPartition, Start>,
+        now: Instant,
+    ) {
+        let mut later = Vec::new();
+        let mut list = TopicPartitionList::new();
+        let mut started = Vec::new();
+        for id in partitions {
+            let offset = match starts.get(&id) {
+                None => None,
+                Some(Start::Beginning) => Some(Offset::Beginning),
+                Some(Start::At(offset)) => Some(Offset::Offset(*offset)),
+            };
+            let split = starts.get(&id).and_then(|start| {
+                let gate = now + watermarks::TIMEOUT;
+                Partition::split(&self.consumer, &self.control, id.clone(), *start, gate)
+            });
+            let added = offset.zip(split).and_then(|(offset, partition)| {
+                list.add_partition_offset(&id.topic, id.partition, offset).ok()?;
+                Some(partition)
+            });
+            match added {
+                Some(partition) => started.push(partition),
+                None => later.push(id),
+            }
+        }
+        if !started.is_empty() {
+            match self.consumer.incremental_assign(&list) {
+                Ok(()) => self.partitions.append(&mut started),
+                Err(error) => {
+                    warn!(%error, "partitions cannot be read now");
+                    later.extend(started.into_iter().map(|partition| partition.id));
+                }
+            }
+            self.watermarks_due = now;
+        }
+        if !later.is_empty() {
+            let state = OfferState::Again(now + ASK_AGAIN_AFTER);
+            self.offers.push(Offer { partitions: later, state });
+        }
+    }
+
+    /// The group takes partitions away: they are no longer read from here on, and given back once the pipeline has
+    /// ended what it does with them.
+    fn revoked(&mut self, partitions: &[TopicPartition], lost: bool, now: Instant) {
+        for offer in &mut self.offers {
+            offer.partitions.retain(|id| !partitions.contains(id));
+        }
+        self.offers.retain(|offer| !offer.partitions.is_empty());
+        let taken = |partition: &Partition| partitions.contains(&partition.id);
+        let assigned = self.partitions.extract_if(.., |p| taken(p)).map(|p| p.id).collect();
+        self.outbox.retain(|event| match event {
+            Event::Records(records) => !partitions
+                .iter()
+                .any(|id| id.partition == records.partition() && id.topic == *records.topic()),
+            Event::Reached { partition, .. } | Event::Watermarks { partition, .. } => {
+                !partitions.contains(partition)
+            }
+            _ => true,
+        });
+        let (answer, done) = oneshot::channel();
+        let wait =
+            if lost || partitions.is_empty() { Duration::ZERO } else { self.options.revoke_wait };
+        if !partitions.is_empty() {
+            info!(partitions = partitions.len(), lost, "partitions revoked");
+            let partitions = partitions.to_vec();
+            self.outbox.push_back(Event::Revoked { partitions, done: answer });
+        }
+        self.leaving.push(Leaving { assigned, done, deadline: now + wait });
+    }
+
+    /// Gives partitions back that nothing more will be committed for.
+    fn serve_leaving(&mut self, now: Instant) {
+        for mut leaving in std::mem::take(&mut self.leaving) {
+            let late = leaving.deadline <= now;
+            if !late && leaving.done.try_recv() == Err(oneshot::error::TryRecvError::Empty) {
+                self.leaving.push(leaving);
+                continue;
+            }
+            // Sent before the partitions are given back, so that the next owner finds it.
+            self.commit(&leaving.assigned);
+            if let Err(error) = self.consumer.incremental_unassign(&list_of(&leaving.assigned)) {
+                warn!(%error, "partitions could not be given back");
+            }
+        }
+    }
+
+    /// Asks for watermarks and hands them over; tells failures that waited for them.
+    fn serve_watermarks(&mut self, now: Instant) {
+        if self.watermarks_due <= now
+            && self.outbox.is_empty()
+            && self.asker.ask(self.partitions.iter().map(|p| p.id.clone()).collect())
+        {
+            self.watermarks_due = now + self.options.watermarks;
+        }
+        let mut known = HashMap::new();
+        for (id, low, high) in self.asker.answer().unwrap_or_default() {
+            if let Some(partition) = self.partitions.iter_mut().find(|p| p.id == id) {
+                partition.open();
+                self.outbox.push_back(Event::Watermarks { partition: id.clone(), low, high });
+                known.insert(id, (low, high));
+            }
+        }
+        for partition in self.partitions.iter_mut().filter(|p| p.is_failing()) {
+            let watermarks = known.get(&partition.id).copied();
+            if let Some(reason) = partition.failure_due(watermarks.is_some(), now) {
+                let error = out_of_range(&partition.id, partition.start, watermarks, &reason);
+                let partition = partition.id.clone();
+                self.outbox.push_back(Event::PartitionFailed { partition, error });
+            }
+        }
+    }
+
+    /// Commits to Kafka what was acknowledged since the last time.
+    fn acknowledge(&mut self, now: Instant) {
+        if now.duration_since(self.acknowledged) >= ACKNOWLEDGE_EVERY {
+            self.acknowledged = now;
+            self.commit(&[]);
+        }
+    }
+
+    /// Sends what was acknowledged of the partitions that are read, and of `also`. What is of neither is another
+    /// member's to commit.
+    fn commit(&self, also: &[TopicPartition]) {
+        let leaving = self.leaving.iter().flat_map(|leaving| &leaving.assigned);
+        let owned: Vec<_> = self
+            .partitions
+            .iter()
+            .map(|partition| &partition.id)
+            .chain(leaving)
+            .chain(also)
+            .collect();
+        let mut list = TopicPartitionList::new();
+        for (id, next) in self.control.acknowledged() {
+            if owned.contains(&&id)
+                && let Err(error) =
+                    list.add_partition_offset(&id.topic, id.partition, Offset::Offset(next))
+            {
+                debug!(%error, %id, next, "not an offset that can be acknowledged");
+            }
+        }
+        if list.count() == 0 {
+            return;
+        }
+        match self.consumer.commit(&list, CommitMode::Async) {
+            Ok(()) => self.consumer.context().commit_sent(),
+            Err(error) => debug!(%error, "offsets not acknowledged; the tables know them"),
+        }
+    }
+
+    /// Hands over what waits, as far as there is room. True when something went.
+    fn send(&mut self) -> bool {
+        let mut sent = false;
+        while let Some(event) = self.outbox.pop_front() {
+            match self.events.try_send(event) {
+                Ok(()) => sent = true,
+                Err(TrySendError::Full(event)) => {
+                    self.outbox.push_front(event);
+                    break;
+                }
+                Err(TrySendError::Closed(_)) => break,
+            }
+        }
+        sent
+    }
+
+    /// Gives every partition that is not held a turn, until the channel is full.
+    fn read(&mut self, now: Instant) -> bool {
+        let any = now.duration_since(self.looked) >= LOOK_EVERY;
+        if any {
+            self.looked = now;
+        }
+        let held = self.control.held();
+        let consumer = Arc::clone(&self.consumer);
+        let count = self.partitions.len();
+        let mut busy = false;
+        for _ in 0..count {
+            self.turn = (self.turn + 1) % count;
+            let Some(partition) = self.partitions.get_mut(self.turn) else { break };
+            if held.contains(&partition.id) || !partition.wants_turn(any, now) {
+                continue;
+            }
+            let turn = partition.turn(consumer.context(), self.plan.chunk);
+            busy |= !turn.events.is_empty();
+            self.outbox.extend(turn.events);
+            match turn.trouble {
+                None => {}
+                Some(Trouble::Passing(error, reason)) => {
+                    debug!(%error, reason, partition = %partition.id, "reading was disturbed");
+                    self.trouble(&error, now);
+                }
+                Some(Trouble::OutOfRange(reason)) => {
+                    partition.fail(reason, now + watermarks::TIMEOUT);
+                    self.watermarks_due = now;
+                }
+                Some(Trouble::Broken(code, reason)) => {
+                    let (id, error) = (partition.id.clone(), broken(&partition.id, code, &reason));
+                    partition.fail(String::new(), now);
+                    partition.failure_due(true, now);
+                    self.outbox.push_back(Event::PartitionFailed { partition: id, error });
+                }
+            }
+            self.send();
+            if !self.outbox.is_empty() {
+                break;
+            }
+        }
+        busy
+    }
+
+    /// Trouble that passes is logged now and then; a fatal error of the client ends the source.
+    fn trouble(&mut self, error: &KafkaError, now: Instant) {
+        let reason = self.consumer.context().reason();
+        if let KafkaError::MessageConsumptionFatal(code) = error {
+            let what = format!("group {} cannot be read on: {reason}", self.options.group);
+            let fenced = *code == RDKafkaErrorCode::FencedInstanceId;
+            let failure = if fenced { Error::fenced(what) } else { Error::refused(what) };
+            self.fail(failure.because(error.clone()));
+            return;
+        }
+        let entry = self.logged.entry(error.to_string()).or_insert((now, 0));
+        if entry.1 == 0 || now.duration_since(entry.0) >= LOG_EVERY {
+            warn!(%error, reason, seen = entry.1 + 1, "kafka trouble; trying on");
+            entry.0 = now;
+        }
+        entry.1 = entry.1.saturating_add(1);
+    }
+
+    fn fail(&mut self, error: Error) {
+        if !self.failed {
+            self.failed = true;
+            self.outbox.push_back(Event::Failed(error));
+        }
+    }
+
+    /// Leaves the group: last offsets, partitions back, then the client, all within the time for closing.
+    fn close(mut self) {
+        let until = Instant::now() + self.options.close_wait.mul_f32(0.8);
+        self.outbox.clear();
+        self.offers.clear();
+        self.commit(&[]);
+        self.consumer.unsubscribe();
+        let step = |reader: &mut Self| {
+            let now = Instant::now();
+            reader.serve_group(now);
+            reader.outbox.clear();
+            for leaving in &mut reader.leaving {
+                leaving.deadline = now;
+            }
+            reader.serve_leaving(now);
+            thread::park_timeout(Duration::from_millis(5));
+            now < until
+        };
+        while !self.partitions.is_empty() && step(&mut self) {}
+        while !self.consumer.context().commits_answered() && step(&mut self) {}
+        self.partitions.clear();
+        let wait = until.saturating_duration_since(Instant::now());
+        discard(self.consumer, &self.gone, wait);
+    }
+}
+
+fn connect(
+    options: &KafkaOptions,
+    control: &Arc<Control>,
+    plan: &Plan,
+) -> Result<(Arc<BaseConsumer<Group>>, std_mpsc::Receiver<()>)> {
+    let (group, gone) = Group::new();
+    let consumer = plan.consumer(options).create_with_context(group);
+    let mut consumer: BaseConsumer<Group> = consumer.map_err(|error| {
+        Error::invalid("cannot make a Kafka consumer from the given properties").because(error)
+    })?;
+    let waker = Arc::clone(control);
+    consumer.set_nonempty_callback(move || waker.wake());
+    Ok((Arc::new(consumer), gone))
+}
+
+/// Drops a consumer on a thread of its own: the client's destructor has no deadline.
+fn discard(consumer: Arc<BaseConsumer<Group>>, gone: &std_mpsc::Receiver<()>, wait: Duration) {
+    consumer.context().close();
+    let dropping = thread::Builder::new().name("kafka-close".into()).spawn(move || drop(consumer));
+    // Nothing is ever sent: the other end goes when the client is gone.
+    if dropping.is_err() || gone.recv_timeout(wait) == Err(std_mpsc::RecvTimeoutError::Timeout) {
+        warn!("a Kafka consumer does not end; leaving it behind");
+    }
+}
+
+fn list_of(partitions: &[TopicPartition]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for id in partitions {
+        list.add_partition(&id.topic, id.partition);
+    }
+    list
+}
+
+fn broken(id: &TopicPartition, code: RDKafkaErrorCode, reason: &str) -> Error {
+    let what = format!("cannot read {id} on: {reason}");
+    match code {
+        RDKafkaErrorCode::TopicAuthorizationFailed => {
+            Error::refused(what).hint("allow the user to read and describe the topic")
+        }
+        _ => Error::data(what).hint("a batch of records is damaged or packed in an unknown way"),
+    }
+    .because(KafkaError::MessageConsumption(code))
+}
+
+fn out_of_range(
+    id: &TopicPartition,
+    start: Start,
+    watermarks: Option<(i64, i64)>,
+    reason: &str,
+) -> Error {
+    let from = match start {
+        Start::At(offset) => format!("offset {offset}, where its table is"),
+        Start::Beginning => "its oldest record".to_owned(),
+    };
+    let Some((low, high)) = watermarks else {
+        return Error::data(format!("cannot read {id} from {from}: {reason}"))
+            .hint("the brokers did not tell which offsets there are");
+    };
+    let what = format!(
+        "cannot read {id} from {from}: the topic has offsets from {low} to {high} (not included)"
+    );
+    let error = Error::data(what);
+    match start {
+        Start::At(offset) if offset < low => error.hint(
+            "the records between were deleted before they were read; take a new snapshot of the table, \
+             or accept the gap by moving the table's position",
+        ),
+        Start::At(offset) if offset > high => error.hint(
+            "the topic is shorter than what was read of it: it was deleted and made again, or lost \
+             records; do not read on by number, but take a new snapshot of the table",
+        ),
+        _ => error.hint(format!("the client says: {reason}")),
+    }
+}

@@ -1,0 +1,366 @@
+//! The source against librdkafka's mock brokers. Joining a group there takes some seconds, so tests share what they can
+//! and run side by side.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::*;
+use crate::error::Kind;
+use crate::source::mock::MockCluster;
+use crate::source::{Event, Source, Start};
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+fn id(topic: &str, partition: i32) -> TopicPartition {
+    TopicPartition { topic: topic.into(), partition }
+}
+
+fn options(cluster: &MockCluster, group: &str, topics: &str) -> KafkaOptions {
+    let properties = BTreeMap::from(
+        [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "300")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+    );
+    let topics = Topics::parse([topics]).unwrap();
+    let mut options =
+        KafkaOptions::new(cluster.servers(), group, topics, &properties, |_| None).unwrap();
+    options.metadata_refresh = Duration::from_millis(500);
+    options.watermarks = Duration::from_millis(500);
+    options
+}
+
+fn produce(
+    cluster: &MockCluster,
+    topic: &str,
+    partition: i32,
+    values: impl Iterator<Item = String>,
+) {
+    let producer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", cluster.servers()).create().unwrap();
+    for value in values {
+        let record =
+            BaseRecord::<str, str>::to(topic).partition(partition).key("k").payload(&value);
+        producer.send(record).unwrap();
+    }
+    producer.flush(PATIENCE).unwrap();
+}
+
+fn numbers(count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(|number| number.to_string())
+}
+
+/// A pipeline that stores nothing but positions.
+struct Reader {
+    source: KafkaSource,
+    stored: HashMap<TopicPartition, Start>,
+    seen: HashMap<TopicPartition, Vec<i64>>,
+    assigned: Vec<TopicPartition>,
+    reached: HashMap<TopicPartition, i64>,
+    high: HashMap<TopicPartition, i64>,
+    failed: Vec<(TopicPartition, Error)>,
+    /// Kinds of events, in order, of what tests look at.
+    order: Vec<&'static str>,
+}
+
+impl Reader {
+    fn new(options: KafkaOptions) -> Self {
+        Self {
+            source: KafkaSource::start(options).unwrap(),
+            stored: HashMap::new(),
+            seen: HashMap::new(),
+            assigned: Vec::new(),
+            reached: HashMap::new(),
+            high: HashMap::new(),
+            failed: Vec::new(),
+            order: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Assigned { partitions, start } => {
+                let at =
+                    |id: &TopicPartition| self.stored.get(id).copied().unwrap_or(Start::Beginning);
+                let starts = partitions.iter().map(|id| (id.clone(), at(id))).collect();
+                start.send(starts).unwrap();
+                self.assigned.extend(partitions);
+            }
+            Event::Revoked { partitions, done } => {
+                self.assigned.retain(|id| !partitions.contains(id));
+                drop(done.send(()));
+            }
+            Event::Records(records) => {
+                self.order.push("records");
+                let id = id(records.topic(), records.partition());
+                assert!(self.assigned.contains(&id), "{id} is not ours");
+                self.seen.entry(id).or_default().extend(records.iter().map(|r| r.offset));
+            }
+            Event::Reached { partition, position } => {
+                self.reached.insert(partition, position);
+            }
+            Event::Watermarks { partition, high, .. } => {
+                self.order.push("watermarks");
+                self.high.insert(partition, high);
+            }
+            Event::PartitionFailed { partition, error } => self.failed.push((partition, error)),
+            Event::Failed(error) => panic!("{}", error.report()),
+        }
+    }
+
+    async fn until(&mut self, done: impl Fn(&Self) -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !done(self) {
+            assert!(
+                Instant::now() < until,
+                "{:?} {:?} {:?}",
+                self.assigned,
+                self.reached,
+                self.failed
+            );
+            if let Ok(event) =
+                tokio::time::timeout(Duration::from_millis(100), self.source.next()).await
+            {
+                self.take(event);
+            }
+        }
+    }
+
+    async fn run_for(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            if let Ok(event) = tokio::time::timeout(left, self.source.next()).await {
+                self.take(event);
+            }
+        }
+    }
+
+    fn reached(&self, id: &TopicPartition, position: i64) -> bool {
+        self.reached.get(id) == Some(&position)
+    }
+}
+
+fn committed(cluster: &MockCluster, group: &str, id: &TopicPartition) -> Offset {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.servers())
+        .set("group.id", group)
+        .create()
+        .unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition(&id.topic, id.partition);
+    let list = consumer.committed_offsets(list, PATIENCE).unwrap();
+    list.find_partition(&id.topic, id.partition).unwrap().offset()
+}
+
+#[tokio::test]
+async fn reading_starts_where_the_tables_are_and_new_topics_join() {
+    let cluster = MockCluster::start(1).unwrap();
+    for topic in ["shop.a", "shop.b", "other"] {
+        cluster.create_topic(topic, 2).unwrap();
+        produce(&cluster, topic, 0, numbers(100));
+    }
+    let mut reader = Reader::new(options(&cluster, "g", "shop.*,^extra[0-9]$"));
+    reader.stored.insert(id("shop.a", 0), Start::At(60));
+    reader.stored.insert(id("shop.b", 0), Start::At(5000));
+    reader.until(|r| r.reached(&id("shop.a", 0), 100) && !r.failed.is_empty()).await;
+    reader.until(|r| r.reached(&id("shop.a", 1), 0)).await;
+
+    assert_eq!(reader.seen[&id("shop.a", 0)], (60..100).collect::<Vec<_>>());
+    assert_eq!(reader.order[0], "watermarks", "watermarks come before records");
+    assert_eq!(reader.high[&id("shop.a", 0)], 100);
+    let (failed, error) = &reader.failed[0];
+    assert_eq!((failed, error.kind()), (&id("shop.b", 0), Kind::Data));
+    let report = error.report();
+    for part in ["shop.b[0]", "offset 5000", "from 0 to 100"] {
+        assert!(report.contains(part), "{report}");
+    }
+
+    // A topic that appears later, and acknowledged offsets, which only ever are those of partitions we own.
+    cluster.create_topic("extra1", 1).unwrap();
+    produce(&cluster, "extra1", 0, numbers(10));
+    reader.source.control.acknowledge(id("shop.a", 0), 80);
+    reader.source.control.acknowledge(id("other", 0), 7);
+    reader.until(|r| r.reached(&id("extra1", 0), 10)).await;
+    assert!(!reader.assigned.contains(&id("other", 0)));
+    assert_eq!(committed(&cluster, "g", &id("shop.a", 0)), Offset::Offset(80));
+    assert_eq!(committed(&cluster, "g", &id("other", 0)), Offset::Invalid);
+
+    // What is acknowledged last is in the group when the source is closed, and closing takes its time at most.
+    reader.source.control.acknowledge(id("shop.a", 0), 100);
+    let began = Instant::now();
+    reader.source.close().await;
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(committed(&cluster, "g", &id("shop.a", 0)), Offset::Offset(100));
+}
+
+#[tokio::test]
+async fn a_held_partition_and_a_slow_reader_lose_nothing_and_starve_nobody() {
+    let cluster = MockCluster::start(1).unwrap();
+    cluster.create_topic("t", 2).unwrap();
+    let value = |number: usize| format!("{number:01000}");
+    produce(&cluster, "t", 0, (0..3000).map(value));
+    produce(&cluster, "t", 1, (0..3000).map(value));
+    let mut options = options(&cluster, "g", "t");
+    options.memory = 1024 * 1024;
+    let mut reader = Reader::new(options);
+    // Until the channel and the queues are full, and longer than the session.
+    reader.until(|r| !r.assigned.is_empty()).await;
+    reader.source.hold(&id("t", 0), true);
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    reader.until(|r| r.reached(&id("t", 1), 3000)).await;
+    assert_eq!(reader.seen[&id("t", 1)], (0..3000).collect::<Vec<_>>());
+    assert!(!reader.seen.contains_key(&id("t", 0)));
+    reader.source.hold(&id("t", 0), false);
+    reader.until(|r| r.reached(&id("t", 0), 3000)).await;
+    assert_eq!(reader.seen[&id("t", 0)], (0..3000).collect::<Vec<_>>());
+    reader.source.close().await;
+}
+
+#[tokio::test]
+async fn two_members_share_the_partitions_and_each_record_has_one_reader() {
+    let cluster = MockCluster::start(1).unwrap();
+    cluster.create_topic("t", 4).unwrap();
+    for partition in 0..4 {
+        produce(&cluster, "t", partition, numbers(50));
+    }
+    let all: Vec<_> = (0..4).map(|partition| id("t", partition)).collect();
+    let mut first = Reader::new(options(&cluster, "g", "t"));
+    first.until(|r| all.iter().all(|id| r.reached(id, 50))).await;
+    let mut second = Reader::new(options(&cluster, "g", "t"));
+    for id in &all {
+        first.stored.insert(id.clone(), Start::At(50));
+        second.stored.insert(id.clone(), Start::At(50));
+    }
+    let until = Instant::now() + PATIENCE;
+    while (first.assigned.len(), second.assigned.len()) != (2, 2) {
+        assert!(Instant::now() < until, "{:?} {:?}", first.assigned, second.assigned);
+        tokio::join!(
+            first.run_for(Duration::from_millis(100)),
+            second.run_for(Duration::from_millis(100))
+        );
+    }
+    assert!(second.seen.is_empty(), "{:?}", second.seen);
+    for partition in 0..4 {
+        produce(&cluster, "t", partition, numbers(10));
+    }
+    let read = |r: &Reader| r.assigned.iter().all(|id| r.reached(id, 60));
+    let (a, b) = tokio::join!(
+        async {
+            first.until(read).await;
+            first
+        },
+        async {
+            second.until(read).await;
+            second
+        },
+    );
+    first = a;
+    second = b;
+    let new = 50..60;
+    for id in &all {
+        let of = |r: &Reader| -> Vec<i64> {
+            let seen = r.seen.get(id).into_iter().flatten().copied();
+            seen.filter(|offset| new.contains(offset)).collect()
+        };
+        let owner = if first.assigned.contains(id) { &first } else { &second };
+        let other = if first.assigned.contains(id) { &second } else { &first };
+        assert_eq!(of(owner), new.clone().collect::<Vec<_>>());
+        assert_eq!(of(other), Vec::<i64>::new());
+    }
+    // The one that stays takes over what the other leaves.
+    second.source.close().await;
+    first.stored = all.iter().map(|id| (id.clone(), Start::At(60))).collect();
+    first.until(|r| r.assigned.len() == 4 && all.iter().all(|id| r.reached(id, 60))).await;
+    first.source.close().await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_down_is_waited_for() {
+    let cluster = MockCluster::start(1).unwrap();
+    cluster.create_topic("t", 1).unwrap();
+    produce(&cluster, "t", 0, numbers(5));
+    cluster.with(|c| c.broker_down(1)).unwrap().unwrap();
+    let mut reader = Reader::new(options(&cluster, "g", "t"));
+    reader.run_for(Duration::from_secs(4)).await;
+    assert!(reader.assigned.is_empty());
+    cluster.with(|c| c.broker_up(1)).unwrap().unwrap();
+    reader.until(|r| r.reached(&id("t", 0), 5)).await;
+    // Down again: nothing ends, and closing is bounded though no broker answers.
+    cluster.with(|c| c.broker_down(1)).unwrap().unwrap();
+    reader.run_for(Duration::from_secs(2)).await;
+    reader.source.control.acknowledge(id("t", 0), 5);
+    let began = Instant::now();
+    reader.source.close().await;
+    assert!(began.elapsed() <= KafkaOptions::DEFAULT_CLOSE_WAIT + Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_topic_that_may_not_be_read_fails_alone() {
+    let cluster = MockCluster::start(1).unwrap();
+    for topic in ["good", "bad"] {
+        cluster.create_topic(topic, 1).unwrap();
+        produce(&cluster, topic, 0, numbers(5));
+    }
+    let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    cluster.with(move |c| c.topic_error("bad", denied)).unwrap().unwrap();
+    let mut reader = Reader::new(options(&cluster, "g", "*"));
+    reader.until(|r| r.reached(&id("good", 0), 5)).await;
+    reader.source.close().await;
+    // Errors of one request pass.
+    let not_leader = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION;
+    cluster.with(move |c| c.request_errors(RDKafkaApiKey::Fetch, &[not_leader; 3])).unwrap();
+    let mut reader = Reader::new(options(&cluster, "g2", "good"));
+    reader.until(|r| r.reached(&id("good", 0), 5)).await;
+    assert!(reader.failed.is_empty());
+    reader.source.close().await;
+}
+
+#[tokio::test]
+async fn an_offer_without_an_answer_comes_again() {
+    let cluster = MockCluster::start(1).unwrap();
+    cluster.create_topic("t", 2).unwrap();
+    produce(&cluster, "t", 0, numbers(5));
+    produce(&cluster, "t", 1, numbers(5));
+    let mut source = KafkaSource::start(options(&cluster, "g", "t")).unwrap();
+    let Event::Assigned { mut partitions, start } = source.next().await else { panic!() };
+    partitions.sort();
+    assert_eq!(partitions, [id("t", 0), id("t", 1)]);
+    start.send(HashMap::from([(id("t", 0), Start::Beginning)])).unwrap();
+    let mut reached = Vec::new();
+    while reached.len() < 2 {
+        match source.next().await {
+            Event::Assigned { partitions, start } => {
+                assert_eq!((&partitions[..], &reached[..]), (&[id("t", 1)][..], &[id("t", 0)][..]));
+                start.send(HashMap::from([(id("t", 1), Start::At(3))])).unwrap();
+            }
+            Event::Reached { partition, position } => {
+                assert_eq!(position, 5);
+                reached.push(partition);
+            }
+            Event::Records(records) => {
+                let first = if records.partition() == 0 { 0 } else { 3 };
+                assert_eq!(records.get(0).unwrap().offset, first);
+            }
+            _ => {}
+        }
+    }
+    drop(source);
+}
+
+#[test]
+fn options_show_no_secret_and_refuse_what_is_missing() {
+    let topics = || Topics::parse(["t"]).unwrap();
+    let none = BTreeMap::new();
+    assert!(KafkaOptions::new("", "g", topics(), &none, |_| None).is_err());
+    assert!(KafkaOptions::new("localhost:9092", " ", topics(), &none, |_| None).is_err());
+    let secret = BTreeMap::from([("sasl.password".to_owned(), "${env:P}".to_owned())]);
+    let options =
+        KafkaOptions::new("localhost:9092", "g", topics(), &secret, |_| Some("canary".into()));
+    assert!(!format!("{:?}", options.unwrap()).contains("canary"));
+    let _: Arc<str> = "t".into();
+}
