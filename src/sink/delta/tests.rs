@@ -210,6 +210,24 @@ async fn a_batch_whose_answer_and_log_are_lost_is_recognised_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_planned_anew_meets_its_first_plan_in_the_table() {
+    let (mut table, place) = Table::create(schema(), Partitioning::default()).await;
+    let (one, two) = (table.write(0..3).await, table.write(0..3).await);
+    let first = table.plan().add(&one).advance(0, 0, 3).build();
+    let mut second = table.plan().add(&two).advance(0, 0, 3).build();
+    second.batch_id = first.batch_id;
+    place.faults.arm(Fault::AnswerLost);
+    place.faults.reads_fail.store(true, Ordering::SeqCst);
+    assert_eq!(table.delta.publish(&first).await.unwrap_err().kind(), Kind::Unavailable);
+    place.faults.reads_fail.store(false, Ordering::SeqCst);
+    assert!(matches!(table.delta.publish(&second).await.unwrap(), Published::Conflict));
+    assert!(table.delta.refresh().await.unwrap());
+    assert!(matches!(table.delta.publish(&second).await.unwrap(), Published::Conflict));
+    assert_eq!(committed(table.delta.publish(&first).await.unwrap()), 1);
+    assert_eq!(table.delta.state().files.keys().collect::<Vec<_>>(), [&one.path]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_and_a_cleaned_log_tell_the_same() {
     let (mut table, place) = Table::create(schema(), Partitioning::default()).await;
     table.delta.options.checkpoint_interval = 5;
