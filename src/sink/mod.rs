@@ -1,9 +1,9 @@
 //! Sinks: where batches are merged. The contract every sink keeps, and the receipt of a commit.
 
+pub mod delta;
 pub mod iceberg;
 pub mod lake;
 pub mod memory;
-pub mod delta;
 pub mod storage;
 
 use crate::change::Batch;

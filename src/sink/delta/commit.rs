@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use deltalake::kernel::{Add, DeletionVectorDescriptor, Remove, Transaction};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
+use super::Landed;
 use super::protocol::{Metadata, Protocol};
 use super::values;
 use crate::error::{Error, Result};
@@ -91,9 +91,14 @@ impl Commit {
         Ok(bytes)
     }
 
-    /// The batch that made it, when it is one of ours.
-    pub(super) fn batch(&self) -> Option<Uuid> {
-        self.info.as_ref()?.get(BATCH_ID)?.as_str()?.parse().ok()
+    /// The batch that made it, when it is one of ours; `version` is its own.
+    pub(super) fn landed(&self, version: i64) -> Option<Landed> {
+        let batch = self.info.as_ref()?.get(BATCH_ID)?.as_str()?.parse().ok()?;
+        Some(Landed {
+            batch,
+            version,
+            files: self.adds.iter().map(|add| add.path.clone()).collect(),
+        })
     }
 }
 

@@ -70,17 +70,22 @@ pub(super) async fn live(
             None => Arc::clone(&none),
         });
     }
-    let files: Vec<Arc<DataFile>> = stream::iter(adds)
-        .map(|add| async move {
-            match known.get(&add.path) {
-                Some(live) => Ok(Arc::clone(&live.file)),
-                None => data_file(location, add, partitions).await.map(Arc::new),
-            }
-        })
-        .buffered(READS)
-        .try_collect()
-        .await?;
+    let reads: Vec<_> =
+        adds.iter().map(|add| known_or_read(location, add, known, partitions)).collect();
+    let files: Vec<Arc<DataFile>> = stream::iter(reads).buffered(READS).try_collect().await?;
     Ok(files.into_iter().zip(deleted).map(|(file, deleted)| LiveFile { file, deleted }).collect())
+}
+
+async fn known_or_read(
+    location: &Location,
+    add: &Add,
+    known: &BTreeMap<String, LiveFile>,
+    partitions: &Partitions,
+) -> Result<Arc<DataFile>> {
+    match known.get(&add.path) {
+        Some(live) => Ok(Arc::clone(&live.file)),
+        None => data_file(location, add, partitions).await.map(Arc::new),
+    }
 }
 
 async fn data_file(location: &Location, add: &Add, partitions: &Partitions) -> Result<DataFile> {

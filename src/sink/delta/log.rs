@@ -14,6 +14,7 @@ use deltalake::kernel::{Add, Snapshot as DeltaSnapshot};
 use deltalake::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, default_logstore};
 use deltalake::protocol::checkpoints::cleanup_expired_logs_for;
 use futures::TryStreamExt;
+use object_store::ObjectMeta;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use regex::Regex;
@@ -68,23 +69,32 @@ impl Log {
         &self.location
     }
 
+    /// True when there is a table: its log holds a version or a checkpoint of one.
+    pub(super) async fn exists(&self) -> Result<bool> {
+        let is_version = |meta: &ObjectMeta| {
+            meta.location
+                .filename()
+                .is_some_and(|name| name.starts_with(|first: char| first.is_ascii_digit()))
+        };
+        let mut listed = self.location.store().list(Some(&self.folder()));
+        while let Some(meta) = listed.try_next().await.map_err(|e| self.unlisted(e))? {
+            if is_version(&meta) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Versions above `version` that have a commit in the log, ascending. Any version from -1 on.
     pub(super) async fn versions_after(&self, version: i64) -> Result<Vec<i64>> {
-        let folder = self.location.path().clone().join("_delta_log");
+        let folder = self.folder();
         // Sorts after the commit `version` and before what belongs to the next.
         let after = folder.clone().join(match version {
             0.. => format!("{version:020}.json"),
             _ => "0".to_owned(),
         });
-        let listed: Vec<_> = self
-            .location
-            .store()
-            .list_with_offset(Some(&folder), &after)
-            .try_collect()
-            .await
-            .map_err(|e| {
-                storage::failed(format!("cannot list the Delta log of {}", self.location.url()), e)
-            })?;
+        let listed = self.location.store().list_with_offset(Some(&folder), &after);
+        let listed: Vec<_> = listed.try_collect().await.map_err(|e| self.unlisted(e))?;
         let number = |path: &Path| -> Option<i64> {
             let name = COMMIT.as_ref()?.captures(path.filename()?)?;
             name.get(1)?.as_str().parse().ok()
@@ -94,6 +104,14 @@ impl Log {
         versions.retain(|found| *found > version);
         versions.sort_unstable();
         Ok(versions)
+    }
+
+    fn folder(&self) -> Path {
+        self.location.path().clone().join("_delta_log")
+    }
+
+    fn unlisted(&self, error: object_store::Error) -> Error {
+        storage::failed(format!("cannot list the Delta log of {}", self.location.url()), error)
     }
 
     /// The commit of a version; none when there is none.

@@ -38,8 +38,8 @@ use crate::sink::storage::Location;
 use crate::table::partition::Partitioning;
 use crate::table::plan::{CommitPlan, DataFile, LiveFile, Published, TableState};
 
-/// Batch ids of the newest commits that are remembered, to tell a batch that is published twice.
-const REMEMBERED: usize = 256;
+/// The newest batches that are remembered, to tell a plan that is published twice.
+const REMEMBERED: usize = 32;
 /// Commits that are looked at on opening for the newest batch id.
 const LOOKED_BACK: usize = 64;
 /// A state older than this is compared with the log before a commit: log files of versions that we have not seen may
@@ -71,12 +71,34 @@ pub struct DeltaTable {
     state: TableState,
     /// The live files as the log has them; the same paths as `state.files`.
     adds: HashMap<String, Add>,
-    /// Batches of the newest commits with their versions, oldest first.
-    recent: VecDeque<(Uuid, i64)>,
+    /// The newest batches, oldest first.
+    recent: VecDeque<Landed>,
     /// The version of the newest checkpoint that is known.
     checkpoint: i64,
     /// When the log was last seen to end at the state's version.
     seen: Instant,
+}
+
+/// A batch that is in the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Landed {
+    batch: Uuid,
+    version: i64,
+    /// Paths of the files that its commit added or gave another deletion vector.
+    files: Vec<String>,
+}
+
+impl Landed {
+    /// True when it is this very plan. An earlier attempt at the batch may have been planned anew since, with other
+    /// data files: what counts then is in the log, and who planned has to read it.
+    fn is(&self, plan: &CommitPlan) -> bool {
+        self.batch == plan.batch_id && plan.added.iter().all(|file| self.files.contains(&file.path))
+    }
+
+    fn published(&self, plan: &CommitPlan) -> Published {
+        let version = self.version;
+        if self.is(plan) { Published::Committed { version } } else { Published::Conflict }
+    }
 }
 
 impl DeltaTable {
@@ -84,7 +106,7 @@ impl DeltaTable {
     /// another topic's, those that cdc-sink did not make, those with features it does not honour.
     pub async fn open(location: Location, options: Options) -> Result<Option<Self>> {
         let log = Log::new(location);
-        if log.versions_after(-1).await?.is_empty() {
+        if !log.exists().await? {
             return Ok(None);
         }
         Self::replayed(log, options).await.map(Some)
@@ -209,16 +231,16 @@ impl DeltaTable {
     }
 
     /// Commits the plan as the next version. After an error of kind unavailable it is not known whether the plan is in
-    /// the table: calling again with the same plan finds out, and commits it if it is not.
+    /// the table: calling again with the same plan finds out, and commits it if it is not. Called with another plan of
+    /// the same batch, it answers with a conflict if the earlier plan is in the table; a refresh then shows it.
     pub async fn publish(&mut self, plan: &CommitPlan) -> Result<Published> {
-        if let Some(version) = self.version_of(plan.batch_id) {
-            return Ok(Published::Committed { version });
+        if let Some(landed) = self.landed(plan.batch_id) {
+            return Ok(landed.published(plan));
         }
         if self.seen.elapsed() > STALE && self.refresh().await? {
-            return Ok(match self.version_of(plan.batch_id) {
-                Some(version) => Published::Committed { version },
-                None => Published::Conflict,
-            });
+            return Ok(self
+                .landed(plan.batch_id)
+                .map_or(Published::Conflict, |landed| landed.published(plan)));
         }
         if !self.is_made_on_this_version(plan)? {
             return Ok(Published::Conflict);
@@ -270,7 +292,7 @@ impl DeltaTable {
             return Err(error);
         };
         let commit = Commit::parse(&bytes).map_err(|e| at(&self.log, e))?;
-        if commit.batch() != Some(plan.batch_id) {
+        if !commit.landed(version).is_some_and(|landed| landed.is(plan)) {
             return Ok(Published::Conflict);
         }
         // An earlier attempt may have made it: its deletion vectors count, not those just written.
@@ -278,8 +300,8 @@ impl DeltaTable {
         Ok(Published::Committed { version })
     }
 
-    fn version_of(&self, batch: Uuid) -> Option<i64> {
-        self.recent.iter().find(|(id, _)| *id == batch).map(|(_, version)| *version)
+    fn landed(&self, batch: Uuid) -> Option<&Landed> {
+        self.recent.iter().find(|landed| landed.batch == batch)
     }
 
     /// False when the plan speaks of files or of other partitions' positions as they no longer are. That its own ranges
@@ -413,7 +435,7 @@ impl DeltaTable {
     /// Moves the state to the next version; nothing is changed when the commit is refused.
     fn apply(&mut self, commit: Commit, files: Vec<LiveFile>) -> Result<()> {
         let version = self.state.version + 1;
-        let batch = commit.batch();
+        let landed = commit.landed(version);
         if commit.protocol.is_some() || commit.metadata.is_some() {
             let protocol = commit.protocol.unwrap_or_else(|| self.protocol.clone());
             let metadata = commit.metadata.unwrap_or_else(|| self.metadata.clone());
@@ -440,8 +462,8 @@ impl DeltaTable {
             }
         }
         self.state.version = version;
-        if let Some(batch) = batch {
-            self.remember(batch, version);
+        if let Some(landed) = landed {
+            self.remember(landed);
         }
         Ok(())
     }
@@ -451,9 +473,9 @@ impl DeltaTable {
         self.adds.insert(add.path.clone(), add);
     }
 
-    fn remember(&mut self, batch: Uuid, version: i64) {
-        self.state.last_batch = Some(batch);
-        self.recent.push_back((batch, version));
+    fn remember(&mut self, landed: Landed) {
+        self.state.last_batch = Some(landed.batch);
+        self.recent.push_back(landed);
         if self.recent.len() > REMEMBERED {
             self.recent.pop_front();
         }
@@ -465,8 +487,8 @@ impl DeltaTable {
         for version in (0..=newest).rev().take(LOOKED_BACK) {
             let Some(bytes) = self.log.read(version).await? else { break };
             let commit = Commit::parse(&bytes).map_err(|e| at(&self.log, e))?;
-            if let Some(batch) = commit.batch() {
-                self.remember(batch, version);
+            if let Some(landed) = commit.landed(version) {
+                self.remember(landed);
                 break;
             }
         }

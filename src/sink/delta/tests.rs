@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use uuid::Uuid;
 
-use self::support::{Fault, Table, options, plain_schema, rows, schema};
+use self::support::{Fault, Others, Table, options, plain_schema, rows, schema};
 use super::*;
 use crate::error::Kind;
 use crate::schema::{Column, ColumnType, ListElement};
@@ -207,6 +207,24 @@ async fn a_batch_whose_answer_and_log_are_lost_is_recognised_later() {
     assert_eq!(committed(table.delta.publish(&plan).await.unwrap()), 2);
     table.delta.refresh().await.unwrap();
     support::assert_same_files(table.delta.state(), other.delta.state());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_planned_anew_meets_its_first_plan_in_the_table() {
+    let (mut table, place) = Table::create(schema(), Partitioning::default()).await;
+    let (one, two) = (table.write(0..3).await, table.write(0..3).await);
+    let first = table.plan().add(&one).advance(0, 0, 3).build();
+    let mut second = table.plan().add(&two).advance(0, 0, 3).build();
+    second.batch_id = first.batch_id;
+    place.faults.arm(Fault::AnswerLost);
+    place.faults.reads_fail.store(true, Ordering::SeqCst);
+    assert_eq!(table.delta.publish(&first).await.unwrap_err().kind(), Kind::Unavailable);
+    place.faults.reads_fail.store(false, Ordering::SeqCst);
+    assert!(matches!(table.delta.publish(&second).await.unwrap(), Published::Conflict));
+    assert!(table.delta.refresh().await.unwrap());
+    assert!(matches!(table.delta.publish(&second).await.unwrap(), Published::Conflict));
+    assert_eq!(committed(table.delta.publish(&first).await.unwrap()), 1);
+    assert_eq!(table.delta.state().files.keys().collect::<Vec<_>>(), [&one.path]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -434,46 +452,161 @@ fn log_retention_is_read_as_delta_writes_it() {
     assert_eq!(retention("soon"), None);
 }
 
-/// What readers of others find: tables with deletion vectors, partitions, statistics to skip by, added columns, and a
-/// checkpoint. Runs where `CDC_SINK_TEST_PYTHON` names a Python that has deltalake and DuckDB.
+/// A table on the local disk that has what readers can get wrong: deletion vectors, partitions whose values are encoded
+/// in paths, statistics to skip by, columns added later, a checkpoint. Its live ids are 0, 4 to 18 and 20 to 24.
+async fn table_for_others(folder: &std::path::Path) -> (Table, Location) {
+    let place = Location::warehouse(folder.to_str().unwrap()).unwrap().folder("orders");
+    let field = |column: &str, transform, name: &str| PartitionField {
+        column: column.into(),
+        transform,
+        name: name.into(),
+    };
+    let fields =
+        vec![field("name", Transform::Identity, "name"), field("at", Transform::Month, "at_month")];
+    let mut table = Table::create_at(place.clone(), schema(), Partitioning { fields }).await;
+    let values =
+        |name: &str, month| vec![Some(Scalar::String(name.into())), Some(Scalar::Int(month))];
+    let a = table
+        .write_at("data/name=a%20b/at_month=2024-12/1.parquet", 0..10, values("a b", 659))
+        .await;
+    let b =
+        table.write_at("data/name=b/at_month=2025-01/2.parquet", 10..20, values("b", 660)).await;
+    committed(
+        table.delta.publish(&table.plan().add(&a).add(&b).advance(0, 0, 20).build()).await.unwrap(),
+    );
+    committed(
+        table
+            .delta
+            .publish(&table.plan().delete(&a, [1, 2]).advance(0, 20, 22).build())
+            .await
+            .unwrap(),
+    );
+    table.delta.options.checkpoint_interval = 2;
+    table.delta.maintain(0).await.unwrap();
+    let wider = Arc::new(schema().with_added(vec![Column::new("note", ColumnType::String, true)]));
+    let c = table
+        .write_with(&wider, "data/name=c/at_month=2025-01/3.parquet", 20..25, values("c", 660))
+        .await;
+    let plan =
+        table.plan().schema(&wider).add(&c).delete(&a, [3]).delete(&b, [9]).advance(0, 22, 30);
+    committed(table.delta.publish(&plan.build()).await.unwrap());
+    (table, place)
+}
+
+/// Conditions and the ids they hold for in [`table_for_others`].
+const CONDITIONS: [(&str, &[i64]); 8] = [
+    ("true", &[0, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23, 24]),
+    ("name = 'a b'", &[0, 4, 5, 6, 7, 8, 9]),
+    ("at_month = '2025-01' AND id < 12", &[10, 11]),
+    ("id BETWEEN 8 AND 10", &[8, 9, 10]),
+    ("amount >= cast('2300000000000000000000000000' AS decimal(38,4))", &[23, 24]),
+    ("t.at > timestamp '2025-01-01 00:00:34'", &[23, 24]),
+    ("t.local <= cast('2025-01-01 00:00:00' AS NTZ)", &[0]),
+    ("note IS NOT NULL", &[20, 21, 22, 23, 24]),
+];
+
+/// Runs where `CDC_SINK_TEST_PYTHON` names a Python that has deltalake and DuckDB.
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_of_others_find_the_same_rows() {
+async fn deltalake_and_duckdb_read_it_and_write_to_it() {
     let Ok(python) = std::env::var("CDC_SINK_TEST_PYTHON") else {
         eprintln!("skipped: CDC_SINK_TEST_PYTHON is not set");
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let warehouse = Location::warehouse(folder.path().to_str().unwrap()).unwrap();
-    let place = warehouse.folder("orders");
-    let field = |column: &str, transform, name: &str| PartitionField { column: column.into(), transform, name: name.into() };
-    let fields = vec![field("name", Transform::Identity, "name"), field("at", Transform::Month, "at_month")];
-    let mut table = Table::create_at(place.clone(), schema(), Partitioning { fields }).await;
-    let values = |name: &str, month| vec![Some(Scalar::String(name.into())), Some(Scalar::Int(month))];
-    let a = table.write_at("data/name=a%20b/at_month=2024-12/1.parquet", 0..10, values("a b", 659)).await;
-    let b = table.write_at("data/name=b/at_month=2025-01/2.parquet", 10..20, values("b", 660)).await;
-    committed(table.delta.publish(&table.plan().add(&a).add(&b).advance(0, 0, 20).build()).await.unwrap());
-    committed(table.delta.publish(&table.plan().delete(&a, [1, 2]).advance(0, 20, 22).build()).await.unwrap());
-    table.delta.options.checkpoint_interval = 2;
-    table.delta.maintain(0).await.unwrap();
-    let wider = Arc::new(schema().with_added(vec![Column::new("note", ColumnType::String, true)]));
-    let c = table.write_with(&wider, "data/name=c/at_month=2025-01/3.parquet", 20..25, values("c", 660)).await;
-    let plan = table.plan().schema(&wider).add(&c).delete(&a, [3]).delete(&b, [9]).advance(0, 22, 30);
-    committed(table.delta.publish(&plan.build()).await.unwrap());
-
-    let cases: [(&str, &[i64]); 8] = [
-        ("true", &[0, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23, 24]),
-        ("name = 'a b'", &[0, 4, 5, 6, 7, 8, 9]),
-        ("at_month = '2025-01' AND id < 12", &[10, 11]),
-        ("id BETWEEN 8 AND 10", &[8, 9, 10]),
-        ("amount >= cast('2300000000000000000000000000' AS decimal(38,4))", &[23, 24]),
-        ("\"at\" > timestamp '2025-01-01 00:00:34'", &[23, 24]),
-        ("\"local\" <= timestamp '2025-01-01 00:00:00'", &[0]),
-        ("note IS NOT NULL", &[20, 21, 22, 23, 24]),
-    ];
-    let read = support::read_by_others(&python, &folder.path().join("orders"), cases.map(|(query, _)| query));
-    for ((query, expected), found) in cases.iter().zip(read["found"].as_array().unwrap()) {
-        assert_eq!(found["deltalake"], json!(expected), "deltalake: {query}");
-        assert_eq!(found["duckdb"], json!(expected), "DuckDB: {query}");
+    let (mut table, place) = table_for_others(folder.path()).await;
+    let mut others =
+        Others::start(&python, include_str!("tests/rust.py"), &folder.path().join("orders"));
+    for (condition, expected) in CONDITIONS {
+        let answer = others.ask(&format!("ids {}", condition.replace("NTZ", "timestamp")));
+        assert_eq!(answer, json!(expected), "{condition}");
     }
-    assert_eq!(read["history"], 4);
+    assert_eq!(others.ask("operations"), json!(["MERGE", "MERGE", "MERGE", "CREATE TABLE"]));
+
+    assert_eq!(others.ask("delete id IN (0, 10)"), 2);
+    others.ask("compact");
+    assert!(table.delta.refresh().await.unwrap());
+    let expected: Vec<i64> = (4..10).chain(11..19).chain(20..25).collect();
+    assert_eq!(rows(&table.delta, &place).await, expected);
+    // And on from there, on a file that deltalake wrote.
+    let file = table
+        .delta
+        .state()
+        .files
+        .values()
+        .find(|live| live.file.partition[0] == Some(Scalar::String("a b".into())));
+    let file = Arc::clone(&file.unwrap().file);
+    committed(
+        table
+            .delta
+            .publish(&table.plan().delete(&file, [0]).advance(0, 30, 31).build())
+            .await
+            .unwrap(),
+    );
+    let left = rows(&table.delta, &place).await;
+    assert_eq!(left.len(), expected.len() - 1);
+    assert_eq!(others.ask("ids true"), json!(left));
+    assert_eq!(table.delta.state().position.get(0), Some(31));
+}
+
+/// Runs where `CDC_SINK_TEST_SPARK_PYTHON` and `CDC_SINK_TEST_SPARK_JARS` name a PySpark with Delta's jars.
+#[tokio::test(flavor = "multi_thread")]
+async fn spark_reads_it_and_writes_to_it() {
+    let Ok(python) = std::env::var("CDC_SINK_TEST_SPARK_PYTHON") else {
+        eprintln!("skipped: CDC_SINK_TEST_SPARK_PYTHON is not set");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (mut table, place) = table_for_others(folder.path()).await;
+    let mut spark =
+        Others::start(&python, include_str!("tests/spark.py"), &folder.path().join("orders"));
+    for (condition, expected) in CONDITIONS {
+        let condition = condition.replace("NTZ", "timestamp_ntz");
+        let answer = spark.ask(&format!("SELECT id FROM {{t}} t WHERE {condition} ORDER BY id"));
+        assert_eq!(answer, json!(expected), "{condition}");
+    }
+    let history = spark.ask("DESCRIBE HISTORY {t} LIMIT 1").to_string();
+    assert!(
+        history.contains("cdc-sink/") && history.contains(r#""numTargetRowsUpdated":"2""#),
+        "{history}"
+    );
+
+    // Vectors of Spark's own, another column, then files of Spark's own.
+    for (statement, expected) in [
+        (
+            "DELETE FROM {t} WHERE id IN (0, 10)",
+            (4..10).chain(11..19).chain(20..25).collect::<Vec<i64>>(),
+        ),
+        (
+            "ALTER TABLE {t} ADD COLUMN theirs INT FIRST",
+            (4..10).chain(11..19).chain(20..25).collect(),
+        ),
+        (
+            "UPDATE {t} SET theirs = 1, id = id + 100 WHERE id = 18",
+            (4..10).chain(11..18).chain(20..25).chain([118]).collect(),
+        ),
+        ("OPTIMIZE {t}", (4..10).chain(11..18).chain(20..25).chain([118]).collect()),
+    ] {
+        let answer = spark.ask(statement);
+        assert!(answer.is_array(), "{statement}: {answer}");
+        assert!(table.delta.refresh().await.unwrap(), "{statement}");
+        assert_eq!(rows(&table.delta, &place).await, expected, "{statement}");
+        let reopened = DeltaTable::open(place.clone(), options()).await.unwrap().unwrap();
+        support::assert_same_files(table.delta.state(), reopened.state());
+        assert_eq!(reopened.state().schema, table.delta.state().schema);
+    }
+    let theirs = table.delta.state().schema.column("theirs").unwrap().clone();
+    let LiveFile { file, deleted } = table.delta.state().files.values().next().unwrap().clone();
+    let position = (0..file.rows).find(|position| !deleted.contains(*position)).unwrap();
+    let plan = table.plan().delete(&file, [position]).advance(0, 30, 31).build();
+    committed(table.delta.publish(&plan).await.unwrap());
+    table.delta.options.checkpoint_interval = 1;
+    table.delta.maintain(0).await.unwrap();
+    let left = rows(&table.delta, &place).await;
+    assert_eq!(left.len(), 18);
+    assert_eq!(spark.ask("SELECT id FROM {t} ORDER BY id"), json!(left));
+    let reopened = DeltaTable::open(place.clone(), options()).await.unwrap().unwrap();
+    assert_eq!(reopened.state().schema.columns().first(), Some(&theirs));
+    // A constraint is more than we keep.
+    spark.ask("ALTER TABLE {t} ADD CONSTRAINT positive CHECK (id > 0)");
+    assert_eq!(table.delta.refresh().await.unwrap_err().kind(), Kind::Refused);
 }

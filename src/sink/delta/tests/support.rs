@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::ops::Range;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -439,21 +439,37 @@ pub(super) fn assert_same_files(a: &TableState, b: &TableState) {
     assert_eq!(files(a), files(b));
 }
 
-/// What readers of others say to conditions on a table, see `read.py`.
-pub(super) fn read_by_others<const N: usize>(
-    python: &str,
-    folder: &std::path::Path,
-    conditions: [&str; N],
-) -> serde_json::Value {
-    let mut reader = Command::new(python)
-        .args(["-c", include_str!("read.py")])
-        .arg(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    reader.stdin.take().unwrap().write_all(conditions.join("\n").as_bytes()).unwrap();
-    let output = reader.wait_with_output().unwrap();
-    assert!(output.status.success());
-    serde_json::from_slice(&output.stdout).unwrap()
+/// Another engine on a table's folder, in a process of its own.
+pub(super) struct Others {
+    process: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Others {
+    pub(super) fn start(python: &str, script: &str, folder: &std::path::Path) -> Self {
+        let mut process = Command::new(python)
+            .args(["-c", script])
+            .arg(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let answers = BufReader::new(process.stdout.take().unwrap());
+        Self { process, answers }
+    }
+
+    /// Sends one line and takes one back.
+    pub(super) fn ask(&mut self, order: &str) -> serde_json::Value {
+        writeln!(self.process.stdin.as_mut().unwrap(), "{order}").unwrap();
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).unwrap();
+        serde_json::from_str(&answer).unwrap()
+    }
+}
+
+impl Drop for Others {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        self.process.wait().ok();
+    }
 }
