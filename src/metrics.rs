@@ -87,7 +87,8 @@ const COMMITS: Metric = counter(
     "cdc_sink_commits_total",
     &["table", "format", "outcome"],
     "Attempts to commit to the table, by how they ended: committed, recovered (the answer was lost, the commit was \
-     found in the table), conflict (another commit came first), fenced (another owner has the partitions) or failed.",
+     found in the table), brought_up (a second format that was behind took over what the first has), conflict (another \
+     commit came first), fenced (another owner has the partitions) or failed.",
 );
 const COMMIT_DURATION: Metric = histogram(
     "cdc_sink_commit_duration_seconds",
@@ -303,6 +304,8 @@ pub enum CommitOutcome {
     Committed,
     /// The answer was lost; the commit was found in the table.
     Recovered,
+    /// The second format was behind and took over what the first has.
+    BroughtUp,
     /// Another commit came first.
     Conflict,
     /// Another owner has the partitions.
@@ -312,13 +315,20 @@ pub enum CommitOutcome {
 }
 
 impl CommitOutcome {
-    const ALL: [Self; 5] =
-        [Self::Committed, Self::Recovered, Self::Conflict, Self::Fenced, Self::Failed];
+    const ALL: [Self; 6] = [
+        Self::Committed,
+        Self::Recovered,
+        Self::BroughtUp,
+        Self::Conflict,
+        Self::Fenced,
+        Self::Failed,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Committed => "committed",
             Self::Recovered => "recovered",
+            Self::BroughtUp => "brought_up",
             Self::Conflict => "conflict",
             Self::Fenced => "fenced",
             Self::Failed => "failed",
