@@ -1,30 +1,37 @@
 //! Sinks: where batches are merged. The contract every sink keeps, and the receipt of a commit.
 
 pub mod iceberg;
+pub mod memory;
+pub mod delta;
 pub mod storage;
 
 use crate::change::Batch;
 use crate::error::Result;
 use crate::position::{OffsetRange, Position};
 use crate::schema::TableSchema;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The receipt of a table commit. Only a sink can make one, and Kafka offsets are acknowledged only with one: what
 /// is acknowledged before it is durable does not compile.
 ///
 /// ```compile_fail
-/// let receipt = cdc_sink::sink::Committed { ranges: vec![], position: Default::default(), version: 1 };
+/// let receipt = cdc_sink::sink::Committed { ranges: vec![], position: Default::default(), versions: Default::default() };
 /// ```
 #[derive(Debug, Clone)]
 pub struct Committed {
     ranges: Vec<OffsetRange>,
     position: Position,
-    version: i64,
+    versions: BTreeMap<String, i64>,
 }
 
 impl Committed {
-    fn new(ranges: Vec<OffsetRange>, position: Position, version: i64) -> Self {
-        Self { ranges, position, version }
+    fn new(
+        ranges: Vec<OffsetRange>,
+        position: Position,
+        versions: BTreeMap<String, i64>,
+    ) -> Self {
+        Self { ranges, position, versions }
     }
 
     /// The ranges that the commit covers.
@@ -37,9 +44,9 @@ impl Committed {
         &self.position
     }
 
-    /// The table version that the commit made.
-    pub fn version(&self) -> i64 {
-        self.version
+    /// The table version after the commit, by format (`delta`, `iceberg`, `memory`).
+    pub fn versions(&self) -> &BTreeMap<String, i64> {
+        &self.versions
     }
 }
 

@@ -1,14 +1,28 @@
 //! Where the tables lie: a warehouse URL, its object store, and paths below it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use object_store::ObjectStore;
-use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
+use object_store::{
+    BackoffConfig, ClientConfigKey, ObjectStore, ObjectStoreExt, PutMode, RetryConfig,
+};
 use url::Url;
+use uuid::Uuid;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+
+/// Retries within one request. Short: the callers hold and retry by themselves, and know then what they wait for.
+const RETRIES: usize = 5;
+/// No retry of a request starts later than this.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Deadline of one attempt, body included, and of its connection; `AWS_TIMEOUT` and `AWS_CONNECT_TIMEOUT` override.
+const TIMEOUTS: [(ClientConfigKey, &str, &str); 2] = [
+    (ClientConfigKey::Timeout, "AWS_TIMEOUT", "60 seconds"),
+    (ClientConfigKey::ConnectTimeout, "AWS_CONNECT_TIMEOUT", "5 seconds"),
+];
 
 /// A folder in an object store: the warehouse, a table, or a part of one.
 #[derive(Debug, Clone)]
@@ -21,6 +35,7 @@ pub struct Location {
 impl Location {
     /// The warehouse at `s3://bucket/prefix`, `file:///folder` or a folder's path, which is made if need be.
     /// Credentials, region and endpoint of S3 come from the environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …).
+    /// An endpoint that is spelled `http://` is used as it is, unless `AWS_ALLOW_HTTP` says no.
     pub fn warehouse(warehouse: &str) -> Result<Self> {
         match Url::parse(warehouse) {
             Ok(url) if url.scheme() == "s3" || url.scheme() == "s3a" => Self::s3(&url),
@@ -40,9 +55,8 @@ impl Location {
 
     fn s3(url: &Url) -> Result<Self> {
         let bucket = url.host_str().ok_or_else(|| unsupported(url.as_str()))?;
-        let store = AmazonS3Builder::from_env()
+        let store = s3_builder(|name| std::env::var(name).ok())
             .with_bucket_name(bucket)
-            .with_conditional_put(S3ConditionalPut::ETagMatch)
             .build()
             .map_err(|e| Error::invalid(format!("cannot use the warehouse {url}")).because(e))?;
         let path = Path::from_url_path(url.path()).map_err(|_| unsupported(url.as_str()))?;
@@ -65,6 +79,29 @@ impl Location {
         let path = Path::from_absolute_path(&folder)
             .map_err(|e| unsupported(&folder.display().to_string()).because(e))?;
         Ok(Self { store: Arc::new(LocalFileSystem::new()), path, url })
+    }
+
+    /// Finds out whether the store refuses to replace a file when asked to make a new one: without that, two writers
+    /// would overwrite each other's commits. Some stores that speak S3 ignore the condition. Leaves nothing behind.
+    pub async fn check_conditional_put(&self) -> Result<()> {
+        let probe = self.path.clone().join(format!(".cdc-sink-probe-{}", Uuid::new_v4()));
+        let what = || format!("cannot write to the warehouse {}", self.url);
+        let create = || self.store.put_opts(&probe, "probe".into(), PutMode::Create.into());
+        create().await.map_err(|e| failed(what(), e))?;
+        let second = create().await;
+        self.store.delete(&probe).await.map_err(|e| failed(what(), e))?;
+        match second {
+            Err(
+                object_store::Error::AlreadyExists { .. }
+                | object_store::Error::Precondition { .. },
+            ) => Ok(()),
+            Err(e) => Err(failed(what(), e)),
+            Ok(_) => Err(Error::refused(format!(
+                "the store of the warehouse {} overwrites files that it is asked to create",
+                self.url
+            ))
+            .hint("use a store that honours If-None-Match on PUT")),
+        }
     }
 
     /// The object store, rooted above the location.
@@ -104,7 +141,83 @@ impl Location {
     }
 }
 
+/// The settings of S3: those of the environment `variable`, else ours.
+fn s3_builder(variable: impl Fn(&str) -> Option<String>) -> AmazonS3Builder {
+    let mut builder = AmazonS3Builder::from_env()
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        .with_retry(RetryConfig {
+            backoff: BackoffConfig::default(),
+            max_retries: RETRIES,
+            retry_timeout: RETRY_TIMEOUT,
+        });
+    for (key, name, default) in TIMEOUTS {
+        if variable(name).is_none() {
+            builder = builder.with_config(AmazonS3ConfigKey::Client(key), default);
+        }
+    }
+    let endpoint =
+        ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].into_iter().find_map(&variable);
+    if variable("AWS_ALLOW_HTTP").is_none()
+        && endpoint.is_some_and(|url| url.starts_with("http://"))
+    {
+        builder = builder.with_allow_http(true);
+    }
+    builder
+}
+
+/// A failed request to the store: what was attempted, and what the caller does about it.
+pub fn failed(what: impl Into<String>, error: object_store::Error) -> Error {
+    Error::new(kind(&error), what).because(error)
+}
+
+/// What a caller does about a failed request: credentials and permissions are a person's matter, all else may pass.
+pub fn kind(error: &object_store::Error) -> Kind {
+    match error {
+        object_store::Error::PermissionDenied { .. }
+        | object_store::Error::Unauthenticated { .. } => Kind::Refused,
+        _ => Kind::Unavailable,
+    }
+}
+
 fn unsupported(warehouse: &str) -> Error {
     Error::invalid(format!("option warehouse: {warehouse} is not a place for tables"))
         .hint("give s3://bucket/prefix or a folder")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_http_endpoint_is_allowed_by_its_spelling() {
+        let allows = |variables: &'static [(&'static str, &'static str)]| {
+            let variable = |name: &str| {
+                variables
+                    .iter()
+                    .find(|(known, _)| *known == name)
+                    .map(|(_, value)| (*value).to_owned())
+            };
+            let key = AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp);
+            s3_builder(variable).get_config_value(&key)
+        };
+        assert_eq!(
+            allows(&[("AWS_ENDPOINT_URL", "http://localhost:9000")]).as_deref(),
+            Some("true")
+        );
+        assert_eq!(
+            allows(&[("AWS_ENDPOINT_URL", "https://s3.example.org")]).as_deref(),
+            Some("false")
+        );
+        let forbidden =
+            allows(&[("AWS_ENDPOINT_URL", "http://localhost:9000"), ("AWS_ALLOW_HTTP", "false")]);
+        assert_eq!(forbidden.as_deref(), Some("false"));
+    }
+
+    #[tokio::test]
+    async fn a_local_folder_passes_the_probe_and_stays_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let warehouse = Location::warehouse(folder.path().to_str().unwrap()).unwrap();
+        warehouse.check_conditional_put().await.unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }
