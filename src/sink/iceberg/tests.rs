@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::error::Kind;
 use crate::schema::{Column, ColumnType};
-use support::{Place, by_name, options, same_state, stored};
+use support::{Place, by_name, options, read_by_others, same_state, stored};
 
 fn plain() -> Arc<Partitioning> {
     Arc::default()
@@ -146,6 +146,7 @@ async fn a_commit_in_an_unknown_state_is_recognised_after_a_refresh_and_by_other
         places: writer.places.clone(),
         rows: writer.rows.clone(),
         now: writer.now,
+        history: writer.history.clone(),
     };
     second.committed(&[(3, "c")], &[1], &plan);
     second.commit(&[(4, "d")], &[2]).await;
@@ -270,4 +271,67 @@ async fn tables_that_are_not_ours_are_refused() {
     same_state(writer.table.state(), again.table.state());
     again.commit(&[(1, "a")], &[]).await;
     again.check(&place).await;
+}
+
+/// Every snapshot as PyIceberg and DuckDB read it. Runs where `CDC_SINK_TEST_PYTHON` names a Python that has both.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_of_others_find_the_same_rows() {
+    let Ok(python) = std::env::var("CDC_SINK_TEST_PYTHON") else {
+        eprintln!("skipped: CDC_SINK_TEST_PYTHON is not set");
+        return;
+    };
+    for (version, partitioning) in [(2, plain()), (3, plain()), (2, by_name()), (3, by_name())] {
+        let place = Place::new();
+        let mut writer = place.create(options(version), partitioning).await;
+        let all: Vec<(i64, &str)> =
+            (0..1000).map(|i| (i, if i % 2 == 0 { "even" } else { "odd" })).collect();
+        writer.commit(&all, &[]).await;
+        writer.commit(&[(3, "null"), (2000, "new")], &[4, 5]).await;
+        writer.commit(&[(7, "seven")], &[2000, 3, 8]).await;
+        writer.table = place.open(options(version)).await;
+        writer.commit(&[], &[10, 999]).await;
+        writer.commit(&[], &[]).await;
+        let wider = vec![Column::new("note", ColumnType::String, true)];
+        let wider = Arc::new(writer.table.state().schema.with_added(wider));
+        let plan = writer.plan_with(wider, &[(11, "eleven")], &[12]).await;
+        assert!(matches!(writer.table.publish(&plan).await.unwrap(), Published::Committed { .. }));
+        writer.committed(&[(11, "eleven")], &[12], &plan);
+        for i in 0..110 {
+            writer.commit(&[(i, "many")], &[]).await;
+        }
+        writer.check(&place).await;
+
+        let conditions = ["id < 12", "name = 'many' and id > 105", "price > 995.00", "note is not null"];
+        let folder = place.folder.path().join("items");
+        let seen = read_by_others(&python, &folder, &conditions);
+        let snapshots = seen["snapshots"].as_object().unwrap();
+        assert_eq!(snapshots.len(), writer.history.len());
+        for (id, rows) in &writer.history {
+            let rows: Vec<_> = rows.iter().map(|(id, name)| serde_json::json!([id, name])).collect();
+            let snapshot = &snapshots[&id.to_string()];
+            assert_eq!(snapshot["pyiceberg"].as_array().unwrap(), &rows);
+            assert_eq!(snapshot["duckdb"].as_array().unwrap(), &rows);
+            assert_eq!(snapshot["live"], rows.len());
+        }
+        let ids = |ids: &mut dyn Iterator<Item = i64>| -> Vec<i64> {
+            ids.filter(|id| writer.rows.contains_key(id)).collect()
+        };
+        let expected = [
+            ids(&mut (0..12)),
+            ids(&mut (106..110)),
+            ids(&mut (996..1000)),
+            ids(&mut (0..110)),
+        ];
+        for (found, ids) in seen["found"].as_array().unwrap().iter().zip(expected) {
+            assert_eq!(found["pyiceberg"], serde_json::json!(ids));
+            assert_eq!(found["duckdb"], serde_json::json!(ids));
+        }
+        assert_eq!(seen["identifiers"], serde_json::json!(["id"]));
+        assert!(seen["columns"].as_array().unwrap().contains(&"note".into()));
+        if version == 3 {
+            let ids = seen["row_ids"].as_array().unwrap().iter().map(|row| row[1].as_i64());
+            let ids: std::collections::BTreeSet<_> = ids.map(Option::unwrap).collect();
+            assert_eq!(ids.len(), writer.rows.len());
+        }
+    }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Write;
 use std::ops::Range;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -85,6 +87,8 @@ pub(super) struct Writer {
     pub(super) places: BTreeMap<i64, (String, u64)>,
     pub(super) rows: Rows,
     pub(super) now: i64,
+    /// The rows of each snapshot, by its id.
+    pub(super) history: BTreeMap<i64, Rows>,
 }
 
 pub(super) struct Place {
@@ -113,7 +117,7 @@ impl Place {
             partitioning,
             options,
         );
-        Writer { table: table.await.unwrap(), places: BTreeMap::new(), rows: Rows::new(), now: NOW }
+        Writer::new(table.await.unwrap())
     }
 
     pub(super) async fn open(&self, options: Options) -> IcebergTable {
@@ -126,6 +130,12 @@ impl Place {
 }
 
 impl Writer {
+    /// A writer of an empty table.
+    fn new(table: IcebergTable) -> Self {
+        let (places, rows, history) = Default::default();
+        Self { table, places, rows, now: NOW, history }
+    }
+
     /// Upserts `names` and deletes `gone` in one commit, which must succeed.
     pub(super) async fn commit(&mut self, names: &[(i64, &str)], gone: &[i64]) -> i64 {
         let plan = self.plan(names, gone).await;
@@ -150,6 +160,8 @@ impl Writer {
                 self.places.insert(id, (file.path.clone(), row as u64));
             }
         }
+        let snapshot = self.table.known.metadata.current_snapshot_id().unwrap();
+        self.history.insert(snapshot, self.rows.clone());
     }
 
     /// The plan of a commit; its data files are written.
@@ -381,6 +393,25 @@ pub(super) async fn stored(location: &Location) -> Vec<String> {
         .await;
     found.sort();
     found
+}
+
+/// What readers of others find in the table in `folder`, see `read.py`.
+pub(super) fn read_by_others(
+    python: &str,
+    folder: &std::path::Path,
+    conditions: &[&str],
+) -> serde_json::Value {
+    let mut reader = Command::new(python)
+        .args(["-c", include_str!("read.py")])
+        .arg(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    reader.stdin.take().unwrap().write_all(conditions.join("\n").as_bytes()).unwrap();
+    let output = reader.wait_with_output().unwrap();
+    assert!(output.status.success());
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// What goes wrong.
