@@ -1,3 +1,10 @@
-//! The binary: parse, run, print the error once, choose the exit code.
+//! The binary: everything it does is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    cdc_sink::cli::main()
+}

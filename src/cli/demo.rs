@@ -37,7 +37,7 @@ const CALM_RATE: u64 = 1000;
 
 /// Arguments of `demo`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct DemoArgs {
     /// Changes to generate after the initial snapshot; without --once they go on for ever
     #[arg(long, value_name = "N", default_value_t = 200_000)]
     events: u64,
@@ -57,11 +57,11 @@ pub(super) struct Args {
     #[arg(long)]
     once: bool,
     #[command(flatten)]
-    log: log::Args,
+    log: log::LogArgs,
 }
 
 /// Runs the demo, tells what it wrote, and checks it.
-pub(super) async fn run(args: Args) -> Result<ExitCode> {
+pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
     let screen = log::start(&args.log)?;
     let clock = Clock::system();
     let workload = workload(&args, &clock);
@@ -99,7 +99,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
     Ok(if same && progress.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn workload(args: &Args, clock: &Clock) -> Workload {
+fn workload(args: &DemoArgs, clock: &Clock) -> Workload {
     Workload {
         seed: args.seed,
         start_micros: clock.now_micros(),
@@ -112,7 +112,7 @@ fn workload(args: &Args, clock: &Clock) -> Workload {
     }
 }
 
-fn config(args: &Args, servers: &str, topics: &[Arc<str>]) -> Result<Config> {
+fn config(args: &DemoArgs, servers: &str, topics: &[Arc<str>]) -> Result<Config> {
     let folder = fresh_folder(&args.dir)?;
     Options {
         brokers: Some(servers.to_owned()),
@@ -147,7 +147,7 @@ fn fresh_folder(folder: &Path) -> Result<PathBuf> {
 }
 
 struct Demo<'a> {
-    args: &'a Args,
+    args: &'a DemoArgs,
     config: &'a Config,
     tables: &'a Tables,
     memory: BTreeMap<Arc<str>, MemorySink>,

@@ -8,7 +8,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// How to log.
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct Args {
+pub(super) struct LogArgs {
     /// What to log: a level, or levels by module (`info,cdc_sink::sink=debug`)
     #[arg(long, env = "CDC_SINK_LOG", value_name = "FILTER", default_value = "info", help_heading = "Process")]
     log: String,
@@ -37,7 +37,7 @@ impl Screen {
 }
 
 /// Starts logging as `args` say. What other crates log is quieter by one level.
-pub(super) fn start(args: &Args) -> crate::error::Result<Screen> {
+pub(super) fn start(args: &LogArgs) -> crate::error::Result<Screen> {
     let screen = Screen::default();
     let wanted = if args.log.contains(['=', ',']) {
         args.log.clone()

@@ -42,17 +42,17 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    run: run::Args,
+    run: run::RunArgs,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Keep tables equal to their topics (what happens without a command)
-    Run(run::Args),
+    Run(run::RunArgs),
     /// Everything embedded: generated changes, a Kafka cluster inside the process, tables on the local disk
-    Demo(demo::Args),
+    Demo(demo::DemoArgs),
     /// What a running instance is doing, table by table
-    Status(status::Args),
+    Status(status::StatusArgs),
 }
 
 /// Parses the command line, runs the command and tells how it ended.

@@ -24,17 +24,17 @@ const HEARTBEAT_LIMIT: Duration = Duration::from_secs(120);
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct RunArgs {
     #[command(flatten)]
     options: Options,
     #[command(flatten)]
     file: ConfigFile,
     #[command(flatten)]
-    log: log::Args,
+    log: log::LogArgs,
 }
 
 /// Runs until everything is committed (`--once`) or a signal comes.
-pub(super) async fn run(args: Args) -> Result<ExitCode> {
+pub(super) async fn run(args: RunArgs) -> Result<ExitCode> {
     let file = args.file.config.as_deref().map(Options::from_file).transpose()?;
     let config = args.options.over(file.unwrap_or_default()).validate()?;
     let screen = log::start(&args.log)?;

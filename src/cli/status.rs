@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// Arguments of `status`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct StatusArgs {
     /// Where the instance serves its pages
     #[arg(long, env = "CDC_SINK_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:9187")]
     listen: SocketAddr,
@@ -20,7 +20,7 @@ pub(super) struct Args {
 }
 
 /// Asks the instance and prints what it says; exit code 1 when a table halted.
-pub(super) async fn run(args: Args) -> Result<ExitCode> {
+pub(super) async fn run(args: StatusArgs) -> Result<ExitCode> {
     let failed = |what: &str, e: reqwest::Error| {
         Error::unavailable(format!("cannot {what} the instance at {}", args.listen))
             .because(e)
