@@ -9,5 +9,7 @@ pub mod partition;
 pub mod physical;
 pub mod plan;
 mod refresh;
+pub mod split;
 #[cfg(test)]
 mod tests;
+mod transform;
