@@ -1,6 +1,7 @@
 //! The physical layer: data files, deleted positions and the primary-key index, in no format's terms.
 
 pub mod bitmap;
+mod difference;
 pub mod files;
 mod holes;
 pub mod index;
@@ -9,5 +10,7 @@ pub mod partition;
 pub mod physical;
 pub mod plan;
 mod refresh;
+pub mod split;
 #[cfg(test)]
 mod tests;
+mod transform;

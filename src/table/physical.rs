@@ -15,8 +15,9 @@ use uuid::Uuid;
 use super::files::{self, Place};
 use super::holes;
 use super::index::{Index, RowId};
-use super::partition::{Partitioning, Split};
+use super::partition::Partitioning;
 use super::plan::{CommitPlan, Counts, DataFile, Deletion, LiveFile};
+use super::split::Split;
 use crate::change::Batch;
 use crate::error::{Error, Result};
 use crate::key::Key;
@@ -173,7 +174,6 @@ impl Table {
         if self.position.advance(&plan.ranges).as_ref() != Ok(&plan.position) {
             return Err(self.broken("a commit does not follow the one before"));
         }
-        self.index.reserve(usize::try_from(plan.counts.inserted).unwrap_or(usize::MAX))?;
         let mut numbers = Vec::with_capacity(plan.added.len());
         for file in &plan.added {
             let live = LiveFile { file: Arc::clone(file), deleted: Arc::default() };
@@ -358,6 +358,8 @@ impl Table {
 
     /// Points the index at the rows of a committed plan; `numbers` are those of its added files.
     fn move_keys(&mut self, planned: &Planned, numbers: &[u32]) -> Result<()> {
+        let new = planned.commit.counts.inserted;
+        self.index.reserve(usize::try_from(new).unwrap_or(usize::MAX))?;
         let mut updated = 0;
         for (key, at) in &planned.rows {
             let number = numbers.get(at.file as usize);

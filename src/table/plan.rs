@@ -97,7 +97,8 @@ pub struct CommitPlan {
     pub schema_changed: bool,
     /// Data files added; already written.
     pub added: Vec<Arc<DataFile>>,
-    /// Files whose deleted positions grow.
+    /// Files whose deleted positions grow. A file may be in `added` as well when a log that is behind is brought up:
+    /// it enters the table with these rows deleted.
     pub deletions: Vec<Deletion>,
     /// Files that lose their last rows: dropped from the table, with the positions that were deleted before.
     pub removed: Vec<LiveFile>,
