@@ -68,7 +68,8 @@ impl Schema {
     pub(super) fn parse(text: &str, references: &[String]) -> Result<Self, String> {
         let mut parser = Parser::default();
         for reference in references {
-            let value: Value = serde_json::from_str(reference).map_err(|error| error.to_string())?;
+            let value: Value =
+                serde_json::from_str(reference).map_err(|error| error.to_string())?;
             parser.node(&value, "")?;
         }
         let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
@@ -95,9 +96,10 @@ impl Schema {
     /// The one branch of a union that is not null; the node itself when it is no union.
     fn present(&self, id: NodeId) -> Option<NodeId> {
         let Shape::Union(branches) = &self.node(id)?.shape else { return Some(id) };
-        let mut present = branches.iter().copied().filter(|branch| {
-            self.node(*branch).is_some_and(|node| node.shape != Shape::Null)
-        });
+        let mut present = branches
+            .iter()
+            .copied()
+            .filter(|branch| self.node(*branch).is_some_and(|node| node.shape != Shape::Null));
         present.next().filter(|_| present.next().is_none())
     }
 }
@@ -128,7 +130,12 @@ impl Parser {
     }
 
     /// A primitive type, or one that was defined before.
-    fn named(&mut self, name: &str, namespace: &str, notes: Map<String, Value>) -> Result<NodeId, String> {
+    fn named(
+        &mut self,
+        name: &str,
+        namespace: &str,
+        notes: Map<String, Value>,
+    ) -> Result<NodeId, String> {
         let shape = match name {
             "null" => Shape::Null,
             "boolean" => Shape::Boolean,
@@ -139,7 +146,8 @@ impl Parser {
             "bytes" => Shape::Bytes,
             "string" => Shape::String,
             name => {
-                let known = self.names.get(&full_name(name, namespace)).or_else(|| self.names.get(name));
+                let known =
+                    self.names.get(&full_name(name, namespace)).or_else(|| self.names.get(name));
                 return known.copied().ok_or_else(|| format!("unknown type {name}"));
             }
         };
@@ -153,7 +161,8 @@ impl Parser {
             None => return Err("an object without a type".to_owned()),
         };
         let notes = || {
-            let structure = ["type", "name", "namespace", "fields", "symbols", "items", "values", "doc"];
+            let structure =
+                ["type", "name", "namespace", "fields", "symbols", "items", "values", "doc"];
             let notes = object.iter().filter(|(name, _)| !structure.contains(&name.as_str()));
             notes.map(|(name, value)| (name.clone(), value.clone())).collect::<Map<_, _>>()
         };
@@ -174,7 +183,8 @@ impl Parser {
                 let shape = match kind {
                     "enum" => Shape::Enum(strings(part("symbols")?)?),
                     "fixed" => {
-                        let size = part("size")?.as_u64().and_then(|size| usize::try_from(size).ok());
+                        let size =
+                            part("size")?.as_u64().and_then(|size| usize::try_from(size).ok());
                         Shape::Fixed(size.ok_or("fixed without a size")?)
                     }
                     _ => Shape::Record { name: full.clone(), fields: Vec::new() },
@@ -185,7 +195,9 @@ impl Parser {
                 if !matches!(kind, "enum" | "fixed") {
                     let space = full.rsplit_once('.').map_or("", |(space, _)| space);
                     let read = self.record_fields(part("fields")?, space)?;
-                    if let Some(Node { shape: Shape::Record { fields, .. }, .. }) = self.nodes.get_mut(id) {
+                    if let Some(Node { shape: Shape::Record { fields, .. }, .. }) =
+                        self.nodes.get_mut(id)
+                    {
                         *fields = read;
                     }
                 }
@@ -195,7 +207,11 @@ impl Parser {
         }
     }
 
-    fn record_fields(&mut self, fields: &Value, space: &str) -> Result<Vec<(String, NodeId)>, String> {
+    fn record_fields(
+        &mut self,
+        fields: &Value,
+        space: &str,
+    ) -> Result<Vec<(String, NodeId)>, String> {
         let fields = fields.as_array().ok_or("the fields of a record are no array")?;
         let field = |field: &Value| {
             let name = field.get("name").and_then(Value::as_str).ok_or("a field without a name")?;
@@ -318,7 +334,9 @@ impl<'a> Reader<'a> {
                 let symbol = symbols.get(self.size()?);
                 Raw::Text(symbol.ok_or(Broken("a symbol that its enum does not have"))?)
             }
-            Shape::Array(_) | Shape::Map(_) | Shape::Union(_) | Shape::Record { .. } => return Ok(None),
+            Shape::Array(_) | Shape::Map(_) | Shape::Union(_) | Shape::Record { .. } => {
+                return Ok(None);
+            }
         }))
     }
 

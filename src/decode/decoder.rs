@@ -109,7 +109,8 @@ impl Decoder {
 
     fn scan_json(&mut self, record: &Record<'_>, value: &[u8]) -> Result<Scanned, ScanError> {
         let writers = &mut self.writers;
-        let payload = self.values.payload(value, |schema| Ok(learn(writers, Writer::of_value(schema)?)))?;
+        let payload =
+            self.values.payload(value, |schema| Ok(learn(writers, Writer::of_value(schema)?)))?;
         let mut cursor = Cursor::new(value, payload.at);
         if cursor.null()? {
             end(cursor, payload)?;
@@ -189,7 +190,9 @@ impl Decoder {
             Operation::Message => return Ok(Scanned::Skipped(Skip::Message)),
             Operation::Truncate => return Err(truncate().into()),
             Operation::Delete => None,
-            Operation::Create | Operation::Read | Operation::Update => Some(row_ref(writer, heading)?),
+            Operation::Create | Operation::Read | Operation::Update => {
+                Some(row_ref(writer, heading)?)
+            }
         };
         let key = match record.key {
             Some(key) => self.record_key(key)?,
@@ -241,7 +244,9 @@ impl Decoder {
 
     fn writer(&self, id: WriterId) -> Result<&Writer> {
         let index = usize::try_from(id.0).unwrap_or(usize::MAX);
-        self.writers.get(index).ok_or_else(|| Error::internal("a row of a writer that is not known"))
+        self.writers
+            .get(index)
+            .ok_or_else(|| Error::internal("a row of a writer that is not known"))
     }
 
     /// The second stage: the columns of `rows`, as `schema` has them.
@@ -286,9 +291,14 @@ impl Decoder {
 /// write it, or Apicurio's older ones, whose number has eight bytes. No number is zero.
 fn framed(bytes: &[u8]) -> Result<Option<(SchemaId, usize)>, Reject> {
     match bytes {
-        [0, 0, 0, 0, 0, a, b, c, d, ..] => Ok(Some((SchemaId(u32::from_be_bytes([*a, *b, *c, *d])), 9))),
+        [0, 0, 0, 0, 0, a, b, c, d, ..] => {
+            Ok(Some((SchemaId(u32::from_be_bytes([*a, *b, *c, *d])), 9)))
+        }
         [0, a, b, c, d, ..] => Ok(Some((SchemaId(u32::from_be_bytes([*a, *b, *c, *d])), 5))),
-        [0 | 1, ..] => Err(Reject::new("unsupported_framing", "neither JSON nor framed with a schema's number")),
+        [0 | 1, ..] => Err(Reject::new(
+            "unsupported_framing",
+            "neither JSON nor framed with a schema's number",
+        )),
         _ => Ok(None),
     }
 }

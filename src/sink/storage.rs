@@ -55,7 +55,8 @@ impl Location {
 
     fn local(folder: &std::path::Path) -> Result<Self> {
         let failed = |e: std::io::Error| {
-            Error::invalid(format!("cannot use the warehouse folder {}", folder.display())).because(e)
+            Error::invalid(format!("cannot use the warehouse folder {}", folder.display()))
+                .because(e)
         };
         std::fs::create_dir_all(folder).map_err(failed)?;
         let folder = folder.canonicalize().map_err(failed)?;

@@ -16,8 +16,9 @@ pub fn to_blob(bitmap: &RoaringTreemap) -> Result<Vec<u8>> {
     let mut bitmap = bitmap.clone();
     bitmap.optimize();
     let length = MAGIC.len() + bitmap.serialized_size();
-    let prefix = u32::try_from(length)
-        .map_err(|_| Error::internal(format!("a deletion bitmap of {length} bytes cannot be stored")))?;
+    let prefix = u32::try_from(length).map_err(|_| {
+        Error::internal(format!("a deletion bitmap of {length} bytes cannot be stored"))
+    })?;
     let mut blob = Vec::with_capacity(length + 8);
     blob.extend_from_slice(&prefix.to_be_bytes());
     blob.extend_from_slice(&MAGIC);
@@ -40,7 +41,8 @@ pub fn from_blob(blob: &[u8]) -> Result<RoaringTreemap> {
         return Err(broken("its checksum does not match"));
     }
     let bitmap = body.strip_prefix(&MAGIC).ok_or_else(|| broken("its magic number is unknown"))?;
-    RoaringTreemap::deserialize_from(bitmap).map_err(|e| broken("its bitmap is malformed").because(e))
+    RoaringTreemap::deserialize_from(bitmap)
+        .map_err(|e| broken("its bitmap is malformed").because(e))
 }
 
 fn broken(why: &str) -> Error {
@@ -61,7 +63,8 @@ mod tests {
         // One bitmap with high bits 0, the cookie without runs, one container with key 0, cardinality 1, offset, value.
         let one = to_blob(&[7].into_iter().collect()).unwrap();
         let bitmap = [
-            1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x3A, 0x30, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 7, 0,
+            1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x3A, 0x30, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0,
+            0, 7, 0,
         ];
         assert_eq!(one[8..one.len() - 4], bitmap);
     }

@@ -106,7 +106,9 @@ fn bytes_for(keys: usize) -> usize {
     if keys == 0 {
         return 0;
     }
-    (keys.saturating_mul(8) / 7).checked_next_power_of_two().map_or(usize::MAX, |n| n.saturating_mul(SLOT))
+    (keys.saturating_mul(8) / 7)
+        .checked_next_power_of_two()
+        .map_or(usize::MAX, |n| n.saturating_mul(SLOT))
 }
 
 fn size(bytes: usize) -> ByteSize {

@@ -9,6 +9,7 @@
 
 mod compose;
 mod dashboards;
+mod decode;
 mod tidy;
 
 /// A file of the repository, as text.

@@ -38,7 +38,8 @@ impl Schema {
             Shape::Null | Shape::Union(_) | Shape::Record { .. } => ConnectType::Struct,
         };
         let (name, parameters) = notes(node);
-        let own = || matches!(ty, ConnectType::Struct).then(|| self.record_name(id).map(str::to_owned));
+        let own =
+            || matches!(ty, ConnectType::Struct).then(|| self.record_name(id).map(str::to_owned));
         let name = name.or_else(|| own().flatten());
         Described { ty, name, parameters }
     }
@@ -74,7 +75,8 @@ fn notes(node: &Node) -> (Option<String>, BTreeMap<String, String>) {
         _ => {
             parameters.extend(text("scale").map(|scale| ("scale".to_owned(), scale)));
             let precision = text("precision").filter(|precision| precision != NO_PRECISION);
-            parameters.extend(precision.map(|digits| ("connect.decimal.precision".to_owned(), digits)));
+            parameters
+                .extend(precision.map(|digits| ("connect.decimal.precision".to_owned(), digits)));
         }
     }
     if logical.as_deref() == Some("decimal") && !parameters.contains_key("scale") {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::{Broken, MAX_DEPTH, NodeId, Reader, Schema, Shape};
 use crate::decode::Reject;
+use crate::decode::Row;
 use crate::decode::rows::{Elements, Filler, Route, RouteField, Target, homeless, is_partial};
 use crate::decode::types::Raw;
 use crate::decode::writer::{Field, Kind, Layout, Writer, kind};
-use crate::decode::Row;
 
 /// How a value is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +107,11 @@ fn part(schema: &Schema, name: &str, node: NodeId) -> Part {
 
 impl Plan {
     /// Reads the envelope that starts at `at`, and checks that nothing follows it.
-    pub(in crate::decode) fn read<'a>(&'a self, bytes: &'a [u8], at: usize) -> Result<Head<'a>, Broken> {
+    pub(in crate::decode) fn read<'a>(
+        &'a self,
+        bytes: &'a [u8],
+        at: usize,
+    ) -> Result<Head<'a>, Broken> {
         let schema = &*self.schema;
         let mut reader = Reader::new(bytes, at);
         let mut head = Head::default();
@@ -200,9 +204,11 @@ impl RowLayout {
             match reader.scalar(schema, node)? {
                 Some(raw) => filler.put(index, *column, form, raw, partial)?,
                 None => match schema.shape(node)? {
-                    Shape::Array(item) => filler.put_list(index, *column, form, partial, |elements| {
-                        list(&mut reader, schema, *item, elements)
-                    })?,
+                    Shape::Array(item) => {
+                        filler.put_list(index, *column, form, partial, |elements| {
+                            list(&mut reader, schema, *item, elements)
+                        })?
+                    }
                     _ => return Err(homeless(name, None)),
                 },
             }

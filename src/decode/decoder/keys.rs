@@ -37,13 +37,16 @@ impl Decoder {
             self.plan_key(writer, None)?;
             let Self { key, key_forms, key_writers, .. } = self;
             let (plan, forms) = key_plan(key.as_mut(), key_forms, key_writers, writer)?;
-            let Some(Layout::AvroKey(layout)) = key_writers.get(writer).map(|writer| &writer.layout) else {
+            let Some(Layout::AvroKey(layout)) =
+                key_writers.get(writer).map(|writer| &writer.layout)
+            else {
                 return Err(no_key().into());
             };
             return Ok(Some(plan.read_avro(layout.values(bytes, at), forms, false)?));
         }
         let writers = &mut self.key_writers;
-        let payload = self.keys.payload(bytes, |schema| Ok(learn(writers, Writer::of_key(schema)?)))?;
+        let payload =
+            self.keys.payload(bytes, |schema| Ok(learn(writers, Writer::of_key(schema)?)))?;
         let mut cursor = Cursor::new(bytes, payload.at);
         if cursor.null()? {
             return Ok(None);
@@ -97,7 +100,11 @@ impl Decoder {
         Ok(columns)
     }
 
-    fn untold_column(&self, name: String, cursor: &mut Cursor<'_>) -> Result<(String, Mapped), Reject> {
+    fn untold_column(
+        &self,
+        name: String,
+        cursor: &mut Cursor<'_>,
+    ) -> Result<(String, Mapped), Reject> {
         let inferred = infer::raw(scalar(cursor)?.as_raw());
         let mapped = self.options.declared(&name).or_else(|| {
             let ty = inferred?;
@@ -105,7 +112,10 @@ impl Decoder {
         });
         match mapped {
             Some(mapped) => Ok((name, mapped)),
-            None => Err(Reject::new("unsupported_key", format!("the type of key column {name} must be declared"))),
+            None => Err(Reject::new(
+                "unsupported_key",
+                format!("the type of key column {name} must be declared"),
+            )),
         }
     }
 
@@ -113,7 +123,10 @@ impl Decoder {
     fn bare_key(&self) -> Result<String, Reject> {
         match self.options.declared_key.as_slice() {
             [name] => Ok(name.clone()),
-            _ => Err(Reject::new("no_key", "the key is one value without a name: declare the key's column")),
+            _ => Err(Reject::new(
+                "no_key",
+                "the key is one value without a name: declare the key's column",
+            )),
         }
     }
 
@@ -134,13 +147,18 @@ impl Decoder {
         let forms = plan.forms(written, writer != UNTOLD)?;
         let mut read = |at: usize| match &written.layout {
             Layout::AvroRow(layout) => plan.read_avro(layout.values(value, at), &forms, true),
-            Layout::Json | Layout::AvroKey(_) => plan.read_image(Cursor::new(value, at), &forms.forms),
+            Layout::Json | Layout::AvroKey(_) => {
+                plan.read_image(Cursor::new(value, at), &forms.forms)
+            }
         };
         let key = read(image.start)?;
         if let (Some(before), Some(_)) = (&heading.before, &heading.after)
             && read(before.start)? != key
         {
-            return Err(Reject::new("key_changed", "an update of a record without a key changes the row's key"));
+            return Err(Reject::new(
+                "key_changed",
+                "an update of a record without a key changes the row's key",
+            ));
         }
         Ok(key)
     }
@@ -153,7 +171,8 @@ impl Decoder {
                 Some(writer) => writer.field(name).and_then(|field| field.mapped.clone().ok()),
                 None => self.options.declared(name),
             };
-            let unknown = || Reject::new("no_key", format!("the type of key column {name} must be declared"));
+            let unknown =
+                || Reject::new("no_key", format!("the type of key column {name} must be declared"));
             Ok((name.clone(), self.options.adapt(mapped.ok_or_else(unknown)?)))
         };
         self.options.declared_key.iter().map(column).collect()
@@ -184,7 +203,9 @@ impl Decoder {
         key: &[u8],
     ) -> Result<(), Reject> {
         let (writer, at) = match framed(key)? {
-            Some((id, at)) => (self.avro.get(&id).and_then(|known| known.key).ok_or_else(no_key)?, at),
+            Some((id, at)) => {
+                (self.avro.get(&id).and_then(|known| known.key).ok_or_else(no_key)?, at)
+            }
             None => {
                 let payload = self.keys.find(key)?;
                 (payload.schema.unwrap_or(UNTOLD), payload.at)
@@ -194,7 +215,9 @@ impl Decoder {
         let forms = self.key_forms.get(writer).and_then(Option::as_ref).ok_or_else(no_key)?;
         let place = plan.columns.iter().position(|column| column.name == name);
         let form = place.and_then(|place| forms.forms.get(place)).ok_or_else(no_key)?;
-        if let Some(Layout::AvroKey(layout)) = self.key_writers.get(writer).map(|writer| &writer.layout) {
+        if let Some(Layout::AvroKey(layout)) =
+            self.key_writers.get(writer).map(|writer| &writer.layout)
+        {
             let mut values = layout.values(key, at);
             for _ in 0..place.and_then(|place| forms.places.get(place)).copied().unwrap_or(0) {
                 values.next()?;

@@ -4,10 +4,10 @@ use arrow::datatypes::{
 };
 
 use super::*;
-use crate::schema::{Column, ColumnType};
 use crate::decode::DeclaredType;
 use crate::error::Kind as ErrorKind;
 use crate::record::Records;
+use crate::schema::{Column, ColumnType};
 
 const PLACEHOLDER: &str = "__debezium_unavailable_value";
 

@@ -39,7 +39,10 @@ pub(super) async fn load(home: &Folder, known: Option<&str>) -> Result<Lookup> {
     let Some(version) = newest(home).await? else { return Ok(Lookup::Absent) };
     let path = metadata_file(version);
     let Some(bytes) = read(home, &path).await? else {
-        return Err(Error::unavailable(format!("{} vanished while it was read", home.absolute(&path))));
+        return Err(Error::unavailable(format!(
+            "{} vanished while it was read",
+            home.absolute(&path)
+        )));
     };
     Ok(Lookup::Found(Box::new(LoadedTable::parse(&bytes, home.absolute(&path))?)))
 }

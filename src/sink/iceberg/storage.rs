@@ -186,10 +186,7 @@ struct Reader {
 #[async_trait]
 impl FileRead for Reader {
     async fn read(&self, range: Range<u64>) -> Result<Bytes> {
-        self.store
-            .get_range(&self.object, range)
-            .await
-            .map_err(|e| failed(self.object.as_ref(), e))
+        self.store.get_range(&self.object, range).await.map_err(|e| failed(self.object.as_ref(), e))
     }
 }
 

@@ -95,11 +95,16 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), catalog: Arc::new(Catalog::Files), faults: Arc::default() }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            catalog: Arc::new(Catalog::Files),
+            faults: Arc::default(),
+        }
     }
 
     pub(super) fn location(&self) -> Location {
-        let plain = Location::warehouse(self.folder.path().to_str().unwrap()).unwrap().folder("items");
+        let plain =
+            Location::warehouse(self.folder.path().to_str().unwrap()).unwrap().folder("items");
         let store = Faulty { inner: Arc::clone(plain.store()), faults: Arc::clone(&self.faults) };
         Location::new(Arc::new(store), plain.path().clone(), plain.url().clone())
     }
@@ -278,7 +283,8 @@ async fn write(
             ),
             "tags" => {
                 let DataType::List(element) = field.data_type() else { panic!() };
-                let values = Arc::new(StringArray::from_iter_values(ids.map(|id| format!("tag {id}"))));
+                let values =
+                    Arc::new(StringArray::from_iter_values(ids.map(|id| format!("tag {id}"))));
                 let offsets = arrow::buffer::OffsetBuffer::from_lengths(vec![1; n]);
                 Arc::new(ListArray::new(Arc::clone(element), offsets, values, None))
             }
@@ -376,7 +382,9 @@ pub(super) async fn stored(location: &Location) -> Vec<String> {
     let mut found: Vec<String> = location
         .store()
         .list(Some(location.path()))
-        .map(|meta| meta.unwrap().location.as_ref()[location.path().as_ref().len() + 1..].to_owned())
+        .map(|meta| {
+            meta.unwrap().location.as_ref()[location.path().as_ref().len() + 1..].to_owned()
+        })
         .collect()
         .await;
     found.sort();
@@ -444,7 +452,11 @@ impl ObjectStore for Faulty {
         self.inner.put_multipart_opts(location, options).await
     }
 
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+    async fn get_opts(
+        &self,
+        location: &Path,
+        options: GetOptions,
+    ) -> object_store::Result<GetResult> {
         if Faults::takes(&self.faults.unreadable) {
             return Err(broken());
         }
