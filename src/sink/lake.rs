@@ -126,7 +126,7 @@ impl LakeSink {
     async fn create(&self, schema: &Arc<TableSchema>) -> Result<Open> {
         let LakeOptions { location, partition_by, clock, logs, name, .. } = &self.options;
         let setup = logs.first().ok_or_else(|| Error::internal("a lake table needs a format"))?;
-        let partitioning = Arc::new({ let _ = partition_by; Partitioning::default() });
+        let partitioning = Arc::new(Partitioning::parse(partition_by, schema)?);
         tracing::info!(table = &**name, url = location.url().as_str(), "creating the table");
         let authority = setup.create(location, schema, &partitioning, clock.now_millis()).await?;
         self.open_on(authority).await
@@ -270,7 +270,7 @@ impl Open {
             self.refresh().await?;
             let now = options.clock.now_millis();
             let Some(follower) = &mut self.follower else { return Ok(()) };
-            let _ = now; let Some(plan): Option<CommitPlan> = None else {
+            let Some(plan) = self.table.difference(follower.state(), now).await? else {
                 return Ok(());
             };
             tracing::info!(

@@ -10,6 +10,7 @@
 mod compose;
 mod dashboards;
 mod generated;
+mod decode;
 mod tidy;
 
 /// A file of the repository, as text.
