@@ -1,5 +1,7 @@
 //! Records per second of the generator: it must not be what a benchmark of the rest measures.
 
+#![expect(missing_docs, reason = "criterion makes a public function")]
+
 use cdc_sink::generate::{Encoding, Generator, Mix, Shape, Workload};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
