@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import boto3
 
-from catalogs import Catalog
+from catalogs import WORK, Catalog
 from connectors import Kafka, remove
 from sources import SOURCES
 from stack import ENV, http
@@ -55,5 +55,6 @@ def earlier_runs():
     store = boto3.client("s3", endpoint_url=ENV["S3"], aws_access_key_id=ENV["S3_ACCESS_KEY"], aws_secret_access_key=ENV["S3_SECRET_KEY"],
                          region_name=ENV["S3_REGION"])
     folders = store.list_objects_v2(Bucket=ENV["S3_BUCKET"], Delimiter="/").get("CommonPrefixes", [])
+    names += [folder.name for folder in WORK.iterdir()] if WORK.is_dir() else []
     names += [folder["Prefix"].rstrip("/") for folder in folders]
     return sorted({found[1] for found in map(RUN.match, names) if found})

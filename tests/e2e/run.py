@@ -9,6 +9,7 @@ reader reads every table at every such version, and each row and column must be 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ import pyarrow as pa  # noqa: E402
 from deltalake import DeltaTable  # noqa: E402
 
 import cleanup  # noqa: E402
+import selftest  # noqa: E402
 from catalogs import WORK, Catalog, Server  # noqa: E402
 from connectors import ENCODINGS, Connector, Kafka  # noqa: E402
 from delta_rs import storage_options  # noqa: E402
@@ -116,7 +118,7 @@ class Course:
             "iceberg-v3": lambda: Target("iceberg-v3", ("iceberg",), f"{bucket}/iceberg-v3", ENV["ICEBERG_REST"], readers=iceberg),
             "iceberg-v2": lambda: Target("iceberg-v2", ("iceberg",), f"{bucket}/iceberg-v2", self.catalog("iceberg-v2"), 2, readers=iceberg),
             "both": lambda: Target("both", ("delta", "iceberg"), f"{bucket}/both", self.catalog("both"), readers=delta + iceberg),
-            "nessie": lambda: Target("nessie", ("iceberg",), f"s3://lake-nessie/{self.run}", ENV["NESSIE"], vended=True, readers=("duck_iceberg",)),
+            "nessie": lambda: Target("nessie", ("iceberg",), f"s3://lake-nessie/{self.run}", ENV["NESSIE"], vended=True, readers=("duck_metadata",)),
         }
         for name in self.options.targets:
             target = made[name]()
@@ -267,18 +269,30 @@ class Course:
                 say(f"{target.name} read by {reader}: {sum(result['rows'] for result in results)} rows of {len(results)} versions")
 
     def read_with(self, target, reader):
+        """Spark has a Python of its own: it leaves files, which are then compared."""
         job = {"lake": lake() | {"catalog": target.catalog}, "tables": [
             self.job_of(target, reader, connector, table) for connector in target.connectors for table in connector.source.tables]}
         path = self.folder / f"read-{target.name}-{reader}.json"
         path.write_text(json.dumps(job))
-        program = [sys.executable, "-B", str(Path(__file__).parent.parent / "readers" / "compare.py"), reader, str(path)]
+        readers = Path(__file__).parent.parent / "readers"
+        errors = ""
+        if reader.startswith("spark"):
+            left = self.folder / f"read-{target.name}-{reader}"
+            program = [ENV["SPARK_PYTHON"], "-B", readers / "spark.py", reader.removeprefix("spark_"), path, left]
+            errors = subprocess.run(program, capture_output=True, text=True, timeout=1200).stderr
+            for table in job["tables"]:
+                for version in table["versions"]:
+                    version["version"] = str(left / f"{table['name'].replace('/', '.')}.{version['phase']}")
+            path.write_text(json.dumps(job))
+        program = [sys.executable, "-B", readers / "compare.py", "files" if reader.startswith("spark") else reader, path]
         ended = subprocess.run(program, capture_output=True, text=True, timeout=1200)
         results = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
         wanted = sum(len(table["versions"]) for table in job["tables"])
         if ended.returncode or len(results) != wanted:
-            (self.folder / f"read-{target.name}-{reader}.log").write_text(ended.stderr)
-            results.append({"table": "*", "phase": -1, "version": None, "rows": 0, "seconds": 0, "differences": [
+            results.append({"table": "*/*", "phase": -1, "version": None, "rows": 0, "seconds": 0, "differences": [
                 f"the reader ended with exit code {ended.returncode} after {len(results)} of {wanted} versions: {ended.stderr[-600:]}"]})
+        if any(result["differences"] for result in results):
+            (self.folder / f"read-{target.name}-{reader}.log").write_text(errors + ended.stderr)
         return results
 
     def job_of(self, target, reader, connector, table):
@@ -289,8 +303,7 @@ class Course:
         versions = []
         for phase in phases:
             found = self.versions[target.name, connector.prefix, table.name, phase]
-            versions.append({"phase": phase, "version": found["delta" if "delta" in reader else "iceberg"],
-                             "metadata": found.get("metadata") if target.vended else None,
+            versions.append({"phase": phase, "version": found["delta" if "delta" in reader else "iceberg"], "metadata": found.get("metadata"),
                              "expected": self.expected[kind, table.name, phase]})
         return {"name": f"{kind}/{connector.encoding}/{table.name}", "where": self.where(target, connector, table), "key": table.key,
                 "columns": [(column.name, column.kind) for column in table.columns], "versions": versions}
@@ -323,6 +336,7 @@ def main():
         for run in cleanup.earlier_runs():
             say(f"removing {run}")
             cleanup.everything(run)
+            shutil.rmtree(WORK / run, ignore_errors=True)
         return 0
     if ENV.get("MYSQL_IS") == "mariadb" and "mysql" in options.databases:
         say("MySQL DOES NOT RUN: what is compared as MySQL's is MariaDB's")
@@ -330,6 +344,7 @@ def main():
     course = Course(options, run)
     failure = None
     try:
+        selftest.check()
         course.go()
     except (Fail, Exception) as error:  # noqa: B014  the report comes whatever happened
         failure = f"{error}" if isinstance(error, Fail) else f"{type(error).__name__}: {error}"
@@ -344,6 +359,7 @@ def main():
         say(f"left as they are: s3://{ENV['S3_BUCKET']}/{run}, the topics {run}*, {course.folder}; `run.py --clean` removes them")
     else:
         cleanup.everything(run)
+        say(f"logs: {course.folder}")
     print(course.report.closing)
     return 1 if failed else 0
 

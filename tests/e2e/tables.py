@@ -133,7 +133,7 @@ POSTGRES = (
         column("c_json", "json", "text", "json", document, select="{}::text"),
         column("c_jsonb", "jsonb", "text", "json", document, select="{}::text"),
         column("c_enum", "{schema}.mood", "text", "string", pick("sad", "ok", "it's fine")),
-        column("c_inet", "inet", "text", "string", pick("10.0.0.0/8", "192.168.1.5", "::1"), select="format('%s', {})"),
+        column("c_inet", "inet", "text", "string", pick("10.0.0.0/8", "192.168.1.5", "::1"), select="nullif(format('%s', {}), '')"),
         column("c_ints", "int[]", "list<int>", "list<int>", listing(whole(32))),
         column("c_texts", "text[]", "list<text>", "list<string>", listing(text(0, 12))),
         column("c_nums", "numeric(10,2)[]", "list<decimal(10,2)>", "list<decimal(10,2)>", listing(number(10, 2))),

@@ -110,7 +110,7 @@ def main():
             fields = [Field(*field) for field in table["columns"] if field[0] in expected.column_names]
             later = [field[0] for field in table["columns"] if field[0] not in expected.column_names]
             try:
-                found = differences(reader.read(table["where"], version["version"]), expected, table["key"], fields, later)
+                found = differences(reader.read(table["where"], version), expected, table["key"], fields, later)
             except Exception as error:  # A reader that fails at one version shall show what it does at the others.
                 found = [f"cannot read: {type(error).__name__}: {' '.join(str(error).split())[:400]}"]
             print(json.dumps({"table": table["name"], "phase": version["phase"], "version": version["version"], "rows": expected.num_rows,

@@ -13,5 +13,5 @@ class Reader:
         self.options = storage_options(lake)
 
     def read(self, where, version):
-        table = DeltaTable(where["delta"], version=version, storage_options=self.options)
+        table = DeltaTable(where["delta"], version=version["version"], storage_options=self.options)
         return pa.table(QueryBuilder().register("t", table).execute("SELECT * FROM t"))

@@ -7,4 +7,4 @@ class Reader:
         self.connection = duck.connect(lake)
 
     def read(self, where, version):
-        return self.connection.execute(f"SELECT * FROM delta_scan('{where['delta']}', version = {version})").to_arrow_table()
+        return self.connection.execute(f"SELECT * FROM delta_scan('{where['delta']}', version = {version['version']})").to_arrow_table()

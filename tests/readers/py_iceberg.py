@@ -13,4 +13,4 @@ class Reader:
         name = f"{where['namespace']}.{where['table']}"
         if name not in self.tables:
             self.tables[name] = self.catalog.load_table(name)
-        return self.tables[name].scan(snapshot_id=version).to_arrow()
+        return self.tables[name].scan(snapshot_id=version["version"]).to_arrow()
