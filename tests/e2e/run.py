@@ -271,7 +271,8 @@ class Course:
     def read_with(self, target, reader):
         """Spark has a Python of its own: it leaves files, which are then compared."""
         job = {"lake": lake() | {"catalog": target.catalog}, "tables": [
-            self.job_of(target, reader, connector, table) for connector in target.connectors for table in connector.source.tables]}
+            self.job_of(target, reader, connector, table) for connector in target.connectors for table in connector.source.tables
+            if not self.left_out(target, reader, table)]}
         path = self.folder / f"read-{target.name}-{reader}.json"
         path.write_text(json.dumps(job))
         readers = Path(__file__).parent.parent / "readers"
@@ -294,6 +295,11 @@ class Course:
         if any(result["differences"] for result in results):
             (self.folder / f"read-{target.name}-{reader}.log").write_text(errors + ended.stderr)
         return results
+
+    def left_out(self, target, reader, table):
+        """Spark refuses an Iceberg table that has a column of type time."""
+        has_time = any(column.kind == "time" for column in table.columns)
+        return reader == "spark_iceberg" and "delta" not in target.formats and has_time
 
     def job_of(self, target, reader, connector, table):
         kind = connector.source.kind
