@@ -168,7 +168,6 @@ impl Demo<'_> {
             limits: self.config.limits,
             buffer_bytes: self.config.memory / 4,
             once: false,
-            clock: self.clock.clone(),
             dead_letters: None,
         };
         let source = |group: &str| -> Result<Tracked> {

@@ -85,7 +85,6 @@ async fn keep(
         limits: config.limits,
         buffer_bytes: config.memory / 4,
         once: config.once,
-        clock: clock.clone(),
         dead_letters,
     };
     let source = KafkaSource::start(kafka)?;

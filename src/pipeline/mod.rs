@@ -25,7 +25,6 @@ pub use progress::{PartitionProgress, Progress, TableProgress};
 use worker::{Mailbox, Message, Policy, Report, Worker};
 
 use crate::batch::Limits;
-use crate::clock::Clock;
 use crate::dead_letter::DeadLetters;
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
@@ -56,8 +55,6 @@ pub struct Options {
     pub buffer_bytes: usize,
     /// Stop when everything that was in the topics at the start is committed.
     pub once: bool,
-    /// Tells the wall time.
-    pub clock: Clock,
     /// Where records go that are no changes; without it a table halts at the first one.
     pub dead_letters: Option<Arc<DeadLetters>>,
 }

@@ -11,7 +11,6 @@ use uuid::Uuid;
 use super::{Options, TableSetup};
 use crate::batch::{Buffer, Limits, Outcome, Rejected};
 use crate::change::Batch;
-use crate::clock::Clock;
 use crate::dead_letter::DeadLetters;
 use crate::decode::{Decoder, Reject, ScanError, Scanned, SchemaId};
 use crate::error::{Error, Kind, Result};
@@ -85,7 +84,6 @@ pub struct Policy {
     limits: Limits,
     buffer_bytes: usize,
     buffered: Arc<AtomicUsize>,
-    clock: Clock,
     dead_letters: Option<Arc<DeadLetters>>,
 }
 
@@ -95,7 +93,6 @@ impl Policy {
             limits: options.limits,
             buffer_bytes: options.buffer_bytes,
             buffered: Arc::default(),
-            clock: options.clock.clone(),
             dead_letters: options.dead_letters.clone(),
         }
     }
@@ -260,7 +257,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
         let before = std::mem::take(&mut self.buffer);
         let position = position.iter().filter(|(p, _)| self.assigned.contains(p)).collect();
         self.account(before.bytes(), 0);
-        self.buffer = before.rebased(&position, Instant::now());
+        self.buffer = before.rebased(&position, now());
         self.account(0, self.buffer.bytes());
     }
 
@@ -281,7 +278,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
             }
             if self.assigned.contains(&partition) {
                 let before = self.buffer.bytes();
-                self.buffer.push(records, outcomes, Instant::now());
+                self.buffer.push(records, outcomes, now());
                 self.account(before, self.buffer.bytes());
             }
         }
@@ -337,13 +334,13 @@ impl<S: Sink + Send + Sync> Worker<S> {
 
     fn is_due(&self) -> bool {
         let early = self.policy.is_near_budget() && !self.buffer.is_empty();
-        early || self.buffer.is_due(&self.policy.limits, Instant::now())
+        early || self.buffer.is_due(&self.policy.limits, now())
     }
 
     /// Merges what is buffered, however often it takes.
     async fn merge(&mut self) -> Result<()> {
         while !self.halted && !self.buffer.is_empty() {
-            let started = Instant::now();
+            let started = now();
             let id = Uuid::new_v4();
             let assembled = self.buffer.assemble(&mut self.decoder, id)?;
             let tally = self.buffer.tally();
@@ -481,6 +478,11 @@ async fn bury(
         metrics::dead_letter(table, reject.reason);
     }
     Ok(())
+}
+
+/// The time on the runtime's clock, which tests stop and wind.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 fn no_dead_letters(record: &Record<'_>, reject: &Reject) -> Error {

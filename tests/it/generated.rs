@@ -101,7 +101,7 @@ async fn take(
 }
 
 /// The rows that a generator expects, as text in order.
-fn expected(generator: &Generator, shape: Shape) -> Vec<TextRow> {
+pub(crate) fn expected(generator: &Generator, shape: Shape) -> Vec<TextRow> {
     let columns = generator.columns(shape);
     let rows: Vec<Vec<Value>> = generator.expected_rows(shape).collect();
     let arrays = columns

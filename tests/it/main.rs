@@ -9,8 +9,9 @@
 
 mod compose;
 mod dashboards;
-mod generated;
 mod decode;
+mod generated;
+mod pipeline;
 mod tidy;
 
 /// A file of the repository, as text.

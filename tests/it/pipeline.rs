@@ -1,0 +1,270 @@
+//! The sentence "what the source holds is what the table holds" for the whole pipeline: any delivery, any rebalance,
+//! lost answers, crashes at any event, and two owners that each believe the partitions to be theirs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cdc_sink::admin::Health;
+use cdc_sink::batch::Limits;
+use cdc_sink::change::Batch;
+use cdc_sink::clock::Clock;
+use cdc_sink::decode::{Decoder, Options, Registry, SchemaId};
+use cdc_sink::error::{Error, Result};
+use cdc_sink::generate::{Encoding, Generator, Mix, Shape, UNAVAILABLE, Workload};
+use cdc_sink::pipeline::{self, Progress, TableSetup};
+use cdc_sink::position::{Position, TopicPartition};
+use cdc_sink::schema::{TableSchema, is_metadata};
+use cdc_sink::sink::memory::{MemorySink, TextRow};
+use cdc_sink::sink::{Committed, Merged, Sink};
+use cdc_sink::source::scripted::{Acknowledged, Log, LoggedRecord, Logs, ScriptedSource, Step};
+use cdc_sink::source::{Event, Source};
+use proptest::prelude::*;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::generated::expected;
+
+const PARTITIONS: i32 = 3;
+
+/// What goes wrong with one merge.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// The store does not answer and has nothing.
+    Before,
+    /// The store has the batch, and the answer is lost.
+    After,
+}
+
+/// A sink with faults: one for each merge, none left means none any more.
+#[derive(Debug, Clone)]
+struct Faulty {
+    sink: MemorySink,
+    faults: Arc<Mutex<VecDeque<Option<Fault>>>>,
+}
+
+impl Sink for Faulty {
+    async fn position(&mut self) -> Result<Position> {
+        self.sink.position().await
+    }
+
+    fn schema(&self) -> Option<Arc<TableSchema>> {
+        self.sink.schema()
+    }
+
+    async fn merge(&mut self, batch: &Batch) -> Result<Merged> {
+        let lost = || Error::unavailable("the store does not answer");
+        let fault = self.faults.lock().unwrap().pop_front().flatten();
+        match fault {
+            None => self.sink.merge(batch).await,
+            Some(Fault::Before) => Err(lost()),
+            Some(Fault::After) => match self.sink.merge(batch).await? {
+                Merged::Committed(_) => Err(lost()),
+                fenced @ Merged::Fenced { .. } => Ok(fenced),
+            },
+        }
+    }
+}
+
+/// A source that tells when so many events have come.
+struct Crashing {
+    source: ScriptedSource,
+    events_left: usize,
+    crash: Arc<Notify>,
+}
+
+impl Source for Crashing {
+    async fn next(&mut self) -> Event {
+        if self.events_left == 0 {
+            self.crash.notify_one();
+            return std::future::pending().await;
+        }
+        let event = self.source.next().await;
+        self.events_left -= 1;
+        event
+    }
+
+    fn acknowledge(&mut self, topic: &str, committed: &Committed) {
+        self.source.acknowledge(topic, committed);
+    }
+
+    fn hold(&mut self, partition: &TopicPartition, held: bool) {
+        self.source.hold(partition, held);
+    }
+
+    async fn close(self) {
+        self.source.close().await;
+    }
+}
+
+/// A generated history as logs, and what its table must hold.
+struct World {
+    logs: Logs,
+    registry: Arc<Registry>,
+    expected: Vec<TextRow>,
+}
+
+fn world(seed: u64, encoding: Encoding) -> World {
+    let workload = Workload {
+        seed,
+        tables: vec![Shape::Orders],
+        rows: 20,
+        changes: 300,
+        partitions: PARTITIONS,
+        encoding,
+        mix: Mix { moves: 30, ..Mix::default() },
+        placeholder_percent: 40,
+        add_column_after: Some(150),
+        ..Workload::default()
+    };
+    let ids = (1..).map(SchemaId);
+    let subjects = workload.subjects().into_iter().map(|subject| subject.schema);
+    let registry = Registry::preloaded(ids.zip(subjects));
+    let mut generator = Generator::new(&workload);
+    let mut records: BTreeMap<TopicPartition, Vec<LoggedRecord>> = BTreeMap::new();
+    for record in generator.by_ref() {
+        let at = TopicPartition { topic: record.topic, partition: record.partition };
+        let log = records.entry(at).or_default();
+        let headers = record.headers.iter();
+        log.push(LoggedRecord {
+            // Every seventh offset is a control record's.
+            offset: i64::try_from(log.len() + log.len() / 7).unwrap(),
+            timestamp_ms: Some(record.timestamp_ms),
+            key: Some(record.key),
+            value: record.value,
+            headers: headers.map(|(n, v)| ((*n).to_owned(), Some(v.to_vec()))).collect(),
+        });
+    }
+    let logs = records.into_iter().map(|(at, records)| (at, Log::new(records, 1)));
+    World {
+        logs: Arc::new(logs.collect()),
+        registry,
+        expected: expected(&generator, Shape::Orders),
+    }
+}
+
+/// One process: reads the logs by `script` into `sink`, until everything is committed or `events` have come.
+async fn process(
+    world: &World,
+    script: Vec<Step>,
+    sink: &Faulty,
+    acknowledged: &Acknowledged,
+    events: Option<usize>,
+) {
+    let crash = Arc::new(Notify::new());
+    let source = Crashing {
+        source: ScriptedSource::new(Arc::clone(&world.logs), script, acknowledged.clone()),
+        events_left: events.unwrap_or(usize::MAX),
+        crash: Arc::clone(&crash),
+    };
+    let clock = Clock::from_fn(|| 0);
+    let options = pipeline::Options {
+        limits: Limits {
+            rows: 40,
+            bytes: usize::MAX,
+            age: Duration::from_secs(5),
+            idle: Duration::from_secs(1),
+        },
+        buffer_bytes: 1 << 20,
+        once: true,
+        dead_letters: None,
+    };
+    let open = |topic: &Arc<str>| {
+        let options = Options { placeholder: UNAVAILABLE.to_owned(), ..Options::default() };
+        let decoder = Decoder::new(options, Some(Arc::clone(&world.registry)), None);
+        Ok(TableSetup { name: Arc::clone(topic), sink: sink.clone(), decoder })
+    };
+    let health = Arc::new(Health::new(clock.clone(), Duration::from_secs(60)));
+    let progress = Progress::new(clock, health);
+    let stop = CancellationToken::new();
+    tokio::select! {
+        biased;
+        () = crash.notified() => {}
+        progress = pipeline::run(source, open, options, progress, stop) => {
+            let progress = progress.unwrap();
+            assert!(progress.is_complete(), "{:?}", progress.tables());
+        }
+    }
+}
+
+fn assert_equal(world: &World, sink: &Faulty) {
+    let mut rows = sink.sink.rows();
+    for row in &mut rows {
+        row.retain(|column, _| !is_metadata(column));
+    }
+    rows.sort();
+    assert_eq!(rows, world.expected);
+}
+
+fn step() -> impl Strategy<Value = (u8, i32, usize)> {
+    (0u8..6, 0..PARTITIONS, 1usize..60)
+}
+
+fn script(world: &World, steps: &[(u8, i32, usize)]) -> Vec<Step> {
+    let topic = &world.logs.keys().next().unwrap().topic;
+    let at = |partition| TopicPartition { topic: Arc::clone(topic), partition };
+    let step = |(kind, partition, count): &(u8, i32, usize)| match kind {
+        0 => Step::Assign(vec![at(*partition), at((*partition + 1) % PARTITIONS)]),
+        1 => Step::Revoke(vec![at(*partition)]),
+        _ => Step::Deliver(at(*partition), *count),
+    };
+    steps.iter().map(step).collect()
+}
+
+fn fault() -> impl Strategy<Value = Option<Fault>> {
+    prop_oneof![3 => Just(None), 1 => Just(Some(Fault::Before)), 1 => Just(Some(Fault::After))]
+}
+
+fn run<F: Future<Output = ()>>(test: F) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().start_paused(true).build().unwrap().block_on(test);
+}
+
+fn faulty(faults: Vec<Option<Fault>>) -> Faulty {
+    Faulty { sink: MemorySink::default(), faults: Arc::new(Mutex::new(faults.into())) }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Crashes at any event, restarts, rebalances, lost answers: in the end the table holds what the source holds.
+    #[test]
+    fn nothing_is_lost_or_doubled_by_crashes_and_rebalances(
+        seed in 0u64..1000,
+        lives in prop::collection::vec((prop::collection::vec(step(), 0..30), 0usize..60), 0..4),
+        faults in prop::collection::vec(fault(), 0..12),
+    ) {
+        run(async {
+            let world = world(seed, Encoding::Avro);
+            let sink = faulty(faults);
+            let acknowledged = Acknowledged::default();
+            for (steps, events) in lives {
+                let script = script(&world, &steps);
+                process(&world, script, &sink, &acknowledged, Some(events)).await;
+            }
+            process(&world, Vec::new(), &sink, &acknowledged, None).await;
+            assert_equal(&world, &sink);
+        });
+    }
+
+    /// Two processes that both have every partition, as a zombie and its successor do: the table's compare-and-set
+    /// is all that keeps them apart.
+    #[test]
+    fn two_owners_do_no_harm(
+        seed in 0u64..1000,
+        steps in prop::collection::vec(step(), 0..30),
+        others in prop::collection::vec(step(), 0..30),
+        faults in prop::collection::vec(fault(), 0..12),
+    ) {
+        run(async {
+            let world = world(seed, Encoding::JsonWithSchema);
+            let sink = faulty(faults);
+            let (one, other) = (Acknowledged::default(), Acknowledged::default());
+            tokio::join!(
+                process(&world, script(&world, &steps), &sink, &one, None),
+                process(&world, script(&world, &others), &sink, &other, None),
+            );
+            assert_equal(&world, &sink);
+        });
+    }
+}
