@@ -498,6 +498,7 @@ impl Attempt {
             metadata: self.metadata.clone(),
             metadata_location: known.metadata_location.clone(),
             refs: self.refs(known),
+            storage: None,
         }
     }
 }

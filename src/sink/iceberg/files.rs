@@ -117,7 +117,7 @@ pub(super) async fn create(home: &Folder, creation: Creation) -> Result<Option<L
         Ok(()) => {
             hint(home, 1).await;
             let metadata_location = home.absolute(&metadata_file(1));
-            Ok(Some(LoadedTable { metadata, metadata_location, refs: HashMap::new() }))
+            Ok(Some(LoadedTable { metadata, metadata_location, refs: HashMap::new(), storage: None }))
         }
         Err(object_store::Error::AlreadyExists { .. }) => Ok(None),
         Err(e) => Err(fault::store(format!("cannot create the table {}", home.name()), e)),
@@ -159,6 +159,7 @@ pub(super) async fn commit(home: &Folder, commit: Commit<'_>) -> Answer {
         metadata: commit.metadata.clone(),
         metadata_location: home.absolute(&metadata_file(version)),
         refs: commit.refs.clone(),
+        storage: None,
     }))
 }
 

@@ -118,13 +118,11 @@ impl Reader<'_> {
             return Err(self.refused("it has format version 1").hint("upgrade it to 2 or 3"));
         }
         let home = self.options.home(self.root);
-        let location = format!("{}/", metadata.location().trim_end_matches('/'));
-        if home.relative(&location) != Some("") {
-            return Err(self.refused(format!(
-                "its location is {}, expected is {}",
-                metadata.location(),
-                home.name()
-            )));
+        if !home.is_named(metadata.location()) {
+            let (location, expected) = (metadata.location(), home.name());
+            return Err(self
+                .refused(format!("its location is {location}, expected is {expected}"))
+                .hint("write one format to it where the catalog chooses the location"));
         }
         Ok(())
     }
@@ -438,6 +436,25 @@ impl Known {
             sources.entry(target.clone()).or_default().insert(source);
         }
         sources
+    }
+
+    /// True when `metadata` says nothing new of rows, schema or position. A catalog may give another metadata file for
+    /// the same table at any time.
+    pub(super) fn is_current(&self, metadata: &TableMetadata) -> bool {
+        let told = |metadata: &TableMetadata| {
+            let own = [OFFSETS, BATCH_ID, TOPIC, KEY];
+            let own = own.map(|name| metadata.properties().get(name).cloned());
+            let ids = (metadata.uuid(), metadata.current_snapshot_id(), metadata.current_schema_id());
+            (ids, metadata.default_partition_spec_id(), metadata.location().to_owned(), own)
+        };
+        told(&self.metadata) == told(metadata)
+    }
+
+    /// Takes over metadata that says nothing new (see [`Known::is_current`]).
+    pub(super) fn follow(&mut self, loaded: LoadedTable) {
+        self.metadata = loaded.metadata;
+        self.metadata_location = loaded.metadata_location;
+        self.refs = loaded.refs;
     }
 
     /// The version of the commit that holds the batch `id`, if the table still tells.

@@ -19,6 +19,7 @@ mod fault;
 mod files;
 mod known;
 mod maintain;
+mod rest;
 mod schema;
 mod storage;
 mod summary;
@@ -33,6 +34,7 @@ use iceberg::io::FileIO;
 use iceberg::spec::FormatVersion;
 
 pub use self::catalog::{Catalog, TableName};
+pub use self::rest::{RestCatalog, RestOptions, Secret};
 
 use self::catalog::{Answer, Commit, Creation, LoadedTable, Lookup};
 use self::commit::{Attempt, Builder};
@@ -200,8 +202,17 @@ impl IcebergTable {
         catalog: Arc<Catalog>,
         name: TableName,
         options: Options,
-        loaded: LoadedTable,
+        mut loaded: LoadedTable,
     ) -> Result<Self> {
+        // A catalog may choose the location itself, as Nessie does. Data files that two formats share cannot follow.
+        let chosen = loaded.metadata.location();
+        let asked = options.home(&root);
+        let follows = matches!(*catalog, Catalog::Rest(_)) && !options.two_formats;
+        let root = if follows && !asked.is_named(chosen) { root.elsewhere(chosen)? } else { root };
+        let root = match loaded.storage.take() {
+            Some(storage) => Folder::new(storage.open(root.location(), &catalog, &name)?),
+            None => root,
+        };
         let io = root.io();
         let reader =
             Reader { root: &root, io: &io, options: &options, name: &name.to_string() };
@@ -227,6 +238,10 @@ impl IcebergTable {
         match self.catalog.load(&self.home(), &self.name, Some(&location)).await? {
             Lookup::Unchanged => Ok(false),
             Lookup::Absent => Err(Error::refused(format!("the Iceberg table {} is gone", self.name))),
+            Lookup::Found(loaded) if self.known.is_current(&loaded.metadata) => {
+                self.known.follow(*loaded);
+                Ok(false)
+            }
             Lookup::Found(loaded) => {
                 self.reread(*loaded).await?;
                 Ok(true)

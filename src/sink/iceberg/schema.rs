@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use iceberg::spec::{
     ListType, NestedField, NestedFieldRef, PartitionSpec, PrimitiveType, Schema, Transform as Ice,
-    Type, UnboundPartitionSpec,
+    Type, UnboundPartitionField, UnboundPartitionSpec,
 };
 
 use super::fault;
 use crate::error::{Error, Result};
 use crate::schema::{Column, ColumnType, ListElement, TableSchema};
 use crate::table::partition::{PartitionField, Partitioning, Transform};
+
+/// Id of the first partition field of a table.
+const FIRST_PARTITION_ID: i32 = 1000;
 
 /// The Iceberg schema; columns that `known` has as they are keep what only Iceberg knows of them (comments, defaults).
 pub(super) fn to_iceberg(schema: &TableSchema, id: i32, known: Option<&Schema>) -> Result<Schema> {
@@ -122,17 +125,20 @@ fn column_type(ty: &Type) -> Option<ColumnType> {
     })
 }
 
-/// The Iceberg partition spec of a new table with `schema`.
+/// The Iceberg partition spec of a new table with `schema`. Fields have the ids that Iceberg would assign: Nessie wants
+/// them given.
 pub(super) fn to_spec(partitioning: &Partitioning, schema: &Schema) -> Result<UnboundPartitionSpec> {
-    let mut spec = UnboundPartitionSpec::builder().with_spec_id(0);
-    for field in &partitioning.fields {
-        let source = schema.field_id_by_name(&field.column).ok_or_else(|| {
+    let fields = partitioning.fields.iter().zip(FIRST_PARTITION_ID..).map(|(field, id)| {
+        let source_id = schema.field_id_by_name(&field.column).ok_or_else(|| {
             Error::invalid(format!("cannot partition by {}: no such column", field.column))
         })?;
-        spec = spec
-            .add_partition_field(source, &field.name, transform(field.transform))
-            .map_err(|e| fault::iceberg(format!("cannot partition by {}", field.name), e))?;
-    }
+        let (name, transform) = (field.name.clone(), transform(field.transform));
+        Ok(UnboundPartitionField { source_id, field_id: Some(id), name, transform })
+    });
+    let spec = UnboundPartitionSpec::builder()
+        .with_spec_id(0)
+        .add_partition_fields(fields.collect::<Result<Vec<_>>>()?)
+        .map_err(|e| fault::iceberg("cannot partition the table", e))?;
     Ok(spec.build())
 }
 

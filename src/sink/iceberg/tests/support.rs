@@ -30,12 +30,14 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::super::*;
+use crate::clock::Clock;
 use crate::position::OffsetRange;
 use crate::schema::{Column, ColumnType, ListElement};
 use crate::table::partition::{PartitionField, Transform};
 use crate::table::plan::{ColumnStats, Counts, DataFile, Deletion, LiveFile, Scalar};
 
-pub(super) const NOW: i64 = 1_900_000_000_000;
+/// When the source committed the rows, milliseconds.
+const NOW: i64 = 1_760_000_000_000;
 
 pub(super) fn schema() -> Arc<TableSchema> {
     let list = ColumnType::List(Box::new(ListElement { id: 0, ty: ColumnType::String }));
@@ -91,19 +93,29 @@ pub(super) struct Writer {
     pub(super) history: BTreeMap<i64, Rows>,
 }
 
+/// A table's place: its folder and its catalog.
 pub(super) struct Place {
-    pub(super) folder: TempDir,
+    /// The folder when it is a local one.
+    pub(super) folder: Option<TempDir>,
     pub(super) catalog: Arc<Catalog>,
+    pub(super) name: TableName,
     pub(super) faults: Arc<Faults>,
+    root: Location,
 }
 
 impl Place {
     pub(super) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), catalog: Arc::new(Catalog::Files), faults: Arc::default() }
+        let folder = tempfile::tempdir().unwrap();
+        let root = Location::warehouse(folder.path().to_str().unwrap()).unwrap().folder("items");
+        Self { folder: Some(folder), ..Self::of(Catalog::Files, name(), root) }
+    }
+
+    pub(super) fn of(catalog: Catalog, name: TableName, root: Location) -> Self {
+        Self { folder: None, catalog: Arc::new(catalog), name, faults: Arc::default(), root }
     }
 
     pub(super) fn location(&self) -> Location {
-        let plain = Location::warehouse(self.folder.path().to_str().unwrap()).unwrap().folder("items");
+        let plain = &self.root;
         let store = Faulty { inner: Arc::clone(plain.store()), faults: Arc::clone(&self.faults) };
         Location::new(Arc::new(store), plain.path().clone(), plain.url().clone())
     }
@@ -112,7 +124,7 @@ impl Place {
         let table = IcebergTable::create(
             self.location(),
             Arc::clone(&self.catalog),
-            name(),
+            self.name.clone(),
             schema(),
             partitioning,
             options,
@@ -125,7 +137,8 @@ impl Place {
     }
 
     pub(super) async fn try_open(&self, options: Options) -> Result<Option<IcebergTable>> {
-        IcebergTable::open(self.location(), Arc::clone(&self.catalog), name(), options).await
+        let catalog = Arc::clone(&self.catalog);
+        IcebergTable::open(self.location(), catalog, self.name.clone(), options).await
     }
 }
 
@@ -133,7 +146,7 @@ impl Writer {
     /// A writer of an empty table.
     fn new(table: IcebergTable) -> Self {
         let (places, rows, history) = Default::default();
-        Self { table, places, rows, now: NOW, history }
+        Self { table, places, rows, now: Clock::system().now_millis(), history }
     }
 
     /// Upserts `names` and deletes `gone` in one commit, which must succeed.
@@ -232,7 +245,7 @@ impl Writer {
     pub(super) async fn check(&self, place: &Place) {
         let opened = place.open(self.table.options.clone()).await;
         same_state(self.table.state(), opened.state());
-        assert_eq!(read(&opened).await, self.rows);
+        assert_eq!(read(&opened).await, self.rows, "rows");
         let (ours, theirs) = (&self.table.known, &opened.known);
         let paths = |known: &Known| {
             let data = known.data.iter().filter(|m| m.has_added_files() || m.has_existing_files());
