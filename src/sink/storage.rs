@@ -142,7 +142,7 @@ impl Location {
 }
 
 /// The settings of S3: those of the environment `variable`, else ours.
-fn s3_builder(variable: impl Fn(&str) -> Option<String>) -> AmazonS3Builder {
+pub(super) fn s3_builder(variable: impl Fn(&str) -> Option<String>) -> AmazonS3Builder {
     let mut builder = AmazonS3Builder::from_env()
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_retry(RetryConfig {

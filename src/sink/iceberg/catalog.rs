@@ -10,6 +10,7 @@ use iceberg::{TableRequirement, TableUpdate};
 use serde::Deserialize;
 
 use super::files;
+use super::rest::{RestCatalog, VendedStorage};
 use super::storage::Folder;
 use crate::error::{Error, Result};
 
@@ -34,6 +35,8 @@ impl fmt::Display for TableName {
 /// An Iceberg catalog.
 #[derive(Debug)]
 pub enum Catalog {
+    /// A catalog server that speaks Iceberg's REST protocol.
+    Rest(RestCatalog),
     /// None: the table's own folder says what is newest. A commit puts `metadata/vN.metadata.json`, which must not
     /// exist yet; `version-hint.text` helps readers (and Spark's Hadoop catalog) to find it.
     Files,
@@ -46,6 +49,8 @@ pub(super) struct LoadedTable {
     pub(super) metadata_location: String,
     /// Snapshots that branches and tags name.
     pub(super) refs: HashMap<String, i64>,
+    /// The store of the table's files, when the catalog hands it out.
+    pub(super) storage: Option<VendedStorage>,
 }
 
 /// The part of table metadata that the `iceberg` crate reads but does not show.
@@ -63,9 +68,8 @@ impl LoadedTable {
         };
         let metadata = serde_json::from_slice(json).map_err(failed)?;
         let Refs { refs } = serde_json::from_slice(json).map_err(failed)?;
-        let refs =
-            refs.into_iter().map(|(name, reference)| (name, reference.snapshot_id)).collect();
-        Ok(Self { metadata, metadata_location, refs })
+        let refs = refs.into_iter().map(|(name, reference)| (name, reference.snapshot_id)).collect();
+        Ok(Self { metadata, metadata_location, refs, storage: None })
     }
 }
 
@@ -123,6 +127,7 @@ impl Catalog {
         known: Option<&str>,
     ) -> Result<Lookup> {
         match self {
+            Self::Rest(rest) => rest.load(name, known).await,
             Self::Files => files::load(home, known).await,
         }
     }
@@ -135,6 +140,7 @@ impl Catalog {
         creation: Creation,
     ) -> Result<Option<LoadedTable>> {
         match self {
+            Self::Rest(rest) => rest.create(home, name, creation).await,
             Self::Files => files::create(home, creation).await,
         }
     }
@@ -147,6 +153,7 @@ impl Catalog {
         commit: Commit<'_>,
     ) -> Answer {
         match self {
+            Self::Rest(rest) => rest.commit(name, commit).await,
             Self::Files => files::commit(home, commit).await,
         }
     }

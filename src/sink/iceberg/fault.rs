@@ -1,6 +1,7 @@
 //! Errors of the object store and of the `iceberg` crate, in the terms of [`crate::error`].
 
 use crate::error::{Error, Kind};
+use crate::sink::storage;
 
 /// An error of the object store while doing `what`.
 pub(super) fn store(what: impl Into<String>, error: object_store::Error) -> Error {
@@ -31,14 +32,10 @@ fn asked_store(error: &iceberg::Error) -> Option<&object_store::Error> {
     None
 }
 
+/// A file that is gone does not come back.
 fn store_kind(error: &object_store::Error) -> Kind {
     match error {
         object_store::Error::NotFound { .. } => Kind::Data,
-        object_store::Error::PermissionDenied { .. }
-        | object_store::Error::Unauthenticated { .. }
-        | object_store::Error::NotSupported { .. }
-        | object_store::Error::NotImplemented { .. }
-        | object_store::Error::InvalidPath { .. } => Kind::Refused,
-        _ => Kind::Unavailable,
+        error => storage::kind(error),
     }
 }

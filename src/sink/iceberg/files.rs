@@ -39,10 +39,7 @@ pub(super) async fn load(home: &Folder, known: Option<&str>) -> Result<Lookup> {
     let Some(version) = newest(home).await? else { return Ok(Lookup::Absent) };
     let path = metadata_file(version);
     let Some(bytes) = read(home, &path).await? else {
-        return Err(Error::unavailable(format!(
-            "{} vanished while it was read",
-            home.absolute(&path)
-        )));
+        return Err(Error::unavailable(format!("{} vanished while it was read", home.absolute(&path))));
     };
     Ok(Lookup::Found(Box::new(LoadedTable::parse(&bytes, home.absolute(&path))?)))
 }
@@ -120,7 +117,7 @@ pub(super) async fn create(home: &Folder, creation: Creation) -> Result<Option<L
         Ok(()) => {
             hint(home, 1).await;
             let metadata_location = home.absolute(&metadata_file(1));
-            Ok(Some(LoadedTable { metadata, metadata_location, refs: HashMap::new() }))
+            Ok(Some(LoadedTable { metadata, metadata_location, refs: HashMap::new(), storage: None }))
         }
         Err(object_store::Error::AlreadyExists { .. }) => Ok(None),
         Err(e) => Err(fault::store(format!("cannot create the table {}", home.name()), e)),
@@ -162,6 +159,7 @@ pub(super) async fn commit(home: &Folder, commit: Commit<'_>) -> Answer {
         metadata: commit.metadata.clone(),
         metadata_location: home.absolute(&metadata_file(version)),
         refs: commit.refs.clone(),
+        storage: None,
     }))
 }
 

@@ -90,11 +90,7 @@ type Sources = BTreeSet<(String, Option<i64>)>;
 
 impl Reader<'_> {
     /// Reads the table; what `previous` knows already is not read again.
-    pub(super) async fn read(
-        &self,
-        loaded: LoadedTable,
-        previous: Option<&Known>,
-    ) -> Result<Known> {
+    pub(super) async fn read(&self, loaded: LoadedTable, previous: Option<&Known>) -> Result<Known> {
         self.check(&loaded.metadata)?;
         let mut known = self.describe(loaded)?;
         let (data, delete) = self.manifests(&known.metadata).await?;
@@ -111,8 +107,7 @@ impl Reader<'_> {
     /// Refuses tables that are not ours to write.
     fn check(&self, metadata: &TableMetadata) -> Result<()> {
         let topic = metadata.properties().get(TOPIC).ok_or_else(|| {
-            self.refused("it was not made by cdc-sink")
-                .hint("drop it, or give the topic another table")
+            self.refused("it was not made by cdc-sink").hint("drop it, or give the topic another table")
         })?;
         if **topic != *self.options.topic {
             return Err(self
@@ -123,13 +118,11 @@ impl Reader<'_> {
             return Err(self.refused("it has format version 1").hint("upgrade it to 2 or 3"));
         }
         let home = self.options.home(self.root);
-        let location = format!("{}/", metadata.location().trim_end_matches('/'));
-        if home.relative(&location) != Some("") {
-            return Err(self.refused(format!(
-                "its location is {}, expected is {}",
-                metadata.location(),
-                home.name()
-            )));
+        if !home.is_named(metadata.location()) {
+            let (location, expected) = (metadata.location(), home.name());
+            return Err(self
+                .refused(format!("its location is {location}, expected is {expected}"))
+                .hint("write one format to it where the catalog chooses the location"));
         }
         Ok(())
     }
@@ -266,8 +259,7 @@ impl Reader<'_> {
                         .hint("rewrite its data files, and let no other engine write to it"));
                 }
                 let target = entry.data_file().referenced_data_file();
-                let target =
-                    target.map(|path| self.relative(&path).map(str::to_owned)).transpose()?;
+                let target = target.map(|path| self.relative(&path).map(str::to_owned)).transpose()?;
                 entries.push(DeleteEntry { target, entry: Arc::clone(entry) });
             }
             let name: Arc<str> = file.manifest_path.as_str().into();
@@ -401,9 +393,8 @@ fn progress(metadata: &TableMetadata, topic: &str) -> Result<(Position, Option<U
         snapshot = ancestor.parent_snapshot_id().and_then(|id| metadata.snapshot_by_id(id));
     }
     let Some(offsets) = found.get(OFFSETS) else { return Ok((Position::default(), None)) };
-    let offsets: Offsets = serde_json::from_str(offsets).map_err(|e| {
-        Error::data(format!("{OFFSETS} is not the JSON that was written")).because(e)
-    })?;
+    let offsets: Offsets = serde_json::from_str(offsets)
+        .map_err(|e| Error::data(format!("{OFFSETS} is not the JSON that was written")).because(e))?;
     if offsets.topic != topic {
         return Err(Error::data(format!("{OFFSETS} is of the topic {}", offsets.topic)));
     }
@@ -447,6 +438,25 @@ impl Known {
         sources
     }
 
+    /// True when `metadata` says nothing new of rows, schema or position. A catalog may give another metadata file for
+    /// the same table at any time.
+    pub(super) fn is_current(&self, metadata: &TableMetadata) -> bool {
+        let told = |metadata: &TableMetadata| {
+            let own = [OFFSETS, BATCH_ID, TOPIC, KEY];
+            let own = own.map(|name| metadata.properties().get(name).cloned());
+            let ids = (metadata.uuid(), metadata.current_snapshot_id(), metadata.current_schema_id());
+            (ids, metadata.default_partition_spec_id(), metadata.location().to_owned(), own)
+        };
+        told(&self.metadata) == told(metadata)
+    }
+
+    /// Takes over metadata that says nothing new (see [`Known::is_current`]).
+    pub(super) fn follow(&mut self, loaded: LoadedTable) {
+        self.metadata = loaded.metadata;
+        self.metadata_location = loaded.metadata_location;
+        self.refs = loaded.refs;
+    }
+
     /// The version of the commit that holds the batch `id`, if the table still tells.
     pub(super) fn version_of(&self, id: Uuid) -> Option<i64> {
         let text = id.to_string();
@@ -459,8 +469,7 @@ impl Known {
             if ancestor.summary().additional_properties.contains_key(OFFSETS) {
                 return None;
             }
-            snapshot =
-                ancestor.parent_snapshot_id().and_then(|id| self.metadata.snapshot_by_id(id));
+            snapshot = ancestor.parent_snapshot_id().and_then(|id| self.metadata.snapshot_by_id(id));
         }
         holds(self.metadata.properties()).then_some(self.state.version)
     }

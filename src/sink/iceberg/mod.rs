@@ -19,6 +19,7 @@ mod fault;
 mod files;
 mod known;
 mod maintain;
+mod rest;
 mod schema;
 mod storage;
 mod summary;
@@ -33,6 +34,7 @@ use iceberg::io::FileIO;
 use iceberg::spec::FormatVersion;
 
 pub use self::catalog::{Catalog, TableName};
+pub use self::rest::{RestCatalog, RestOptions, Secret};
 
 use self::catalog::{Answer, Commit, Creation, LoadedTable, Lookup};
 use self::commit::{Attempt, Builder};
@@ -180,9 +182,7 @@ impl IcebergTable {
         let Some(created) = catalog.create(&options.home(&root), &name, creation).await? else {
             let opened = Self::open(location, catalog, name.clone(), options).await?;
             return opened.ok_or_else(|| {
-                Error::unavailable(format!(
-                    "the Iceberg table {name} vanished while it was created"
-                ))
+                Error::unavailable(format!("the Iceberg table {name} vanished while it was created"))
             });
         };
         let table = Self::read(root, catalog, name, options, created).await?;
@@ -202,10 +202,20 @@ impl IcebergTable {
         catalog: Arc<Catalog>,
         name: TableName,
         options: Options,
-        loaded: LoadedTable,
+        mut loaded: LoadedTable,
     ) -> Result<Self> {
+        // A catalog may choose the location itself, as Nessie does. Data files that two formats share cannot follow.
+        let chosen = loaded.metadata.location();
+        let asked = options.home(&root);
+        let follows = matches!(*catalog, Catalog::Rest(_)) && !options.two_formats;
+        let root = if follows && !asked.is_named(chosen) { root.elsewhere(chosen)? } else { root };
+        let root = match loaded.storage.take() {
+            Some(storage) => Folder::new(storage.open(root.location(), &catalog, &name)?),
+            None => root,
+        };
         let io = root.io();
-        let reader = Reader { root: &root, io: &io, options: &options, name: &name.to_string() };
+        let reader =
+            Reader { root: &root, io: &io, options: &options, name: &name.to_string() };
         let known = reader.read(loaded, None).await?;
         let garbage = Garbage::default();
         Ok(Self { catalog, name, options, root, io, known, pending: None, garbage })
@@ -227,8 +237,10 @@ impl IcebergTable {
         let location = self.known.metadata_location.clone();
         match self.catalog.load(&self.home(), &self.name, Some(&location)).await? {
             Lookup::Unchanged => Ok(false),
-            Lookup::Absent => {
-                Err(Error::refused(format!("the Iceberg table {} is gone", self.name)))
+            Lookup::Absent => Err(Error::refused(format!("the Iceberg table {} is gone", self.name))),
+            Lookup::Found(loaded) if self.known.is_current(&loaded.metadata) => {
+                self.known.follow(*loaded);
+                Ok(false)
             }
             Lookup::Found(loaded) => {
                 self.reread(*loaded).await?;
@@ -283,7 +295,8 @@ impl IcebergTable {
 
     async fn reread(&mut self, loaded: LoadedTable) -> Result<()> {
         let name = self.name.to_string();
-        let reader = Reader { root: &self.root, io: &self.io, options: &self.options, name: &name };
+        let reader =
+            Reader { root: &self.root, io: &self.io, options: &self.options, name: &name };
         self.known = reader.read(loaded, Some(&self.known)).await?;
         Ok(())
     }
@@ -316,8 +329,7 @@ impl IcebergTable {
             Fate::Open(attempt) => {
                 self.pending = Some(*attempt);
                 Err(cause.unwrap_or_else(|| {
-                    let text =
-                        format!("the catalog refused a commit to {} for no reason seen", self.name);
+                    let text = format!("the catalog refused a commit to {} for no reason seen", self.name);
                     Error::unavailable(text)
                 }))
             }

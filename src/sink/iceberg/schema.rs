@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use iceberg::spec::{
     ListType, NestedField, NestedFieldRef, PartitionSpec, PrimitiveType, Schema, Transform as Ice,
-    Type, UnboundPartitionSpec,
+    Type, UnboundPartitionField, UnboundPartitionSpec,
 };
 
 use super::fault;
 use crate::error::{Error, Result};
 use crate::schema::{Column, ColumnType, ListElement, TableSchema};
 use crate::table::partition::{PartitionField, Partitioning, Transform};
+
+/// Id of the first partition field of a table.
+const FIRST_PARTITION_ID: i32 = 1000;
 
 /// The Iceberg schema; columns that `known` has as they are keep what only Iceberg knows of them (comments, defaults).
 pub(super) fn to_iceberg(schema: &TableSchema, id: i32, known: Option<&Schema>) -> Result<Schema> {
@@ -36,7 +39,10 @@ pub(super) fn to_iceberg(schema: &TableSchema, id: i32, known: Option<&Schema>) 
 fn identifiers(schema: &TableSchema) -> Vec<i32> {
     let fit = |column: &Column| {
         !column.nullable
-            && !matches!(column.ty, ColumnType::Float32 | ColumnType::Float64 | ColumnType::List(_))
+            && !matches!(
+                column.ty,
+                ColumnType::Float32 | ColumnType::Float64 | ColumnType::List(_)
+            )
     };
     if schema.key_columns().all(fit) {
         schema.key_columns().map(|column| column.id).collect()
@@ -56,9 +62,10 @@ fn ty(ty: &ColumnType) -> Type {
         ColumnType::Int64 => PrimitiveType::Long,
         ColumnType::Float32 => PrimitiveType::Float,
         ColumnType::Float64 => PrimitiveType::Double,
-        ColumnType::Decimal { precision, scale } => {
-            PrimitiveType::Decimal { precision: u32::from(*precision), scale: u32::from(*scale) }
-        }
+        ColumnType::Decimal { precision, scale } => PrimitiveType::Decimal {
+            precision: u32::from(*precision),
+            scale: u32::from(*scale),
+        },
         ColumnType::String => PrimitiveType::String,
         ColumnType::Binary => PrimitiveType::Binary,
         ColumnType::Date => PrimitiveType::Date,
@@ -84,10 +91,8 @@ pub(super) fn from_iceberg(schema: &Schema, key: Vec<String>, last_id: i32) -> R
     };
     let columns = schema.as_struct().fields().iter().map(column).collect::<Result<Vec<_>>>()?;
     if let Some(name) = key.iter().find(|name| columns.iter().all(|column| column.name != **name)) {
-        return Err(Error::refused(format!(
-            "cannot write to the table: its key column {name} is gone"
-        ))
-        .hint("name the column back, or give the topic another table"));
+        return Err(Error::refused(format!("cannot write to the table: its key column {name} is gone"))
+            .hint("name the column back, or give the topic another table"));
     }
     Ok(TableSchema::from_parts(columns, key, last_id))
 }
@@ -120,20 +125,20 @@ fn column_type(ty: &Type) -> Option<ColumnType> {
     })
 }
 
-/// The Iceberg partition spec of a new table with `schema`.
-pub(super) fn to_spec(
-    partitioning: &Partitioning,
-    schema: &Schema,
-) -> Result<UnboundPartitionSpec> {
-    let mut spec = UnboundPartitionSpec::builder().with_spec_id(0);
-    for field in &partitioning.fields {
-        let source = schema.field_id_by_name(&field.column).ok_or_else(|| {
+/// The Iceberg partition spec of a new table with `schema`. Fields have the ids that Iceberg would assign: Nessie wants
+/// them given.
+pub(super) fn to_spec(partitioning: &Partitioning, schema: &Schema) -> Result<UnboundPartitionSpec> {
+    let fields = partitioning.fields.iter().zip(FIRST_PARTITION_ID..).map(|(field, id)| {
+        let source_id = schema.field_id_by_name(&field.column).ok_or_else(|| {
             Error::invalid(format!("cannot partition by {}: no such column", field.column))
         })?;
-        spec = spec
-            .add_partition_field(source, &field.name, transform(field.transform))
-            .map_err(|e| fault::iceberg(format!("cannot partition by {}", field.name), e))?;
-    }
+        let (name, transform) = (field.name.clone(), transform(field.transform));
+        Ok(UnboundPartitionField { source_id, field_id: Some(id), name, transform })
+    });
+    let spec = UnboundPartitionSpec::builder()
+        .with_spec_id(0)
+        .add_partition_fields(fields.collect::<Result<Vec<_>>>()?)
+        .map_err(|e| fault::iceberg("cannot partition the table", e))?;
     Ok(spec.build())
 }
 

@@ -17,6 +17,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use crate::sink::storage::Location;
 
@@ -47,9 +48,27 @@ impl Folder {
         Self::new(self.location.folder(segment))
     }
 
+    /// The folder that metadata names `absolute`: in the same store where it is there, else in one opened as the
+    /// environment says.
+    pub(super) fn elsewhere(&self, absolute: &str) -> crate::error::Result<Self> {
+        let wrong = || crate::error::Error::refused(format!("{absolute} is not a place for tables"));
+        let url = Url::parse(&format!("{}/", absolute.trim_end_matches('/'))).map_err(|_| wrong())?;
+        let here = self.location.url();
+        if (url.scheme(), url.host_str()) != (here.scheme(), here.host_str()) {
+            return Location::warehouse(url.as_str()).map(Self::new);
+        }
+        let path = Path::from_url_path(url.path()).map_err(|e| wrong().because(e))?;
+        Ok(Self::new(Location::new(Arc::clone(self.store()), path, url)))
+    }
+
     /// The folder as metadata names it, without a `/` at the end.
     pub(super) fn name(&self) -> &str {
         self.base.trim_end_matches('/')
+    }
+
+    /// True when `absolute` is this folder.
+    pub(super) fn is_named(&self, absolute: &str) -> bool {
+        self.relative(&format!("{}/", absolute.trim_end_matches('/'))) == Some("")
     }
 
     /// The absolute path of the file named by its path below the folder.
@@ -186,7 +205,10 @@ struct Reader {
 #[async_trait]
 impl FileRead for Reader {
     async fn read(&self, range: Range<u64>) -> Result<Bytes> {
-        self.store.get_range(&self.object, range).await.map_err(|e| failed(self.object.as_ref(), e))
+        self.store
+            .get_range(&self.object, range)
+            .await
+            .map_err(|e| failed(self.object.as_ref(), e))
     }
 }
 

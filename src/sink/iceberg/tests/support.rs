@@ -30,12 +30,14 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::super::*;
+use crate::clock::Clock;
 use crate::position::OffsetRange;
 use crate::schema::{Column, ColumnType, ListElement};
 use crate::table::partition::{PartitionField, Transform};
 use crate::table::plan::{ColumnStats, Counts, DataFile, Deletion, LiveFile, Scalar};
 
-pub(super) const NOW: i64 = 1_900_000_000_000;
+/// When the source committed the rows, milliseconds.
+const NOW: i64 = 1_760_000_000_000;
 
 pub(super) fn schema() -> Arc<TableSchema> {
     let list = ColumnType::List(Box::new(ListElement { id: 0, ty: ColumnType::String }));
@@ -91,24 +93,29 @@ pub(super) struct Writer {
     pub(super) history: BTreeMap<i64, Rows>,
 }
 
+/// A table's place: its folder and its catalog.
 pub(super) struct Place {
-    pub(super) folder: TempDir,
+    /// The folder when it is a local one.
+    pub(super) folder: Option<TempDir>,
     pub(super) catalog: Arc<Catalog>,
+    pub(super) name: TableName,
     pub(super) faults: Arc<Faults>,
+    root: Location,
 }
 
 impl Place {
     pub(super) fn new() -> Self {
-        Self {
-            folder: tempfile::tempdir().unwrap(),
-            catalog: Arc::new(Catalog::Files),
-            faults: Arc::default(),
-        }
+        let folder = tempfile::tempdir().unwrap();
+        let root = Location::warehouse(folder.path().to_str().unwrap()).unwrap().folder("items");
+        Self { folder: Some(folder), ..Self::of(Catalog::Files, name(), root) }
+    }
+
+    pub(super) fn of(catalog: Catalog, name: TableName, root: Location) -> Self {
+        Self { folder: None, catalog: Arc::new(catalog), name, faults: Arc::default(), root }
     }
 
     pub(super) fn location(&self) -> Location {
-        let plain =
-            Location::warehouse(self.folder.path().to_str().unwrap()).unwrap().folder("items");
+        let plain = &self.root;
         let store = Faulty { inner: Arc::clone(plain.store()), faults: Arc::clone(&self.faults) };
         Location::new(Arc::new(store), plain.path().clone(), plain.url().clone())
     }
@@ -117,7 +124,7 @@ impl Place {
         let table = IcebergTable::create(
             self.location(),
             Arc::clone(&self.catalog),
-            name(),
+            self.name.clone(),
             schema(),
             partitioning,
             options,
@@ -130,7 +137,8 @@ impl Place {
     }
 
     pub(super) async fn try_open(&self, options: Options) -> Result<Option<IcebergTable>> {
-        IcebergTable::open(self.location(), Arc::clone(&self.catalog), name(), options).await
+        let catalog = Arc::clone(&self.catalog);
+        IcebergTable::open(self.location(), catalog, self.name.clone(), options).await
     }
 }
 
@@ -138,7 +146,7 @@ impl Writer {
     /// A writer of an empty table.
     fn new(table: IcebergTable) -> Self {
         let (places, rows, history) = Default::default();
-        Self { table, places, rows, now: NOW, history }
+        Self { table, places, rows, now: Clock::system().now_millis(), history }
     }
 
     /// Upserts `names` and deletes `gone` in one commit, which must succeed.
@@ -237,7 +245,7 @@ impl Writer {
     pub(super) async fn check(&self, place: &Place) {
         let opened = place.open(self.table.options.clone()).await;
         same_state(self.table.state(), opened.state());
-        assert_eq!(read(&opened).await, self.rows);
+        assert_eq!(read(&opened).await, self.rows, "rows");
         let (ours, theirs) = (&self.table.known, &opened.known);
         let paths = |known: &Known| {
             let data = known.data.iter().filter(|m| m.has_added_files() || m.has_existing_files());
@@ -295,8 +303,7 @@ async fn write(
             ),
             "tags" => {
                 let DataType::List(element) = field.data_type() else { panic!() };
-                let values =
-                    Arc::new(StringArray::from_iter_values(ids.map(|id| format!("tag {id}"))));
+                let values = Arc::new(StringArray::from_iter_values(ids.map(|id| format!("tag {id}"))));
                 let offsets = arrow::buffer::OffsetBuffer::from_lengths(vec![1; n]);
                 Arc::new(ListArray::new(Arc::clone(element), offsets, values, None))
             }
@@ -394,9 +401,7 @@ pub(super) async fn stored(location: &Location) -> Vec<String> {
     let mut found: Vec<String> = location
         .store()
         .list(Some(location.path()))
-        .map(|meta| {
-            meta.unwrap().location.as_ref()[location.path().as_ref().len() + 1..].to_owned()
-        })
+        .map(|meta| meta.unwrap().location.as_ref()[location.path().as_ref().len() + 1..].to_owned())
         .collect()
         .await;
     found.sort();
@@ -483,11 +488,7 @@ impl ObjectStore for Faulty {
         self.inner.put_multipart_opts(location, options).await
     }
 
-    async fn get_opts(
-        &self,
-        location: &Path,
-        options: GetOptions,
-    ) -> object_store::Result<GetResult> {
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
         if Faults::takes(&self.faults.unreadable) {
             return Err(broken());
         }
