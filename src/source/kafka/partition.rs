@@ -166,7 +166,7 @@ impl Partition {
                 }
                 Err(KafkaError::PartitionEOF(_)) => {
                     self.caught_up = true;
-                    events.extend(chunk.take().map(Event::Records));
+                    events.extend(chunk.take().map(complete));
                     events.extend(self.next.and_then(|next| self.reached(next)));
                 }
                 Err(error) => {
@@ -177,7 +177,7 @@ impl Partition {
                 }
             }
         }
-        events.extend(chunk.map(Event::Records));
+        events.extend(chunk.map(complete));
         if !self.ready.load(Ordering::Acquire)
             && trouble.is_none()
             && let Some(end) = self.end.take()
@@ -195,6 +195,11 @@ impl Partition {
         self.next = self.next.max(Some(position));
         Some(Event::Reached { partition: self.id.clone(), position })
     }
+}
+
+fn complete(mut chunk: Records) -> Event {
+    chunk.shrink_to_fit();
+    Event::Records(chunk)
 }
 
 /// Copies a message into `chunk`; false when it does not fit.
