@@ -26,7 +26,9 @@ const STAGE: &str = "VALUE_CONVERTER";
 pub struct DeadLetters {
     topic: String,
     config: ClientConfig,
-    producer: Mutex<FutureProducer>,
+    timeout: Duration,
+    /// None when the last one met an error that it does not forget.
+    producer: Mutex<Option<FutureProducer>>,
 }
 
 impl std::fmt::Debug for DeadLetters {
@@ -38,7 +40,10 @@ impl std::fmt::Debug for DeadLetters {
 impl DeadLetters {
     /// Makes the producer; no broker is waited for.
     pub fn new(connection: &Connection, topic: impl Into<String>) -> Result<Self> {
-        let topic = topic.into();
+        Self::with_timeout(connection, topic.into(), DELIVERY_TIMEOUT)
+    }
+
+    fn with_timeout(connection: &Connection, topic: String, timeout: Duration) -> Result<Self> {
         let mut config = connection.client();
         config
             .set("enable.idempotence", "true")
@@ -49,9 +54,9 @@ impl DeadLetters {
             // The topic's limit decides, not the client's.
             .set("message.max.bytes", "100000000")
             .set("queue.buffering.max.kbytes", "204800")
-            .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string());
-        let producer = Mutex::new(produce(&config)?);
-        Ok(Self { topic, config, producer })
+            .set("message.timeout.ms", timeout.as_millis().to_string());
+        let producer = Mutex::new(Some(produce(&config)?));
+        Ok(Self { topic, config, timeout, producer })
     }
 
     /// The topic's name.
@@ -71,19 +76,22 @@ impl DeadLetters {
         letter.key = record.key;
         letter.payload = record.value;
         let producer = self.producer()?;
-        match producer.send(letter, DELIVERY_TIMEOUT).await {
-            Ok(_) => Ok(()),
-            Err((error, _)) => Err(self.explain(&error, record)),
+        let sent = producer.send(letter, self.timeout).await;
+        let Err((error, _)) = sent else { return Ok(()) };
+        // The client goes on refusing a topic that was once denied, and does nothing after a fatal error.
+        let denied = error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed);
+        if denied || producer.client().fatal_error().is_some() {
+            self.producer.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
+        Err(self.explain(&error, record))
     }
 
-    /// The producer; a new one when the old one met an error that it cannot go on from.
     fn producer(&self) -> Result<FutureProducer> {
         let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
-        if producer.client().fatal_error().is_some() {
-            *producer = produce(&self.config)?;
+        if let Some(producer) = producer.as_ref() {
+            return Ok(producer.clone());
         }
-        Ok(producer.clone())
+        Ok(producer.insert(produce(&self.config)?).clone())
     }
 
     fn explain(&self, error: &KafkaError, record: &Record<'_>) -> Error {
@@ -238,5 +246,14 @@ mod tests {
         assert_eq!(error.kind(), Kind::Refused, "{}", error.report());
 
         letters.send(&record(&records), &REJECT, "t").await.unwrap();
+
+        let connection = Connection::new(cluster.servers(), &BTreeMap::new(), |_| None).unwrap();
+        let hasty = Duration::from_secs(1);
+        let letters = DeadLetters::with_timeout(&connection, "dead".to_owned(), hasty).unwrap();
+        cluster.with(|c| c.broker_down(1)).unwrap().unwrap();
+        let error = letters.send(&record(&records), &REJECT, "t").await.unwrap_err();
+        assert!(error.is_retryable(), "{}", error.report());
+        cluster.with(|c| c.broker_up(1)).unwrap().unwrap();
+        while letters.send(&record(&records), &REJECT, "t").await.is_err() {}
     }
 }

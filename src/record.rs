@@ -69,6 +69,12 @@ impl Records {
         self.arena.capacity() + self.entries.capacity() * size_of::<Entry>()
     }
 
+    /// Gives unused memory back; for a chunk that is complete.
+    pub fn shrink_to_fit(&mut self) {
+        self.arena.shrink_to_fit();
+        self.entries.shrink_to_fit();
+    }
+
     /// Number of records.
     pub fn len(&self) -> usize {
         self.entries.len()

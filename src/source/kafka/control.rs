@@ -58,8 +58,27 @@ impl Control {
         lock(&self.acknowledged).insert(partition, next);
     }
 
-    pub(super) fn acknowledged(&self) -> HashMap<TopicPartition, i64> {
-        std::mem::take(&mut *lock(&self.acknowledged))
+    /// Notes the next offset of a partition again, unless a newer one came.
+    pub(super) fn acknowledge_again(&self, partition: TopicPartition, next: i64) {
+        lock(&self.acknowledged).entry(partition).or_insert(next);
+    }
+
+    /// Takes what was acknowledged of the partitions `owned`, and forgets the rest: it is for others to commit.
+    pub(super) fn acknowledged(
+        &self,
+        owned: &HashSet<&TopicPartition>,
+    ) -> Vec<(TopicPartition, i64)> {
+        let all = std::mem::take(&mut *lock(&self.acknowledged));
+        all.into_iter().filter(|(id, _)| owned.contains(id)).collect()
+    }
+
+    /// Takes what was acknowledged of `partitions` alone.
+    pub(super) fn acknowledged_of(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Vec<(TopicPartition, i64)> {
+        let mut all = lock(&self.acknowledged);
+        partitions.iter().filter_map(|id| all.remove_entry(id)).collect()
     }
 
     pub(super) fn close(&self) {

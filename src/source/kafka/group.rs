@@ -5,12 +5,12 @@
 //! still be polled. So nothing ever blocks in a callback.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, TopicPartitionList};
 use serde::Deserialize;
@@ -24,7 +24,6 @@ pub(super) struct Group {
     ends: Mutex<Option<Ends>>,
     reason: Mutex<String>,
     closing: AtomicBool,
-    commits: AtomicI64,
     /// Dropped after the native client: whoever waits for the other end knows that the consumer is gone.
     _gone: mpsc::Sender<()>,
 }
@@ -48,7 +47,6 @@ impl Group {
             ends: Mutex::default(),
             reason: Mutex::default(),
             closing: AtomicBool::new(false),
-            commits: AtomicI64::new(0),
             _gone: gone,
         };
         (group, when_gone)
@@ -72,16 +70,6 @@ impl Group {
     /// From here on nobody polls but the consumer's own `drop`, which must not be made to wait.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
-    }
-
-    /// Counts an offset commit that was sent.
-    pub(super) fn commit_sent(&self) {
-        self.commits.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// True when every offset commit was answered.
-    pub(super) fn commits_answered(&self) -> bool {
-        self.commits.load(Ordering::SeqCst) <= 0
     }
 }
 
@@ -136,14 +124,6 @@ impl ConsumerContext for Group {
         } else {
             Rebalanced::Assigned(partitions)
         });
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        self.commits.fetch_sub(1, Ordering::SeqCst);
-        match result {
-            Ok(()) => debug!(partitions = offsets.count(), "offsets acknowledged"),
-            Err(error) => debug!(%error, "offsets not acknowledged; the tables know them"),
-        }
     }
 }
 

@@ -11,12 +11,15 @@
 //! start from come from the tables with the answer to [`Event::Assigned`] and are set in the assignment, never
 //! sought: a seek right after an assignment fails, and reading has begun elsewhere by then.
 
+mod calls;
+mod client;
 mod control;
 mod group;
+mod helper;
 mod partition;
 mod plan;
 mod reader;
-mod watermarks;
+mod trouble;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::control::Control;
 use super::group::Group;
+use super::trouble::Trouble;
 use crate::position::TopicPartition;
 use crate::record::Records;
 use crate::source::{Event, Start};
@@ -46,17 +47,6 @@ enum Failure {
     /// Not to be told before the watermarks are known, or the time is over.
     Pending(String, Instant),
     Told,
-}
-
-/// Why a partition cannot be read on.
-#[derive(Debug)]
-pub(super) enum Trouble {
-    /// The start is no offset of the partition; librdkafka's reason.
-    OutOfRange(String),
-    /// The rest of the partition cannot be read as it is.
-    Broken(RDKafkaErrorCode, String),
-    /// It goes on by itself.
-    Passing(KafkaError, String),
 }
 
 /// What a turn brought.
@@ -176,7 +166,7 @@ impl Partition {
                 }
                 Err(KafkaError::PartitionEOF(_)) => {
                     self.caught_up = true;
-                    events.extend(chunk.take().map(Event::Records));
+                    events.extend(chunk.take().map(complete));
                     events.extend(self.next.and_then(|next| self.reached(next)));
                 }
                 Err(error) => {
@@ -187,7 +177,7 @@ impl Partition {
                 }
             }
         }
-        events.extend(chunk.map(Event::Records));
+        events.extend(chunk.map(complete));
         if !self.ready.load(Ordering::Acquire)
             && trouble.is_none()
             && let Some(end) = self.end.take()
@@ -207,20 +197,9 @@ impl Partition {
     }
 }
 
-impl Trouble {
-    fn of(error: KafkaError, reason: String) -> Self {
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AutoOffsetReset) => Self::OutOfRange(reason),
-            // A damaged or unreadable batch is reported and then skipped by librdkafka: reading on would lose it.
-            Some(
-                code @ (RDKafkaErrorCode::BadMessage
-                | RDKafkaErrorCode::BadCompression
-                | RDKafkaErrorCode::NotImplemented
-                | RDKafkaErrorCode::TopicAuthorizationFailed),
-            ) => Self::Broken(code, reason),
-            _ => Self::Passing(error, reason),
-        }
-    }
+fn complete(mut chunk: Records) -> Event {
+    chunk.shrink_to_fit();
+    Event::Records(chunk)
 }
 
 /// Copies a message into `chunk`; false when it does not fit.

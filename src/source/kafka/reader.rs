@@ -1,11 +1,11 @@
 //! The reading thread: one loop over the group's queue, the partitions' queues and what the pipeline asks.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, mpsc as std_mpsc};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::error::TrySendError;
@@ -13,11 +13,13 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use super::KafkaOptions;
+use super::calls;
+use super::client::Client;
 use super::control::Control;
-use super::group::{Group, Rebalanced};
-use super::partition::{Partition, Trouble};
+use super::group::Rebalanced;
+use super::partition::Partition;
 use super::plan::Plan;
-use super::watermarks::{self, Asker};
+use super::trouble::{Trouble, broken, out_of_range};
 use crate::error::{Error, Result};
 use crate::position::TopicPartition;
 use crate::source::{Event, Start};
@@ -65,10 +67,8 @@ pub(super) struct Reader {
     options: KafkaOptions,
     control: Arc<Control>,
     events: mpsc::Sender<Event>,
-    consumer: Arc<BaseConsumer<Group>>,
-    gone: std_mpsc::Receiver<()>,
+    client: Client,
     plan: Plan,
-    asker: Asker,
     watermarks_due: Instant,
     partitions: Vec<Partition>,
     /// Where the next round over the partitions begins, so that none starves.
@@ -92,17 +92,14 @@ impl Reader {
         events: mpsc::Sender<Event>,
     ) -> Result<Self> {
         let plan = Plan::new(options.memory, PARTITIONS_ASSUMED);
-        let (consumer, gone) = connect(&options, &control, &plan)?;
-        let asker = Asker::start(Arc::downgrade(&consumer), Arc::clone(&control))?;
+        let client = Client::new(&options, &control, &plan)?;
         let now = Instant::now();
         Ok(Self {
             options,
             control,
             events,
-            consumer,
-            gone,
+            client,
             plan,
-            asker,
             watermarks_due: now,
             partitions: Vec::new(),
             turn: 0,
@@ -128,7 +125,7 @@ impl Reader {
     }
 
     fn subscribe(&self) -> Result<()> {
-        self.consumer.subscribe(&self.options.topics.subscription()).map_err(|error| {
+        self.client.consumer.subscribe(&self.options.topics.subscription()).map_err(|error| {
             Error::invalid(format!(
                 "cannot subscribe to the topics of group {}",
                 self.options.group
@@ -140,7 +137,9 @@ impl Reader {
     /// Divides the memory by the partitions that there are, if they are many. Brokers that do not answer are not
     /// waited for: the division is looked at again at each assignment.
     fn fit_plan(&mut self) -> Result<()> {
-        let Ok(metadata) = self.consumer.fetch_metadata(None, METADATA_WAIT) else { return Ok(()) };
+        let Ok(metadata) = self.client.consumer.fetch_metadata(None, METADATA_WAIT) else {
+            return Ok(());
+        };
         let topics = metadata.topics().iter().filter(|t| self.options.topics.matches(t.name()));
         let partitions = topics.map(|topic| topic.partitions().len()).sum();
         if self.plan.is_outgrown_by(partitions) { self.reconnect(partitions) } else { Ok(()) }
@@ -149,12 +148,9 @@ impl Reader {
     /// Makes the client anew, with memory for `partitions`. No partition may be assigned.
     fn reconnect(&mut self, partitions: usize) -> Result<()> {
         let plan = Plan::new(self.options.memory, partitions);
-        let (consumer, gone) = connect(&self.options, &self.control, &plan)?;
-        let asker = Asker::start(Arc::downgrade(&consumer), Arc::clone(&self.control))?;
-        let old = std::mem::replace(&mut self.consumer, consumer);
-        let old_gone = std::mem::replace(&mut self.gone, gone);
-        (self.asker, self.plan) = (asker, plan);
-        discard(old, &old_gone, self.options.close_wait);
+        let client = Client::new(&self.options, &self.control, &plan)?;
+        std::mem::replace(&mut self.client, client).discard(self.options.close_wait);
+        self.plan = plan;
         info!(partitions, "reading memory was divided anew");
         Ok(())
     }
@@ -194,12 +190,12 @@ impl Reader {
 
     /// Serves the group's own queue: rebalances, errors, statistics.
     fn serve_group(&mut self, now: Instant) {
-        let consumer = Arc::clone(&self.consumer);
+        let consumer = Arc::clone(&self.client.consumer);
         for _ in 0..8 {
             match consumer.poll(Duration::ZERO) {
                 None => {}
                 Some(Err(KafkaError::PartitionEOF(_))) => {}
-                Some(Err(error)) => self.trouble(&error, now),
+                Some(Err(error)) => self.trouble(&error, &consumer.context().reason(), now),
                 Some(Ok(message)) => {
                     use rdkafka::Message;
                     let topic = message.topic();
@@ -229,7 +225,7 @@ impl Reader {
     /// The group gave partitions: takes them, and asks where to start before any is read.
     fn assigned(&mut self, partitions: Vec<TopicPartition>) {
         // This completes the rebalance. The partitions themselves are added when their start is known.
-        if let Err(error) = self.consumer.incremental_assign(&TopicPartitionList::new()) {
+        if let Err(error) = self.client.consumer.incremental_assign(&TopicPartitionList::new()) {
             warn!(%error, "an assignment could not be completed");
         }
         if partitions.is_empty() {
@@ -239,7 +235,7 @@ impl Reader {
         let offered = self.offers.iter().map(|offer| offer.partitions.len()).sum::<usize>();
         let total = self.partitions.len() + offered + partitions.len();
         if self.plan.is_outgrown_by(total) {
-            self.consumer.unsubscribe();
+            self.client.consumer.unsubscribe();
             self.redivide = Some(total);
         } else {
             self.offer(partitions);
@@ -301,8 +297,8 @@ impl Reader {
                 Some(Start::At(offset)) => Some(Offset::Offset(*offset)),
             };
             let split = starts.get(&id).and_then(|start| {
-                let gate = now + watermarks::TIMEOUT;
-                Partition::split(&self.consumer, &self.control, id.clone(), *start, gate)
+                let gate = now + calls::WATERMARKS_TIMEOUT;
+                Partition::split(&self.client.consumer, &self.control, id.clone(), *start, gate)
             });
             let added = offset.zip(split).and_then(|(offset, partition)| {
                 list.add_partition_offset(&id.topic, id.partition, offset).ok()?;
@@ -314,7 +310,7 @@ impl Reader {
             }
         }
         if !started.is_empty() {
-            match self.consumer.incremental_assign(&list) {
+            match self.client.consumer.incremental_assign(&list) {
                 Ok(()) => self.partitions.append(&mut started),
                 Err(error) => {
                     warn!(%error, "partitions cannot be read now");
@@ -366,9 +362,19 @@ impl Reader {
                 self.leaving.push(leaving);
                 continue;
             }
-            // Sent before the partitions are given back, so that the next owner finds it.
-            self.commit(&leaving.assigned);
-            if let Err(error) = self.consumer.incremental_unassign(&list_of(&leaving.assigned)) {
+            // Sent before the partitions are given back, and not waited for: the next owner asks the tables.
+            let offsets = self.control.acknowledged_of(&leaving.assigned);
+            let list = calls::list_at(offsets.iter().map(|(id, next)| (id, Offset::Offset(*next))));
+            if !offsets.is_empty()
+                && let Err(error) =
+                    list.and_then(|list| self.client.consumer.commit(&list, CommitMode::Async))
+            {
+                debug!(%error, "offsets not acknowledged; the tables know them");
+            }
+            let list = calls::list_at(leaving.assigned.iter().map(|id| (id, Offset::Invalid)));
+            if let Err(error) =
+                list.and_then(|list| self.client.consumer.incremental_unassign(&list))
+            {
                 warn!(%error, "partitions could not be given back");
             }
         }
@@ -376,14 +382,14 @@ impl Reader {
 
     /// Asks for watermarks and hands them over; tells failures that waited for them.
     fn serve_watermarks(&mut self, now: Instant) {
-        if self.watermarks_due <= now
-            && self.outbox.is_empty()
-            && self.asker.ask(self.partitions.iter().map(|p| p.id.clone()).collect())
-        {
+        let free = !self.client.watermarks.is_busy() && self.outbox.is_empty();
+        if free && self.watermarks_due <= now && !self.partitions.is_empty() {
+            let partitions = self.partitions.iter().map(|partition| partition.id.clone());
+            self.client.watermarks.ask(partitions.collect());
             self.watermarks_due = now + self.options.watermarks;
         }
         let mut known = HashMap::new();
-        for (id, low, high) in self.asker.answer().unwrap_or_default() {
+        for (id, low, high) in self.client.watermarks.answer().unwrap_or_default() {
             if let Some(partition) = self.partitions.iter_mut().find(|p| p.id == id) {
                 partition.open();
                 self.outbox.push_back(Event::Watermarks { partition: id.clone(), low, high });
@@ -404,36 +410,22 @@ impl Reader {
     fn acknowledge(&mut self, now: Instant) {
         if now.duration_since(self.acknowledged) >= ACKNOWLEDGE_EVERY {
             self.acknowledged = now;
-            self.commit(&[]);
+            self.commit();
         }
     }
 
-    /// Sends what was acknowledged of the partitions that are read, and of `also`. What is of neither is another
-    /// member's to commit.
-    fn commit(&self, also: &[TopicPartition]) {
-        let leaving = self.leaving.iter().flat_map(|leaving| &leaving.assigned);
-        let owned: Vec<_> = self
-            .partitions
-            .iter()
-            .map(|partition| &partition.id)
-            .chain(leaving)
-            .chain(also)
-            .collect();
-        let mut list = TopicPartitionList::new();
-        for (id, next) in self.control.acknowledged() {
-            if owned.contains(&&id)
-                && let Err(error) =
-                    list.add_partition_offset(&id.topic, id.partition, Offset::Offset(next))
-            {
-                debug!(%error, %id, next, "not an offset that can be acknowledged");
+    /// Commits to Kafka what was acknowledged, and again what was not taken the last time.
+    fn commit(&mut self) {
+        for (id, next) in self.client.commits.answer().unwrap_or_default() {
+            self.control.acknowledge_again(id, next);
+        }
+        if !self.client.commits.is_busy() {
+            let owned = self.partitions.iter().map(|partition| &partition.id);
+            let leaving = self.leaving.iter().flat_map(|leaving| &leaving.assigned);
+            let offsets = self.control.acknowledged(&owned.chain(leaving).collect());
+            if !offsets.is_empty() {
+                self.client.commits.ask(offsets);
             }
-        }
-        if list.count() == 0 {
-            return;
-        }
-        match self.consumer.commit(&list, CommitMode::Async) {
-            Ok(()) => self.consumer.context().commit_sent(),
-            Err(error) => debug!(%error, "offsets not acknowledged; the tables know them"),
         }
     }
 
@@ -460,7 +452,7 @@ impl Reader {
             self.looked = now;
         }
         let held = self.control.held();
-        let consumer = Arc::clone(&self.consumer);
+        let consumer = Arc::clone(&self.client.consumer);
         let count = self.partitions.len();
         let mut busy = false;
         for _ in 0..count {
@@ -474,12 +466,9 @@ impl Reader {
             self.outbox.extend(turn.events);
             match turn.trouble {
                 None => {}
-                Some(Trouble::Passing(error, reason)) => {
-                    debug!(%error, reason, partition = %partition.id, "reading was disturbed");
-                    self.trouble(&error, now);
-                }
+                Some(Trouble::Passing(error, reason)) => self.trouble(&error, &reason, now),
                 Some(Trouble::OutOfRange(reason)) => {
-                    partition.fail(reason, now + watermarks::TIMEOUT);
+                    partition.fail(reason, now + calls::WATERMARKS_TIMEOUT);
                     self.watermarks_due = now;
                 }
                 Some(Trouble::Broken(code, reason)) => {
@@ -498,8 +487,7 @@ impl Reader {
     }
 
     /// Trouble that passes is logged now and then; a fatal error of the client ends the source.
-    fn trouble(&mut self, error: &KafkaError, now: Instant) {
-        let reason = self.consumer.context().reason();
+    fn trouble(&mut self, error: &KafkaError, reason: &str, now: Instant) {
         if let KafkaError::MessageConsumptionFatal(code) = error {
             let what = format!("group {} cannot be read on: {reason}", self.options.group);
             let fenced = *code == RDKafkaErrorCode::FencedInstanceId;
@@ -524,101 +512,32 @@ impl Reader {
 
     /// Leaves the group: last offsets, partitions back, then the client, all within the time for closing.
     fn close(mut self) {
-        let until = Instant::now() + self.options.close_wait.mul_f32(0.8);
-        self.outbox.clear();
+        let begin = Instant::now();
+        let wait = self.options.close_wait;
+        let (offsets_until, until) = (begin + wait.mul_f32(0.4), begin + wait.mul_f32(0.8));
         self.offers.clear();
-        self.commit(&[]);
-        self.consumer.unsubscribe();
-        let step = |reader: &mut Self| {
-            let now = Instant::now();
-            reader.serve_group(now);
-            reader.outbox.clear();
-            for leaving in &mut reader.leaving {
-                leaving.deadline = now;
+        loop {
+            self.commit();
+            if !self.client.commits.is_busy() || !self.step_closing(offsets_until) {
+                break;
             }
-            reader.serve_leaving(now);
-            thread::park_timeout(Duration::from_millis(5));
-            now < until
-        };
-        while !self.partitions.is_empty() && step(&mut self) {}
-        while !self.consumer.context().commits_answered() && step(&mut self) {}
-        self.partitions.clear();
-        let wait = until.saturating_duration_since(Instant::now());
-        discard(self.consumer, &self.gone, wait);
-    }
-}
-
-fn connect(
-    options: &KafkaOptions,
-    control: &Arc<Control>,
-    plan: &Plan,
-) -> Result<(Arc<BaseConsumer<Group>>, std_mpsc::Receiver<()>)> {
-    let (group, gone) = Group::new();
-    let consumer = plan.consumer(options).create_with_context(group);
-    let mut consumer: BaseConsumer<Group> = consumer.map_err(|error| {
-        Error::invalid("cannot make a Kafka consumer from the given properties").because(error)
-    })?;
-    let waker = Arc::clone(control);
-    consumer.set_nonempty_callback(move || waker.wake());
-    Ok((Arc::new(consumer), gone))
-}
-
-/// Drops a consumer on a thread of its own: the client's destructor has no deadline.
-fn discard(consumer: Arc<BaseConsumer<Group>>, gone: &std_mpsc::Receiver<()>, wait: Duration) {
-    consumer.context().close();
-    let dropping = thread::Builder::new().name("kafka-close".into()).spawn(move || drop(consumer));
-    // Nothing is ever sent: the other end goes when the client is gone.
-    if dropping.is_err() || gone.recv_timeout(wait) == Err(std_mpsc::RecvTimeoutError::Timeout) {
-        warn!("a Kafka consumer does not end; leaving it behind");
-    }
-}
-
-fn list_of(partitions: &[TopicPartition]) -> TopicPartitionList {
-    let mut list = TopicPartitionList::with_capacity(partitions.len());
-    for id in partitions {
-        list.add_partition(&id.topic, id.partition);
-    }
-    list
-}
-
-fn broken(id: &TopicPartition, code: RDKafkaErrorCode, reason: &str) -> Error {
-    let what = format!("cannot read {id} on: {reason}");
-    match code {
-        RDKafkaErrorCode::TopicAuthorizationFailed => {
-            Error::refused(what).hint("allow the user to read and describe the topic")
         }
-        _ => Error::data(what).hint("a batch of records is damaged or packed in an unknown way"),
+        self.client.consumer.unsubscribe();
+        while !self.partitions.is_empty() && self.step_closing(until) {}
+        self.partitions.clear();
+        self.client.discard((begin + wait.mul_f32(0.9)).saturating_duration_since(Instant::now()));
     }
-    .because(KafkaError::MessageConsumption(code))
-}
 
-fn out_of_range(
-    id: &TopicPartition,
-    start: Start,
-    watermarks: Option<(i64, i64)>,
-    reason: &str,
-) -> Error {
-    let from = match start {
-        Start::At(offset) => format!("offset {offset}, where its table is"),
-        Start::Beginning => "its oldest record".to_owned(),
-    };
-    let Some((low, high)) = watermarks else {
-        return Error::data(format!("cannot read {id} from {from}: {reason}"))
-            .hint("the brokers did not tell which offsets there are");
-    };
-    let what = format!(
-        "cannot read {id} from {from}: the topic has offsets from {low} to {high} (not included)"
-    );
-    let error = Error::data(what);
-    match start {
-        Start::At(offset) if offset < low => error.hint(
-            "the records between were deleted before they were read; take a new snapshot of the table, \
-             or accept the gap by moving the table's position",
-        ),
-        Start::At(offset) if offset > high => error.hint(
-            "the topic is shorter than what was read of it: it was deleted and made again, or lost \
-             records; do not read on by number, but take a new snapshot of the table",
-        ),
-        _ => error.hint(format!("the client says: {reason}")),
+    /// Serves the group though nobody takes events any more; false when the time is over.
+    fn step_closing(&mut self, until: Instant) -> bool {
+        let now = Instant::now();
+        self.serve_group(now);
+        self.outbox.clear();
+        for leaving in &mut self.leaving {
+            leaving.deadline = now;
+        }
+        self.serve_leaving(now);
+        thread::park_timeout(Duration::from_millis(5));
+        now < until
     }
 }

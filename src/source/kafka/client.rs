@@ -1,0 +1,58 @@
+//! A consumer with the threads that wait for brokers on its behalf: made, and given up within a bounded time.
+
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use tracing::warn;
+
+use super::KafkaOptions;
+use super::calls::{self, Next, Watermarks};
+use super::control::Control;
+use super::group::Group;
+use super::helper::Helper;
+use super::plan::Plan;
+use crate::error::{Error, Result};
+use crate::position::TopicPartition;
+
+/// One member of the group.
+pub(super) struct Client {
+    pub(super) consumer: Arc<BaseConsumer<Group>>,
+    pub(super) watermarks: Helper<Vec<TopicPartition>, Vec<Watermarks>>,
+    /// Answers with the offsets that were not taken.
+    pub(super) commits: Helper<Vec<Next>, Vec<Next>>,
+    /// Disconnected when the consumer is gone.
+    gone: mpsc::Receiver<()>,
+}
+
+impl Client {
+    /// Makes a consumer; joins nothing and waits for nobody.
+    pub(super) fn new(options: &KafkaOptions, control: &Arc<Control>, plan: &Plan) -> Result<Self> {
+        let (group, gone) = Group::new();
+        let consumer = plan.consumer(options).create_with_context(group);
+        let mut consumer: BaseConsumer<Group> = consumer.map_err(|error| {
+            Error::invalid("cannot make a Kafka consumer from the given properties").because(error)
+        })?;
+        let waker = Arc::clone(control);
+        consumer.set_nonempty_callback(move || waker.wake());
+        let consumer = Arc::new(consumer);
+        let weak = || (Arc::downgrade(&consumer), Arc::clone(control));
+        let (for_watermarks, for_commits) = (weak(), weak());
+        let watermarks = Helper::start("kafka-watermarks", for_watermarks, calls::watermarks)?;
+        let commits = Helper::start("kafka-acknowledge", for_commits, calls::commit)?;
+        Ok(Self { consumer, watermarks, commits, gone })
+    }
+
+    /// Gives the consumer up, on a thread of its own: its destructor has no deadline. No partition queue may be left.
+    pub(super) fn discard(self, wait: Duration) {
+        let Self { consumer, watermarks, commits, gone } = self;
+        drop((watermarks, commits));
+        consumer.context().close();
+        let dropping = thread::Builder::new().name("kafka-close".into()).spawn(|| drop(consumer));
+        // Nothing is ever sent: the other end goes when the consumer is gone.
+        if dropping.is_err() || gone.recv_timeout(wait) == Err(mpsc::RecvTimeoutError::Timeout) {
+            warn!("a Kafka consumer does not end; leaving it behind");
+        }
+    }
+}
