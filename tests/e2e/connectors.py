@@ -4,7 +4,7 @@ import re
 import zlib
 from urllib.parse import urlparse
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from stack import ENV, REPOSITORY, Fail, http, until
@@ -74,7 +74,10 @@ class Kafka:
         def arrived():
             for connector in connectors:
                 connector.check()
-            ends = self.ends(wanted)
+            try:
+                ends = self.ends(wanted)
+            except KafkaException:  # A topic that was made just now has no leader yet.
+                return None
             counts = {topic: sum(end for (name, _), end in ends.items() if name == topic) for topic in wanted}
             state.clear()
             state.update({topic: (counts[topic], wanted[topic]) for topic in wanted if counts[topic] != wanted[topic]})
