@@ -1,9 +1,12 @@
 """Iceberg REST catalogs: further ones like the stack's, as several targets keep tables of the same names."""
+import json
 import os
 import subprocess
 import sys
 import urllib.request
 from urllib.parse import quote
+
+import boto3
 
 from stack import ENV, REPOSITORY, Fail, free_port, http, tail, until
 
@@ -70,3 +73,20 @@ class Catalog:
 
     def namespaces(self):
         return [".".join(levels) for levels in http("GET", f"{self.base}/namespaces")["namespaces"]]
+
+
+class Folders:
+    """Tables without a catalog: the newest metadata is the one that their hint names."""
+
+    def __init__(self, warehouse):
+        self.bucket, _, self.prefix = warehouse.removeprefix("s3://").partition("/")
+        self.store = boto3.client("s3", endpoint_url=ENV["S3"], aws_access_key_id=ENV["S3_ACCESS_KEY"],
+                                  aws_secret_access_key=ENV["S3_SECRET_KEY"], region_name=ENV["S3_REGION"])
+
+    def table(self, namespace, name):
+        folder = f"{self.prefix}/{namespace}/{name}/metadata"
+        path = f"{folder}/v{self.read(f'{folder}/version-hint.text').decode().strip()}.metadata.json"
+        return json.loads(self.read(path))["current-snapshot-id"], f"s3://{self.bucket}/{path}"
+
+    def read(self, path):
+        return self.store.get_object(Bucket=self.bucket, Key=path)["Body"].read()

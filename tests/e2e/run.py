@@ -26,7 +26,7 @@ from deltalake import DeltaTable  # noqa: E402
 
 import cleanup  # noqa: E402
 import selftest  # noqa: E402
-from catalogs import WORK, Catalog, Server  # noqa: E402
+from catalogs import WORK, Catalog, Folders, Server  # noqa: E402
 from connectors import ENCODINGS, Connector, Kafka  # noqa: E402
 from delta_rs import storage_options  # noqa: E402
 from report import Report  # noqa: E402
@@ -35,7 +35,9 @@ from sources import SOURCES  # noqa: E402
 from stack import ENV, Fail, lake, tail, until  # noqa: E402
 from workload import Workload  # noqa: E402
 
-TARGETS = ("delta", "iceberg-v3", "iceberg-v2", "both", "nessie")
+TARGETS = ("delta", "iceberg-v3", "iceberg-v2", "both", "nessie", "no-catalog")
+# A few tables show what differs: credentials from the catalog, which keeps no history; no catalog at all.
+SMALL = ("nessie", "no-catalog")
 PARTITIONS = {"json": 3, "json-schema": 1, "avro": 2}
 # Small batches, so that a kill often meets a commit.
 BATCHES = {"batch-age": "1500ms", "batch-idle": "400ms"}
@@ -112,18 +114,18 @@ class Course:
 
     def start_targets(self):
         bucket = f"s3://{ENV['S3_BUCKET']}/{self.run}"
-        delta, iceberg = ("delta_rs", "duck_delta"), ("py_iceberg", "duck_iceberg")
+        delta, iceberg, from_files = ("delta_rs", "duck_delta"), ("py_iceberg", "duck_iceberg"), ("py_metadata", "duck_metadata")
         made = {
             "delta": lambda: Target("delta", ("delta",), f"{bucket}/delta", readers=delta),
             "iceberg-v3": lambda: Target("iceberg-v3", ("iceberg",), f"{bucket}/iceberg-v3", ENV["ICEBERG_REST"], readers=iceberg),
             "iceberg-v2": lambda: Target("iceberg-v2", ("iceberg",), f"{bucket}/iceberg-v2", self.catalog("iceberg-v2"), 2, readers=iceberg),
             "both": lambda: Target("both", ("delta", "iceberg"), f"{bucket}/both", self.catalog("both"), readers=delta + iceberg),
-            "nessie": lambda: Target("nessie", ("iceberg",), f"s3://lake-nessie/{self.run}", ENV["NESSIE"], vended=True, readers=("duck_metadata",)),
+            "nessie": lambda: Target("nessie", ("iceberg",), f"s3://lake-nessie/{self.run}", ENV["NESSIE"], vended=True, readers=from_files),
+            "no-catalog": lambda: Target("no-catalog", ("iceberg",), f"{bucket}/no-catalog", readers=from_files),
         }
         for name in self.options.targets:
             target = made[name]()
-            # Nessie is there for its credentials and for having no history: a few tables show both.
-            target.connectors = self.connectors[:1] if name == "nessie" else self.connectors
+            target.connectors = self.connectors[:1] if name in SMALL else self.connectors
             self.targets.append(target)
         for server in self.servers:
             server.wait()
@@ -239,7 +241,8 @@ class Course:
             where = self.where(target, connector, table)["delta"]
             found["delta"] = DeltaTable(where, storage_options=storage_options(lake())).version()
         if "iceberg" in target.formats:
-            found["iceberg"], found["metadata"] = Catalog(target.catalog).table(connector.namespace(), table.name)
+            catalog = Catalog(target.catalog) if target.catalog else Folders(target.warehouse)
+            found["iceberg"], found["metadata"] = catalog.table(connector.namespace(), table.name)
         return found
 
     def where(self, target, connector, table):
@@ -262,7 +265,7 @@ class Course:
         """Every reader of every target, two at a time."""
         jobs = [(target, reader) for target in self.targets for reader in target.readers]
         if self.options.spark:
-            jobs += [(target, f"spark_{format}") for target in self.targets for format in target.formats if target.name != "nessie"]
+            jobs += [(target, f"spark_{format}") for target in self.targets for format in target.formats if target.name not in SMALL]
         with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
             for target, reader, results in pool.map(lambda job: (*job, self.read_with(*job)), jobs):
                 self.report.read(target.name, reader, results)

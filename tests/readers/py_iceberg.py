@@ -2,11 +2,14 @@
 from pyiceberg.catalog import load_catalog
 
 
+def keys(lake):
+    return {"s3.endpoint": lake["endpoint"], "s3.access-key-id": lake["key"], "s3.secret-access-key": lake["secret"],
+            "s3.region": lake["region"], "s3.path-style-access": "true"}
+
+
 class Reader:
     def __init__(self, lake):
-        keys = {"s3.endpoint": lake["endpoint"], "s3.access-key-id": lake["key"], "s3.secret-access-key": lake["secret"],
-                "s3.region": lake["region"], "s3.path-style-access": "true"}
-        self.catalog = load_catalog("lake", type="rest", uri=lake["catalog"], **keys)
+        self.catalog = load_catalog("lake", type="rest", uri=lake["catalog"], **keys(lake))
         self.tables = {}
 
     def read(self, where, version):
