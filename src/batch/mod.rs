@@ -102,7 +102,7 @@ impl Buffer {
             let from = records.get(0).map_or(records.next(), |record| record.offset);
             OffsetRange { partition: records.partition(), from, to: from }
         });
-        let taken_to = range.to;
+        let (taken_to, consumed) = (range.to, self.tally.consumed);
         range.to = range.to.max(records.next());
         for (entry, (record, outcome)) in (0..).zip(records.iter().zip(outcomes)) {
             if record.offset < taken_to {
@@ -118,6 +118,9 @@ impl Buffer {
                     self.rejects.push((at, reject));
                 }
             }
+        }
+        if self.tally.consumed == consumed {
+            return; // Nothing refers to the chunk; kept, it would wait for a merge that does not come.
         }
         self.bytes += records.bytes();
         self.chunks.push(records);

@@ -107,6 +107,7 @@ proptest! {
         let from: Position = (0..PARTITIONS).map(|p| (p, 10 + cut)).collect();
         let buffer = filled(chunks(&steps, size), &from);
         prop_assert_eq!(outcome(&buffer), folded(&chunks(&steps, size), &from));
+        prop_assert_eq!(buffer.bytes() == 0, buffer.is_empty());
     }
 
     #[test]

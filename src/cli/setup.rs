@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::names::{Registrar, TableId};
 use crate::pipeline::TableSetup;
 use crate::sink::delta;
-use crate::sink::iceberg::{self, Catalog};
+use crate::sink::iceberg::{self, Catalog, RestCatalog, RestOptions, Secret};
 use crate::sink::lake::{LakeOptions, LakeSink, LogSetup};
 use crate::sink::storage::Location;
 use crate::source::{KafkaOptions, Topics};
@@ -41,7 +41,7 @@ impl Tables {
     ) -> Result<Self> {
         Ok(Self {
             warehouse: Location::warehouse(&config.warehouse)?,
-            catalog: Arc::new(Catalog::Files),
+            catalog: Arc::new(catalog(config, &clock).await?),
             registry,
             config: config.clone(),
             registrar: Registrar::default(),
@@ -137,6 +137,24 @@ pub(super) fn kafka(config: &Config) -> Result<KafkaOptions> {
         memory: u64::try_from(config.memory / 4).unwrap_or(u64::MAX),
         ..KafkaOptions::new(&config.brokers, &config.group, topics, &config.kafka, env)?
     })
+}
+
+/// The Iceberg catalog; its secrets come from the environment.
+async fn catalog(config: &Config, clock: &Clock) -> Result<Catalog> {
+    let Some(uri) = config.catalog.clone().filter(|_| config.to.contains(&Format::Iceberg)) else {
+        return Ok(Catalog::Files);
+    };
+    let secret = |name: &str| std::env::var(name).ok().map(Secret::new);
+    let options = RestOptions {
+        uri,
+        warehouse: config.catalog_warehouse.clone(),
+        credential: secret("CDC_SINK_CATALOG_CREDENTIAL"),
+        token: secret("CDC_SINK_CATALOG_TOKEN"),
+        scope: std::env::var("CDC_SINK_CATALOG_SCOPE").ok(),
+        oauth2_server_uri: std::env::var("CDC_SINK_CATALOG_OAUTH2_SERVER").ok(),
+        vended_credentials: config.vended_credentials,
+    };
+    Ok(Catalog::Rest(RestCatalog::connect(options, clock.clone()).await?))
 }
 
 /// The schema registry; its user and password come from the environment.

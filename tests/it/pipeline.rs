@@ -175,11 +175,14 @@ async fn process(
         Ok(TableSetup { name: Arc::clone(topic), sink: sink.clone(), decoder })
     };
     let health = Arc::new(Health::new(clock.clone(), Duration::from_secs(60)));
-    let progress = Progress::new(clock, health);
+    let progress = Progress::new(clock, Arc::clone(&health));
     let stop = CancellationToken::new();
     tokio::select! {
         biased;
         () = crash.notified() => {}
+        () = tokio::time::sleep(Duration::from_secs(3600)) => {
+            panic!("the pipeline does not come to an end: {:#?}", health.status());
+        }
         progress = pipeline::run(source, open, options, progress, stop) => {
             let progress = progress.unwrap();
             assert!(progress.is_complete(), "{:?}", progress.tables());

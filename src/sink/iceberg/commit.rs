@@ -289,13 +289,13 @@ impl<'a> Builder<'a> {
         let mut writer = self.writer(&path, ManifestContentType::Data)?;
         let (mut naming, mut gone) = (Vec::new(), Vec::new());
         let mut every_row_has_an_id = true;
-        let loaded: Vec<_> = stream::iter(group)
-            .map(|file| async move { file.load_manifest(self.io).await.map(|manifest| (file, manifest)) })
+        let reads: Vec<_> = group.iter().map(|file| file.load_manifest(self.io)).collect();
+        let loaded: Vec<_> = stream::iter(reads)
             .buffered(WRITES_AT_A_TIME)
             .try_collect()
             .await
             .map_err(|e| self.failed(e))?;
-        for (manifest, entries) in loaded {
+        for (manifest, entries) in group.into_iter().zip(loaded) {
             // A manifest gives row ids to those of its files that have none yet, in order; written anew, they have them.
             let mut next_row_id = manifest.first_row_id;
             for entry in entries.entries().iter().filter(|entry| entry.is_alive()) {

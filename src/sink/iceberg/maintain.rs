@@ -137,8 +137,9 @@ impl Keeper<'_> {
 
     /// The files that the manifests name as live.
     async fn files(&self, manifests: &[&ManifestFile]) -> Result<BTreeSet<String>> {
-        let loaded: Vec<_> = stream::iter(manifests)
-            .map(|manifest| manifest.load_manifest(self.io))
+        let reads: Vec<_> =
+            manifests.iter().map(|manifest| manifest.load_manifest(self.io)).collect();
+        let loaded: Vec<_> = stream::iter(reads)
             .buffer_unordered(READS_AT_A_TIME)
             .try_collect()
             .await
