@@ -44,6 +44,8 @@ pub struct Decoder {
     /// How each key writer writes the columns of `key`, as far as known.
     key_forms: Vec<Option<KeyForms>>,
     avro: HashMap<SchemaId, Fetched>,
+    /// Columns of which was said that the table does not have them.
+    warned: HashSet<String>,
 }
 
 /// A schema of the registry, and the writers made from it.
@@ -83,6 +85,7 @@ impl Decoder {
             key: None,
             key_forms: Vec::new(),
             avro: HashMap::new(),
+            warned: HashSet::new(),
         };
         if let Some(schema) = schema {
             decoder.set_schema(schema);

@@ -2,6 +2,9 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 use super::json::{Cursor, Malformed, integer};
 use super::writer::Kind;
@@ -127,37 +130,21 @@ fn row(cursor: &mut Cursor<'_>) -> Result<Option<Range<usize>>, Malformed> {
 /// Steps over a source block and gives when the source committed: microseconds if they are there, else milliseconds.
 #[inline]
 fn source(cursor: &mut Cursor<'_>) -> Result<Option<i64>, Malformed> {
-    if cursor.peek()? != b'{' {
-        cursor.skip()?;
-        return Ok(None);
-    }
-    let mut millis = None;
-    let mut more = cursor.open_object()?;
-    while more {
-        match cursor.name()?.raw {
-            b"ts_ms" => millis = integer(number(cursor)?),
-            b"ts_us" => {
-                if let Some(micros) = integer(number(cursor)?) {
-                    cursor.skip_open(1)?;
-                    return Ok(Some(micros));
-                }
-            }
-            _ => {
-                cursor.skip()?;
-            }
-        }
-        more = cursor.next_field()?;
-    }
-    Ok(millis.and_then(|millis| millis.checked_mul(1000)))
+    let place = cursor.skip()?;
+    let block = cursor.slice(place);
+    let micros = number_of(block, &TS_US);
+    Ok(micros.or_else(|| number_of(block, &TS_MS).and_then(|millis| millis.checked_mul(1000))))
 }
 
-/// A number or null; anything else is stepped over and gives nothing.
-fn number<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], Malformed> {
-    if matches!(cursor.peek()?, b'"' | b'{' | b'[') {
-        cursor.skip()?;
-        return Ok(b"");
-    }
-    cursor.scalar()
+static TS_US: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"ts_us\":"));
+static TS_MS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"ts_ms\":"));
+
+/// The integer of a field of `block`, an object, found by the field's name and its colon: no value of valid JSON holds
+/// these bytes, its quotes would be escaped.
+#[inline]
+fn number_of(block: &[u8], name: &Finder<'_>) -> Option<i64> {
+    let place = name.find(block)? + name.needle().len();
+    integer(Cursor::new(block, place).scalar().ok()?)
 }
 
 /// Where a payload starts.
@@ -190,6 +177,9 @@ impl Unwrapper {
     ) -> Result<Payload, Reject> {
         if !self.prefix.is_empty() && bytes.starts_with(&self.prefix) {
             return Ok(Payload { at: self.prefix.len(), schema: Some(self.last), wrapped: true });
+        }
+        if is_bare(bytes) {
+            return Ok(BARE);
         }
         let Some((schema, payload)) = wrapped(bytes)? else { return Ok(BARE) };
         let schema_bytes = bytes.get(schema.clone()).unwrap_or_default();
@@ -224,6 +214,12 @@ impl Unwrapper {
 }
 
 const BARE: Payload = Payload { at: 0, schema: None, wrapped: false };
+
+/// True when the first field's name is plainly neither of the two of a wrapped payload.
+fn is_bare(bytes: &[u8]) -> bool {
+    let name = bytes.strip_prefix(b"{\"").unwrap_or_default();
+    name.first().is_some_and(|first| !matches!(first, b's' | b'p' | b'\\'))
+}
 
 /// The places of schema and payload when `bytes` is an object of just these two.
 fn wrapped(bytes: &[u8]) -> Result<Option<(Range<usize>, Range<usize>)>, Malformed> {

@@ -7,7 +7,9 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use memchr::memchr2;
+mod blocks;
+
+use blocks::{container_end, scalar_end, string_stop};
 
 /// JSON that cannot be read, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +21,8 @@ const ENDED: Malformed = Malformed("the text ends within a value");
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
+    /// The bytes, when they are known to be text.
+    text: Option<&'a str>,
     at: usize,
 }
 
@@ -26,18 +30,19 @@ pub(super) struct Cursor<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Quoted<'a> {
     pub(super) raw: &'a [u8],
-    pub(super) escaped: bool,
+    start: usize,
+    escaped: bool,
 }
 
 impl<'a> Cursor<'a> {
     /// A cursor at `at`.
     pub(super) fn new(bytes: &'a [u8], at: usize) -> Self {
-        Self { bytes, at }
+        Self { bytes, text: None, at }
     }
 
-    /// The place, in bytes from the start.
-    pub(super) fn at(&self) -> usize {
-        self.at
+    /// A cursor at the start of text.
+    pub(super) fn over(text: &'a str) -> Self {
+        Self { bytes: text.as_bytes(), text: Some(text), at: 0 }
     }
 
     /// The bytes of a place.
@@ -153,7 +158,7 @@ impl<'a> Cursor<'a> {
             if self.bytes.get(end) == Some(&b'"') {
                 self.at = end + 1;
                 let raw = self.bytes.get(start..end).ok_or(ENDED)?;
-                return Ok(Quoted { raw, escaped });
+                return Ok(Quoted { raw, start, escaped });
             }
             escaped = true;
             self.at = end + 2;
@@ -169,10 +174,7 @@ impl<'a> Cursor<'a> {
             b'"' => {
                 self.string()?;
             }
-            b'{' | b'[' => {
-                self.at += 1;
-                self.skip_open(1)?;
-            }
+            b'{' | b'[' => self.at = container_end(self.bytes, start).ok_or(ENDED)?,
             _ => {
                 self.scalar()?;
             }
@@ -180,45 +182,32 @@ impl<'a> Cursor<'a> {
         Ok(start..self.at)
     }
 
-    /// Steps over the rest of `depth` nested objects and arrays.
-    #[inline]
-    pub(super) fn skip_open(&mut self, depth: usize) -> Result<(), Malformed> {
-        let mut depth = depth;
-        while let Some(byte) = self.bytes.get(self.at) {
-            match byte {
-                b'"' => {
-                    self.string()?;
-                    continue;
-                }
-                b'{' | b'[' => depth += 1,
-                b'}' | b']' => {
-                    depth -= 1;
-                    if depth == 0 {
-                        self.at += 1;
-                        return Ok(());
-                    }
-                }
-                _ => {}
-            }
-            self.at += 1;
-        }
-        Err(ENDED)
-    }
-
     /// A number or a literal, up to what ends it.
     #[inline]
     pub(super) fn scalar(&mut self) -> Result<&'a [u8], Malformed> {
         self.peek()?;
-        let rest = self.bytes.get(self.at..).ok_or(ENDED)?;
-        let length = rest
-            .iter()
-            .position(|byte| matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t'))
-            .unwrap_or(rest.len());
-        self.at += length;
-        match rest.get(..length) {
+        let start = self.at;
+        self.at = scalar_end(self.bytes, start);
+        match self.bytes.get(start..self.at) {
             Some(scalar) if !scalar.is_empty() => Ok(scalar),
             _ => Err(Malformed("expected a value")),
         }
+    }
+
+    /// A string that this cursor found, unescaped.
+    #[inline]
+    pub(super) fn text(&self, quoted: Quoted<'a>) -> Result<Cow<'a, str>, Malformed> {
+        let raw = match self.text {
+            Some(text) => text.get(quoted.start..quoted.start + quoted.raw.len()),
+            None => std::str::from_utf8(quoted.raw).ok(),
+        };
+        let raw = raw.ok_or(Malformed("text that is not UTF-8"))?;
+        if !quoted.escaped {
+            return Ok(Cow::Borrowed(raw));
+        }
+        let mut text = String::with_capacity(raw.len());
+        unescape(raw, &mut text)?;
+        Ok(Cow::Owned(text))
     }
 
     /// Steps over `null` if it comes next.
@@ -226,31 +215,6 @@ impl<'a> Cursor<'a> {
     pub(super) fn null(&mut self) -> Result<bool, Malformed> {
         Ok(self.peek()? == b'n' && self.eat(b"null"))
     }
-}
-
-/// Where the first quote or backslash is, from `at` on. Most strings are short: eight bytes a step first.
-#[inline]
-fn string_stop(bytes: &[u8], at: usize) -> Option<usize> {
-    let mut at = at;
-    for _ in 0..6 {
-        let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) else { break };
-        let word = u64::from_le_bytes(*chunk);
-        let stops = equal(word, b'"') | equal(word, b'\\');
-        if stops != 0 {
-            return Some(at + usize::try_from(stops.trailing_zeros() / 8).ok()?);
-        }
-        at += 8;
-    }
-    memchr2(b'"', b'\\', bytes.get(at..)?).map(|offset| at + offset)
-}
-
-/// The high bit of the first byte of `word` that is `byte`; bits above it mean nothing.
-#[inline]
-fn equal(word: u64, byte: u8) -> u64 {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
-    let other = word ^ u64::from_le_bytes([byte; 8]);
-    other.wrapping_sub(ONES) & !other & HIGH
 }
 
 /// An integer that fits 64 bits; none for any other number.
@@ -263,8 +227,12 @@ pub(super) fn integer(scalar: &[u8]) -> Option<i64> {
     if digits.is_empty() || digits.len() > 19 || (digits.len() > 1 && digits.starts_with(b"0")) {
         return None;
     }
+    let (eights, rest) = digits.as_chunks::<8>();
     let mut value = 0_u64;
-    for digit in digits {
+    for chunk in eights {
+        value = value * 100_000_000 + eight_digits(*chunk)?;
+    }
+    for digit in rest {
         let digit = digit.wrapping_sub(b'0');
         if digit > 9 {
             return None;
@@ -273,6 +241,22 @@ pub(super) fn integer(scalar: &[u8]) -> Option<i64> {
         value = value * 10 + u64::from(digit);
     }
     if negative { 0_i64.checked_sub_unsigned(value) } else { i64::try_from(value).ok() }
+}
+
+/// The number that eight digits are: pairs of digits, then pairs of pairs, in one word.
+#[inline]
+fn eight_digits(digits: [u8; 8]) -> Option<u64> {
+    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+    const OVER_NINE: u64 = u64::from_le_bytes([0x76; 8]);
+    const ENDS: u64 = 0x0000_00ff_0000_00ff;
+    let word = u64::from_le_bytes(digits) ^ u64::from_le_bytes([b'0'; 8]);
+    if (word.wrapping_add(OVER_NINE) | word) & HIGH != 0 {
+        return None;
+    }
+    let pairs = word.wrapping_mul(10).wrapping_add(word >> 8);
+    let first = (pairs & ENDS).wrapping_mul(100 + (1_000_000 << 32));
+    let second = ((pairs >> 16) & ENDS).wrapping_mul(1 + (10_000 << 32));
+    Some(first.wrapping_add(second) >> 32)
 }
 
 /// True for a number of JSON's grammar.
@@ -301,25 +285,15 @@ pub(super) fn is_number(scalar: &[u8]) -> bool {
     rest.is_empty()
 }
 
-impl<'a> Quoted<'a> {
+impl Quoted<'_> {
     /// True when the string is `text`.
     #[inline]
     pub(super) fn is(&self, text: &str) -> bool {
         if self.escaped {
-            return self.text().is_ok_and(|own| own == text);
+            let unescaped = Cursor::new(self.raw, 0).text(Quoted { start: 0, ..*self });
+            return unescaped.is_ok_and(|own| own == text);
         }
         self.raw == text.as_bytes()
-    }
-
-    /// The string, unescaped.
-    pub(super) fn text(&self) -> Result<Cow<'a, str>, Malformed> {
-        let raw = std::str::from_utf8(self.raw).map_err(|_| Malformed("text that is not UTF-8"))?;
-        if !self.escaped {
-            return Ok(Cow::Borrowed(raw));
-        }
-        let mut text = String::with_capacity(raw.len());
-        unescape(raw, &mut text)?;
-        Ok(Cow::Owned(text))
     }
 }
 

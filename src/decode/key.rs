@@ -289,7 +289,8 @@ impl Scalar<'_> {
 #[inline]
 pub(super) fn scalar<'a>(cursor: &mut Cursor<'a>) -> Result<Scalar<'a>, Malformed> {
     if cursor.peek()? == b'"' {
-        return Ok(Scalar::Text(cursor.string()?.text()?));
+        let string = cursor.string()?;
+        return Ok(Scalar::Text(cursor.text(string)?));
     }
     Ok(Scalar::Plain(match cursor.scalar()? {
         b"null" => Raw::Null,

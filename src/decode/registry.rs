@@ -79,7 +79,7 @@ impl Registry {
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
             .ok_or_else(|| {
-                Error::invalid(format!("the registry's address {base:?} is no URL"))
+                Error::invalid("the registry's address is no http or https URL")
                     .hint("for example http://registry:8081")
             })?;
         if !base.username().is_empty() || base.password().is_some() {

@@ -278,7 +278,9 @@ pub(super) fn json_row(
     route: &Route,
 ) -> Result<(), Reject> {
     let partial = is_partial(row);
-    let mut cursor = Cursor::new(row.bytes, 0);
+    let text = std::str::from_utf8(row.bytes);
+    let text = text.map_err(|_| Reject::new("malformed_json", "the row is not UTF-8"))?;
+    let mut cursor = Cursor::over(text);
     let mut more = cursor.open_object()?;
     let mut expected = 0;
     while more {
@@ -301,7 +303,7 @@ pub(super) fn json_row(
             }
             other => {
                 if !cursor.null()? {
-                    let name = name.text()?;
+                    let name = cursor.text(name)?;
                     return Err(homeless(&name, other.map(|field| &field.target)));
                 }
             }

@@ -483,6 +483,68 @@ fn a_row_of_all_types_is_what_the_database_held() {
     assert!(different.is_empty(), "{}", different.join("\n"));
 }
 
+/// A record with another value.
+fn with_value(records: &Records, value: &[u8]) -> Records {
+    let record = records.get(0).unwrap();
+    let mut changed = Records::new(Arc::clone(record.topic), record.partition, record.offset);
+    assert!(changed.push(record.offset, None, record.key, Some(value), record.headers()));
+    changed
+}
+
+/// Scans and decodes one record, whatever it is; true when it was taken for a change.
+fn survives(decoder: &mut Decoder, records: &Records) -> bool {
+    let record = records.get(0).unwrap();
+    let Ok(Scanned::Change(change)) = decoder.scan(&record) else { return false };
+    let Some(place) = change.row else { return true };
+    let row = Row {
+        bytes: &record.value.unwrap()[place.start as usize..place.end as usize],
+        writer: place.writer,
+        operation: change.operation,
+        moved: change.old_key.is_some(),
+        key: record.key,
+        source_micros: change.source_micros,
+        partition: record.partition,
+        offset: record.offset,
+    };
+    if let Ok(schema) = decoder.table_schema(&[row]) {
+        let columns = decoder.columns(&[row], &schema).unwrap();
+        assert_eq!(columns.rows.num_rows(), 1);
+    }
+    true
+}
+
+#[test]
+fn damaged_records_are_no_changes_and_end_nothing() {
+    // Numbers that look random and are the same each time.
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed >> 33).unwrap() % below
+    };
+    for (database, kind) in product() {
+        for (topic, records) in topics(&format!("{database}-{kind}")) {
+            let mut decoder = Decoder::new(options(&[]), Some(registry(database)), None);
+            for record in &records {
+                // Its schemas are known from here on.
+                drop(scan(&mut decoder, record));
+                let Some(value) = record.get(0).unwrap().value else { continue };
+                for _ in 0..8 {
+                    let cut = with_value(record, &value[..random(value.len())]);
+                    assert!(!survives(&mut decoder, &cut), "{topic} {database} {kind}");
+                    let mut damaged = value.to_vec();
+                    let place = random(value.len());
+                    damaged[place] = u8::try_from(random(256)).unwrap();
+                    survives(&mut decoder, &with_value(record, &damaged));
+                }
+                let longer = with_value(record, &[value, b"1"].concat());
+                assert!(!survives(&mut decoder, &longer), "{topic} {database} {kind}");
+            }
+        }
+    }
+}
+
 /// Every record of every capture is accounted for: how many of them are what.
 #[test]
 fn every_record_is_accounted_for() {

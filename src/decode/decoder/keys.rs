@@ -93,7 +93,8 @@ impl Decoder {
         }
         let mut more = cursor.open_object()?;
         while more {
-            let name = cursor.name()?.text()?.into_owned();
+            let name = cursor.name()?;
+            let name = cursor.text(name)?.into_owned();
             columns.push(self.untold_column(name, &mut cursor)?);
             more = cursor.next_field()?;
         }

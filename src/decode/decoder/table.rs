@@ -28,6 +28,15 @@ impl Decoder {
             }
             last = Some(row.writer);
         }
+        for (name, ty) in std::mem::take(&mut wanted.left_out) {
+            if self.warned.insert(name.clone()) {
+                tracing::warn!(
+                    column = name,
+                    r#type = ty,
+                    "column is left out of the table, which has no type for it yet; rows with a value in it are rejected"
+                );
+            }
+        }
         let Some(schema) = &self.schema else {
             return wanted.create(self.key.as_ref()).map(Arc::new);
         };
@@ -47,7 +56,13 @@ impl Decoder {
         }
         let writer = self.writer(id)?;
         for field in &writer.fields {
-            let Ok(mapped) = &field.mapped else { continue };
+            let mapped = match &field.mapped {
+                Ok(mapped) => mapped,
+                Err(ty) => {
+                    wanted.left_out.push((field.name.clone(), ty.clone()));
+                    continue;
+                }
+            };
             let Mapped { ty, .. } = self.options.adapt(mapped.clone());
             let table = self.schema.as_deref().and_then(|schema| schema.column(&field.name));
             match table {
@@ -64,21 +79,24 @@ impl Decoder {
     /// Adds columns that a row without a schema has and the table has not. A row that cannot be read is rejected
     /// when its columns are decoded.
     fn infer(&self, row: &Row<'_>, wanted: &mut Wanted) {
+        let columns = self.schema.as_deref().map(TableSchema::columns).unwrap_or_default();
         let read = || -> Result<Vec<(String, ColumnType)>, Reject> {
             let mut found = Vec::new();
             let mut cursor = Cursor::new(row.bytes, 0);
             let mut more = cursor.open_object()?;
+            let mut expected = 0;
             while more {
-                let name = cursor.name()?.text()?;
-                let known =
-                    self.schema.as_deref().is_some_and(|schema| schema.index_of(&name).is_some());
-                if known {
+                let name = cursor.name()?;
+                let known = |column: &Column| name.is(&column.name);
+                if columns.get(expected).is_some_and(known) {
+                    expected += 1;
                     cursor.skip()?;
-                } else if let Some(declared) = self.options.declared(&name) {
+                } else if let Some(place) = columns.iter().position(known) {
+                    expected = place + 1;
                     cursor.skip()?;
-                    found.push((name.into_owned(), declared.ty));
-                } else if let Some(ty) = infer::value(&mut cursor)? {
-                    found.push((name.into_owned(), ty));
+                } else {
+                    let name = cursor.text(name)?.into_owned();
+                    found.extend(self.infer_column(name, &mut cursor)?);
                 }
                 more = cursor.next_field()?;
             }
@@ -88,6 +106,18 @@ impl Decoder {
             wanted.infer(&name, ty);
         }
     }
+
+    fn infer_column(
+        &self,
+        name: String,
+        cursor: &mut Cursor<'_>,
+    ) -> Result<Option<(String, ColumnType)>, Reject> {
+        if let Some(declared) = self.options.declared(&name) {
+            cursor.skip()?;
+            return Ok(Some((name, declared.ty)));
+        }
+        Ok(infer::value(cursor)?.map(|ty| (name, ty)))
+    }
 }
 
 /// Columns that a table must get.
@@ -95,6 +125,8 @@ impl Decoder {
 struct Wanted {
     columns: Vec<Column>,
     writers: HashSet<WriterId>,
+    /// Columns that no table holds, with the name of their type.
+    left_out: Vec<(String, String)>,
 }
 
 impl Wanted {
