@@ -33,6 +33,13 @@ async fn a_table_comes_back_as_it_was_committed() {
     let plan =
         table.plan().add(&third).delete(&first, [2, 3, 4]).delete(&second, [0]).advance(0, 20, 31);
     assert_eq!(committed(table.delta.publish(&plan.build()).await.unwrap()), 2);
+    let reopened = place.open().await;
+    support::assert_same_files(table.delta.state(), &reopened.state);
+    let stats = reopened.add(&first.path).unwrap().stats.clone().unwrap();
+    assert!(
+        stats.contains(r#""tightBounds":false"#) && stats.contains(r#""maxValues""#),
+        "{stats}"
+    );
     let plan = table.plan().delete(&first, [0, 9]).drop(&second).advance(0, 31, 40).build();
     assert_eq!(committed(table.delta.publish(&plan).await.unwrap()), 3);
 
@@ -131,6 +138,8 @@ async fn of_two_writers_one_wins_and_the_other_goes_on_from_there() {
     assert!(b.delta.refresh().await.unwrap());
     assert!(!b.delta.refresh().await.unwrap());
     // The old plan does not know that row 1 is deleted: publishing it would bring the row back.
+    let mut plan = plan;
+    plan.position.set(0, 11);
     assert!(matches!(b.delta.publish(&plan).await.unwrap(), Published::Conflict));
     let plan = b.plan().delete(&file, [2]).advance(1, 0, 1).build();
     assert_eq!(committed(b.delta.publish(&plan).await.unwrap()), 3);
@@ -251,6 +260,12 @@ async fn a_checkpoint_and_a_cleaned_log_tell_the_same() {
     assert_eq!(reopened.state().position, table.delta.state().position);
     assert_eq!(reopened.state().last_batch, table.delta.state().last_batch);
     assert_eq!(reopened.state().schema, table.delta.state().schema);
+
+    // A table that was deleted and made anew is another table, whatever its version.
+    let mut anew = table.twin(place.open().await);
+    anew.delta.state.version = 40;
+    assert!(anew.delta.refresh().await.unwrap());
+    assert_eq!(anew.delta.state().version, table.delta.state().version);
 
     // A writer whose next version is gone must not write it again.
     let mut behind = table.twin(behind);
@@ -483,7 +498,10 @@ async fn table_for_others(folder: &std::path::Path) -> (Table, Location) {
     );
     table.delta.options.checkpoint_interval = 2;
     table.delta.maintain(0).await.unwrap();
-    let wider = Arc::new(schema().with_added(vec![Column::new("note", ColumnType::String, true)]));
+    let wider = Arc::new(schema().with_added(vec![
+        Column::new("note", ColumnType::String, true),
+        Column::new("odd.name-Ä", ColumnType::String, true),
+    ]));
     let c = table
         .write_with(&wider, "data/name=c/at_month=2025-01/3.parquet", 20..25, values("c", 660))
         .await;
@@ -548,6 +566,37 @@ async fn deltalake_and_duckdb_read_it_and_write_to_it() {
     assert_eq!(table.delta.state().position.get(0), Some(31));
 }
 
+/// An update is a delete and an insert there: nothing is written for the feed.
+#[tokio::test(flavor = "multi_thread")]
+async fn deltalake_reads_the_changes_of_each_version() {
+    let Ok(python) = std::env::var("CDC_SINK_TEST_PYTHON") else {
+        eprintln!("skipped: CDC_SINK_TEST_PYTHON is not set");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let place = Location::warehouse(folder.path().to_str().unwrap()).unwrap().folder("orders");
+    let mut table = Table::create_at(place, schema(), Partitioning::default()).await;
+    let old = table.write(0..5).await;
+    committed(table.delta.publish(&table.plan().add(&old).advance(0, 0, 5).build()).await.unwrap());
+    let new = table.write(3..7).await;
+    let plan = table.plan().add(&new).delete(&old, [3, 4]).advance(0, 5, 9).build();
+    committed(table.delta.publish(&plan).await.unwrap());
+    committed(
+        table
+            .delta
+            .publish(&table.plan().delete(&old, [0]).advance(0, 9, 10).build())
+            .await
+            .unwrap(),
+    );
+    let mut others =
+        Others::start(&python, include_str!("tests/rust.py"), &folder.path().join("orders"));
+    let changes =
+        [(0, "delete", 3), (3, "delete", 2), (3, "insert", 2), (4, "delete", 2), (4, "insert", 2)];
+    let changes =
+        changes.into_iter().chain([(5, "insert", 2), (6, "insert", 2)]).collect::<Vec<_>>();
+    assert_eq!(others.ask("changes 2"), json!(changes));
+}
+
 /// Runs where `CDC_SINK_TEST_SPARK_PYTHON` and `CDC_SINK_TEST_SPARK_JARS` name a PySpark with Delta's jars.
 #[tokio::test(flavor = "multi_thread")]
 async fn spark_reads_it_and_writes_to_it() {
@@ -564,6 +613,8 @@ async fn spark_reads_it_and_writes_to_it() {
         let answer = spark.ask(&format!("SELECT id FROM {{t}} t WHERE {condition} ORDER BY id"));
         assert_eq!(answer, json!(expected), "{condition}");
     }
+    let condition = "`odd.name-Ä` = 'n21'";
+    assert_eq!(spark.ask(&format!("SELECT id FROM {{t}} WHERE {condition}")), json!([21]));
     let history = spark.ask("DESCRIBE HISTORY {t} LIMIT 1").to_string();
     assert!(
         history.contains("cdc-sink/") && history.contains(r#""numTargetRowsUpdated":"2""#),

@@ -32,6 +32,9 @@ for line in sys.stdin:
         answer = deltalake.DeltaTable(str(folder)).delete(rest)["num_deleted_rows"]
     elif order == "compact":
         answer = deltalake.DeltaTable(str(folder)).optimize.compact()["numFilesRemoved"]
+    elif order == "changes":
+        changes = deltalake.DeltaTable(str(folder)).load_cdf(starting_version=int(rest)).read_all()
+        answer = sorted(zip(*(changes[name].to_pylist() for name in ("id", "_change_type", "_commit_version"))))
     elif order == "operations":
         answer = [commit["operation"] for commit in deltalake.DeltaTable(str(folder)).history()]
     print(json.dumps(answer), flush=True)
