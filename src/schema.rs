@@ -221,6 +221,17 @@ impl TableSchema {
         self.key.iter().filter_map(|name| self.column(name))
     }
 
+    /// True when this schema has every column of `other`, and the same key: rows of it fit a table of `other` that
+    /// gets the columns it lacks.
+    pub fn covers(&self, other: &Self) -> bool {
+        let has = |old: &Column| {
+            self.columns
+                .iter()
+                .any(|new| new.id == old.id && new.name == old.name && new.ty == old.ty)
+        };
+        self.key == other.key && other.columns.iter().all(has)
+    }
+
     /// The Arrow schema of the table's rows, field ids in the fields' metadata.
     pub fn arrow(&self) -> SchemaRef {
         let fields = self.columns.iter().map(|c| arrow_field(&c.name, c.id, &c.ty, c.nullable));

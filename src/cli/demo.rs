@@ -198,11 +198,20 @@ impl Demo<'_> {
 
     fn mirror_setup(&self, topic: &Arc<str>) -> Result<TableSetup<MemorySink>> {
         let sink = self.memory.get(topic).cloned().unwrap_or_default();
-        Ok(TableSetup { name: format!("mirror of {topic}").into(), sink, decoder: self.tables.decoder(topic)? })
+        Ok(TableSetup {
+            name: format!("mirror of {topic}").into(),
+            sink,
+            decoder: self.tables.decoder(topic)?,
+        })
     }
 
     /// Produces every record, and returns once both pipelines have read them.
-    async fn produce(&self, mut feeder: Feeder, mut generator: Generator, reach: &Reach) -> Result<u64> {
+    async fn produce(
+        &self,
+        mut feeder: Feeder,
+        mut generator: Generator,
+        reach: &Reach,
+    ) -> Result<u64> {
         let mut ends: HashMap<TopicPartition, i64> = HashMap::new();
         let mut produced = 0;
         let started = tokio::time::Instant::now();
@@ -213,7 +222,8 @@ impl Demo<'_> {
                 tokio::time::sleep_until(due).await;
             }
             let Some(record) = generator.next() else { break };
-            let at = TopicPartition { topic: Arc::clone(&record.topic), partition: record.partition };
+            let at =
+                TopicPartition { topic: Arc::clone(&record.topic), partition: record.partition };
             send(&mut feeder, &at, &record).await?;
             *ends.entry(at).or_default() += 1;
             produced += 1;
@@ -255,7 +265,11 @@ impl Demo<'_> {
                 rows.sort();
                 let verdict = if rows == expected { "equal" } else { "DIFFERENT" };
                 same &= rows == expected;
-                out.push_str(&format!("  {} ({format}): {} rows, {verdict}\n", lake.name, rows.len()));
+                out.push_str(&format!(
+                    "  {} ({format}): {} rows, {verdict}\n",
+                    lake.name,
+                    rows.len()
+                ));
             }
         }
         Ok(same)

@@ -26,7 +26,10 @@ impl Display {
     pub(super) fn start(screen: &Screen, health: Arc<Health>) -> Self {
         let bar = screen.display().map(|display| {
             let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}");
-            display.add(ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner())))
+            display.add(
+                ProgressBar::new_spinner()
+                    .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner())),
+            )
         });
         let mut task = JoinSet::new();
         task.spawn(draw(bar.clone(), health));

@@ -10,10 +10,22 @@ use tracing_subscriber::fmt::MakeWriter;
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct LogArgs {
     /// What to log: a level, or levels by module (`info,cdc_sink::sink=debug`)
-    #[arg(long, env = "CDC_SINK_LOG", value_name = "FILTER", default_value = "info", help_heading = "Process")]
+    #[arg(
+        long,
+        env = "CDC_SINK_LOG",
+        value_name = "FILTER",
+        default_value = "info",
+        help_heading = "Process"
+    )]
     log: String,
     /// How log lines look
-    #[arg(long, env = "CDC_SINK_LOG_FORMAT", value_name = "FORMAT", default_value = "text", help_heading = "Process")]
+    #[arg(
+        long,
+        env = "CDC_SINK_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text",
+        help_heading = "Process"
+    )]
     log_format: Format,
 }
 

@@ -94,7 +94,10 @@ impl Tables {
             }),
             Format::Iceberg => LogSetup::Iceberg {
                 catalog: Arc::clone(&self.catalog),
-                name: iceberg::TableName { namespace: vec![id.namespace.clone()], name: id.name.clone() },
+                name: iceberg::TableName {
+                    namespace: vec![id.namespace.clone()],
+                    name: id.name.clone(),
+                },
                 options: iceberg::Options {
                     topic: Arc::clone(topic),
                     format_version: self.config.format_version,

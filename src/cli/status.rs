@@ -65,7 +65,8 @@ fn row(table: &TableStatus, width: usize) -> String {
     let commit = state.last_commit.as_ref().map_or_else(
         || "-".to_owned(),
         |commit| {
-            let versions = commit.versions.iter().map(|(format, version)| format!("{format} {version}"));
+            let versions =
+                commit.versions.iter().map(|(format, version)| format!("{format} {version}"));
             format!("{} ({})", commit.time, versions.collect::<Vec<_>>().join(", "))
         },
     );

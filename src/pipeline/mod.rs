@@ -232,7 +232,9 @@ where
     fn on_report(&mut self, source: &mut impl Source, report: Report) {
         match report {
             Report::Taken { topic, partition, position, settled } => {
-                self.progress.taken(&topic, partition, position, settled);
+                if let Some(position) = position {
+                    self.progress.taken(&topic, partition, position, settled);
+                }
                 if let Some(worker) = self.workers.get_mut(&topic) {
                     worker.queued = worker.queued.saturating_sub(1);
                 }

@@ -202,7 +202,8 @@ impl Progress {
     fn tell(&self, topic: &Arc<str>) {
         let Some(table) = self.tables.get(topic) else { return };
         let partitions = self.partitions.iter().filter(|(at, _)| at.topic == *topic);
-        let commit = |micros| LastCommit { time: instant(micros), versions: table.versions.clone() };
+        let commit =
+            |micros| LastCommit { time: instant(micros), versions: table.versions.clone() };
         self.health.table(TableState {
             table: table.name.to_string(),
             topic: topic.to_string(),

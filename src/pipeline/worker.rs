@@ -47,8 +47,9 @@ pub(super) enum Message {
 /// What a worker tells the router.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// A chunk was taken in; `settled` when nothing of it waits for a commit.
-    Taken { topic: Arc<str>, partition: i32, position: i64, settled: bool },
+    /// A chunk was handled. `position` is the one after what was taken in, none when the chunk was dropped; `settled`
+    /// when nothing waits for a commit.
+    Taken { topic: Arc<str>, partition: i32, position: Option<i64>, settled: bool },
     /// A position past a gap was taken in.
     Reached { topic: Arc<str>, partition: i32, position: i64, settled: bool },
     /// The table committed.
@@ -185,7 +186,8 @@ impl<S: Sink + Send + Sync> Worker<S> {
     async fn on_message(&mut self, message: Message) -> Result<()> {
         match message {
             Message::Assigned { partitions, start } => {
-                let assigned = if self.halted { Ok(Vec::new()) } else { self.assign(&partitions).await };
+                let assigned =
+                    if self.halted { Ok(Vec::new()) } else { self.assign(&partitions).await };
                 let starts = match &assigned {
                     Ok(starts) if !self.halted => starts.clone(),
                     // What is read for a table that halts is dropped.
@@ -234,13 +236,20 @@ impl<S: Sink + Send + Sync> Worker<S> {
         loop {
             match self.sink.position().await {
                 Ok(position) => {
-                    if let Some(schema) = self.sink.schema() {
-                        self.decoder.set_schema(schema);
-                    }
+                    self.take_schema();
                     return Ok(position);
                 }
-                Err(error) => self.wait_out(&error, "read the table's position", &mut waits).await?,
+                Err(error) => {
+                    self.wait_out(&error, "read the table's position", &mut waits).await?
+                }
             }
+        }
+    }
+
+    /// Rows are made for the schema that the table has now.
+    fn take_schema(&mut self) {
+        if let Some(schema) = self.sink.schema() {
+            self.decoder.set_schema(schema);
         }
     }
 
@@ -263,8 +272,9 @@ impl<S: Sink + Send + Sync> Worker<S> {
 
     /// Scans a chunk into the buffer.
     async fn take(&mut self, mut records: Records) -> Result<()> {
-        let (partition, position) = (records.partition(), records.next());
+        let partition = records.partition();
         let mut failed = None;
+        let mut position = None;
         if !self.halted && self.assigned.contains(&partition) {
             let mut outcomes = Vec::with_capacity(records.len());
             for index in 0..records.len() {
@@ -280,6 +290,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 let before = self.buffer.bytes();
                 self.buffer.push(records, outcomes, now());
                 self.account(before, self.buffer.bytes());
+                position = self.buffer.position().get(partition);
             }
         }
         let (topic, settled) = (Arc::clone(&self.topic), !self.halted && self.buffer.is_empty());
@@ -325,7 +336,11 @@ impl<S: Sink + Send + Sync> Worker<S> {
                     }
                     _ => return Err(error),
                 }
-                tracing::warn!(table = &*self.name, error = error.report(), "waiting for a writer schema");
+                tracing::warn!(
+                    table = &*self.name,
+                    error = error.report(),
+                    "waiting for a writer schema"
+                );
                 self.pause(wait).await;
                 Ok(None)
             }
@@ -367,9 +382,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
                     summary.took = started.elapsed();
                     self.account(self.buffer.bytes(), 0);
                     self.buffer = self.buffer.next();
-                    if let Some(schema) = self.sink.schema() {
-                        self.decoder.set_schema(schema);
-                    }
+                    self.take_schema();
                     let topic = Arc::clone(&self.topic);
                     self.report(Report::Committed { topic, committed, summary }).await;
                     return Ok(());
@@ -379,8 +392,10 @@ impl<S: Sink + Send + Sync> Worker<S> {
                         table = &*self.name,
                         "another owner committed first; going on from the table's position"
                     );
+                    self.take_schema();
                     self.rebase(&self.buffer.position_over(&stored)?);
                 }
+                Some(Merged::Outdated) => self.take_schema(),
             }
         }
         Ok(())
@@ -424,12 +439,20 @@ impl<S: Sink + Send + Sync> Worker<S> {
         while let Ok(Some(message)) = tokio::time::timeout_at(until, self.mailbox.recv()).await {
             match message {
                 Message::Revoked { partitions, done } => {
-                    for partition in &partitions {
-                        self.assigned.remove(partition);
-                    }
+                    self.forget(&partitions);
                     done.send(()).ok();
                 }
                 other => self.backlog.push_back(other),
+            }
+        }
+    }
+
+    /// Partitions are lost while earlier messages wait: what those say of them counts no more.
+    fn forget(&mut self, lost: &[i32]) {
+        self.assigned.retain(|partition| !lost.contains(partition));
+        for message in &mut self.backlog {
+            if let Message::Assigned { partitions, .. } = message {
+                partitions.retain(|partition| !lost.contains(partition));
             }
         }
     }
@@ -470,8 +493,14 @@ async fn bury(
         };
         let mut waits = retry::waits();
         while let Err(error) = dead_letters.send(record, reject, table).await {
-            let Some(wait) = waits.next().filter(|_| error.is_retryable()) else { return Err(error) };
-            tracing::warn!(table, error = error.report(), "cannot send a dead letter; trying again");
+            let Some(wait) = waits.next().filter(|_| error.is_retryable()) else {
+                return Err(error);
+            };
+            tracing::warn!(
+                table,
+                error = error.report(),
+                "cannot send a dead letter; trying again"
+            );
             metrics::retried(error.kind());
             tokio::time::sleep(wait).await;
         }

@@ -21,8 +21,8 @@ use crate::metrics::{self, CommitOutcome};
 use crate::position::{OffsetRange, Position};
 use crate::retry;
 use crate::schema::TableSchema;
-use crate::table::partition::Partitioning;
 use crate::table::files::{Rows, read_columns};
+use crate::table::partition::Partitioning;
 use crate::table::physical::{Options, Planned, Table};
 use crate::table::plan::{CommitPlan, Counts, Published, TableState};
 
@@ -114,7 +114,9 @@ impl LakeSink {
                 Some(log) => log,
                 None => {
                     let state = authority.state();
-                    setup.create(location, &state.schema, &state.partitioning, clock.now_millis()).await?
+                    setup
+                        .create(location, &state.schema, &state.partitioning, clock.now_millis())
+                        .await?
                 }
             }),
         };
@@ -179,6 +181,9 @@ impl Open {
                 }
                 return Ok(Merged::Fenced { stored: self.table.position().clone() });
             }
+            if !batch.schema.covers(self.table.schema()) {
+                return Ok(Merged::Outdated);
+            }
             let now = options.clock.now_millis();
             let planned = match &earlier {
                 None => self.table.plan(batch, now).await?,
@@ -241,7 +246,11 @@ impl Open {
     }
 
     /// The same plan for the follower, if it is where the plan starts; else it is brought up later.
-    async fn publish_to_follower(&mut self, plan: &CommitPlan, options: &LakeOptions) -> Result<()> {
+    async fn publish_to_follower(
+        &mut self,
+        plan: &CommitPlan,
+        options: &LakeOptions,
+    ) -> Result<()> {
         let Some(follower) = &mut self.follower else { return Ok(()) };
         let starts_here = follower.state().position.advance(&plan.ranges);
         if starts_here.is_ok_and(|position| position == plan.position) {
@@ -291,7 +300,11 @@ impl Open {
     async fn maintain(&mut self, now_millis: i64) {
         for log in [Some(&mut self.authority), self.follower.as_mut()].into_iter().flatten() {
             if let Err(error) = log.maintain(now_millis).await {
-                tracing::warn!(error = error.report(), format = log.format(), "upkeep failed; it is tried again later");
+                tracing::warn!(
+                    error = error.report(),
+                    format = log.format(),
+                    "upkeep failed; it is tried again later"
+                );
             }
         }
     }
@@ -375,7 +388,11 @@ impl Log {
         }
     }
 
-    async fn timed_publish(&mut self, plan: &CommitPlan, options: &LakeOptions) -> Result<Published> {
+    async fn timed_publish(
+        &mut self,
+        plan: &CommitPlan,
+        options: &LakeOptions,
+    ) -> Result<Published> {
         let started = Instant::now();
         let published = self.publish(plan).await;
         let outcome = match &published {

@@ -62,6 +62,9 @@ impl Sink for MemorySink {
         let Ok(position) = table.position.advance(&batch.ranges) else {
             return Ok(Merged::Fenced { stored: table.position.clone() });
         };
+        if table.schema.as_ref().is_some_and(|schema| !batch.schema.covers(schema)) {
+            return Ok(Merged::Outdated);
+        }
         let mut rows = text_rows(&batch.rows)?;
         for hole in &batch.holes {
             let column = batch.schema.columns().get(hole.column).map(|c| c.name.clone());

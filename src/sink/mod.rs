@@ -27,11 +27,7 @@ pub struct Committed {
 }
 
 impl Committed {
-    fn new(
-        ranges: Vec<OffsetRange>,
-        position: Position,
-        versions: BTreeMap<String, i64>,
-    ) -> Self {
+    fn new(ranges: Vec<OffsetRange>, position: Position, versions: BTreeMap<String, i64>) -> Self {
         Self { ranges, position, versions }
     }
 
@@ -63,6 +59,9 @@ pub enum Merged {
         /// The position stored in the table.
         stored: Position,
     },
+    /// The table has columns that the batch does not know: another owner changed its schema. Nothing of the batch was
+    /// committed; make the batch anew for the table's schema.
+    Outdated,
 }
 
 /// One table.

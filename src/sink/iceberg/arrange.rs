@@ -56,7 +56,11 @@ pub(super) struct DeletePlan {
 }
 
 /// Places the delete files `added`; delete files of the data files in `touched` go.
-pub(super) fn deletes(known: &Known, touched: &BTreeSet<&str>, added: Vec<NewDelete>) -> DeletePlan {
+pub(super) fn deletes(
+    known: &Known,
+    touched: &BTreeSet<&str>,
+    added: Vec<NewDelete>,
+) -> DeletePlan {
     let mut opened: BTreeMap<Arc<str>, DeleteRewrite> = BTreeMap::new();
     for manifest in touched.iter().filter_map(|path| known.deleted_by.get(*path)).flatten() {
         open(known, &mut opened, manifest, touched);
@@ -119,10 +123,8 @@ fn to_join(
     if small.len() > SMALL_DELETE_MANIFESTS {
         return small;
     }
-    let room: usize = rewrites
-        .values()
-        .map(|rewrite| DELETES_PER_MANIFEST.saturating_sub(rewrite.live()))
-        .sum();
+    let room: usize =
+        rewrites.values().map(|rewrite| DELETES_PER_MANIFEST.saturating_sub(rewrite.live())).sum();
     small.truncate(usize::from(homeless > room));
     small
 }

@@ -68,7 +68,8 @@ impl LoadedTable {
         };
         let metadata = serde_json::from_slice(json).map_err(failed)?;
         let Refs { refs } = serde_json::from_slice(json).map_err(failed)?;
-        let refs = refs.into_iter().map(|(name, reference)| (name, reference.snapshot_id)).collect();
+        let refs =
+            refs.into_iter().map(|(name, reference)| (name, reference.snapshot_id)).collect();
         Ok(Self { metadata, metadata_location, refs, storage: None })
     }
 }

@@ -19,8 +19,8 @@ use object_store::ObjectStoreExt;
 use uuid::Uuid;
 
 use super::arrange::{self, DataPlan, DeletePlan, DeleteRewrite, NewDelete};
-use super::deletes::{self, Target};
 use super::catalog::LoadedTable;
+use super::deletes::{self, Target};
 use super::known::{BATCH_ID, DeleteEntry, DeleteManifest, KEY, Known, OFFSETS, Offsets};
 use super::storage::Folder;
 use super::summary::Counts;
@@ -117,7 +117,8 @@ impl<'a> Builder<'a> {
             self.upload(uploads),
             self.write_manifests(data, deletes, &removed, &mut counts, written),
         )?;
-        let list = self.home.absolute(&format!("metadata/snap-{}-{}.avro", self.snapshot_id, self.unique));
+        let list =
+            self.home.absolute(&format!("metadata/snap-{}-{}.avro", self.snapshot_id, self.unique));
         written.push(list.clone());
         let rows = self.write_list(&mut manifests, &list).await?;
         self.attempt(&counts, manifests, list, rows, std::mem::take(written))
@@ -204,7 +205,9 @@ impl<'a> Builder<'a> {
                     added.iter().for_each(|file| counts.add(file));
                     removed.iter().for_each(|file| counts.remove(file));
                     let name: Arc<str> = file.manifest_path.as_str().into();
-                    manifests.naming.extend(naming.into_iter().map(|path| (path, Arc::clone(&name))));
+                    manifests
+                        .naming
+                        .extend(naming.into_iter().map(|path| (path, Arc::clone(&name))));
                     manifests.data.push(file);
                 }
                 Written::Deletes(manifest) => manifests.new_deletes.push(manifest),
@@ -242,7 +245,9 @@ impl<'a> Builder<'a> {
         let mut added = Vec::with_capacity(self.plan.added.len());
         for file in &self.plan.added {
             let described = self.describe(file)?;
-            writer.add_file(described.clone(), UNASSIGNED_SEQUENCE_NUMBER).map_err(|e| self.failed(e))?;
+            writer
+                .add_file(described.clone(), UNASSIGNED_SEQUENCE_NUMBER)
+                .map_err(|e| self.failed(e))?;
             added.push(described);
         }
         let file = writer.write_manifest_file().await.map_err(|e| self.failed(e))?;
@@ -376,7 +381,8 @@ impl<'a> Builder<'a> {
             (!manifests.dropped_deletes.contains(name)).then(|| manifest.file.clone())
         });
         let new = manifests.new_deletes.iter().map(|manifest| manifest.file.clone());
-        list.add_manifests(manifests.data.iter().cloned().chain(kept).chain(new)).map_err(failed)?;
+        list.add_manifests(manifests.data.iter().cloned().chain(kept).chain(new))
+            .map_err(failed)?;
         let next_row_id = list.next_row_id().unwrap_or(first_row_id);
         list.close().await.map_err(failed)?;
 
@@ -385,10 +391,12 @@ impl<'a> Builder<'a> {
         for manifest in manifests.data.iter_mut().chain(deletes) {
             assign(&mut manifest.sequence_number, number);
             assign(&mut manifest.min_sequence_number, number);
-            let unnumbered = manifest.content == ManifestContentType::Data && manifest.first_row_id.is_none();
+            let unnumbered =
+                manifest.content == ManifestContentType::Data && manifest.first_row_id.is_none();
             if v3 && unnumbered {
                 manifest.first_row_id = Some(next);
-                next += manifest.added_rows_count.unwrap_or(0) + manifest.existing_rows_count.unwrap_or(0);
+                next += manifest.added_rows_count.unwrap_or(0)
+                    + manifest.existing_rows_count.unwrap_or(0);
             }
         }
         if next != next_row_id {
@@ -530,7 +538,9 @@ fn requirements(metadata: &TableMetadata, schema_changes: bool) -> Vec<TableRequ
             snapshot_id: metadata.current_snapshot_id(),
         },
         TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() },
-        TableRequirement::DefaultSpecIdMatch { default_spec_id: metadata.default_partition_spec_id() },
+        TableRequirement::DefaultSpecIdMatch {
+            default_spec_id: metadata.default_partition_spec_id(),
+        },
     ];
     if schema_changes {
         requirements.push(TableRequirement::LastAssignedFieldIdMatch {

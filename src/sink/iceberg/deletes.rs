@@ -82,9 +82,8 @@ pub(super) fn encode(
         positions(target.path, deleted)?
     };
     file.file_size_in_bytes(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-    let file = file
-        .build()
-        .map_err(|e| Error::internal("cannot describe a delete file").because(e))?;
+    let file =
+        file.build().map_err(|e| Error::internal("cannot describe a delete file").because(e))?;
     Ok((file, bytes.into()))
 }
 
@@ -145,8 +144,8 @@ fn positions(target: &str, deleted: &RoaringTreemap) -> Result<Vec<u8>> {
     let options =
         ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
     let mut bytes = Vec::new();
-    let mut writer =
-        ArrowWriter::try_new_with_options(&mut bytes, Arc::clone(&schema), options).map_err(failed)?;
+    let mut writer = ArrowWriter::try_new_with_options(&mut bytes, Arc::clone(&schema), options)
+        .map_err(failed)?;
     let mut rest = deleted.iter().map(|position| i64::try_from(position).unwrap_or(i64::MAX));
     loop {
         let chunk = Int64Array::from_iter_values(rest.by_ref().take(ROWS_AT_A_TIME));
@@ -154,8 +153,9 @@ fn positions(target: &str, deleted: &RoaringTreemap) -> Result<Vec<u8>> {
             break;
         }
         let paths = StringArray::from_iter_values(std::iter::repeat_n(target, chunk.len()));
-        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(paths), Arc::new(chunk)])
-            .map_err(|e| Error::internal("cannot write a position delete file").because(e))?;
+        let batch =
+            RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(paths), Arc::new(chunk)])
+                .map_err(|e| Error::internal("cannot write a position delete file").because(e))?;
         writer.write(&batch).map_err(failed)?;
     }
     writer.close().map_err(failed)?;
@@ -163,7 +163,10 @@ fn positions(target: &str, deleted: &RoaringTreemap) -> Result<Vec<u8>> {
 }
 
 /// The deleted positions that a Parquet delete file has, by data file.
-pub(super) fn decode_positions(name: &str, bytes: Bytes) -> Result<HashMap<String, RoaringTreemap>> {
+pub(super) fn decode_positions(
+    name: &str,
+    bytes: Bytes,
+) -> Result<HashMap<String, RoaringTreemap>> {
     let broken = |why: &str| Error::data(format!("cannot read the delete file {name}: {why}"));
     let failed = |e| Error::data(format!("cannot read the delete file {name}")).because(e);
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);

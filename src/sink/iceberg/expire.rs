@@ -13,7 +13,10 @@ pub(super) fn due(known: &Known, retention: &Retention, now_millis: i64) -> Vec<
     let metadata = &known.metadata;
     let oldest = now_millis.saturating_sub(retention.max_age_millis);
     let others = known.refs.iter().filter(|(name, _)| *name != iceberg::spec::MAIN_BRANCH);
-    let named: HashSet<i64> = others.flat_map(|(_, id)| ancestors(metadata, Some(*id))).map(|s| s.snapshot_id()).collect();
+    let named: HashSet<i64> = others
+        .flat_map(|(_, id)| ancestors(metadata, Some(*id)))
+        .map(|s| s.snapshot_id())
+        .collect();
     let main: Vec<_> = ancestors(metadata, metadata.current_snapshot_id()).collect();
     // The snapshot to be committed is the first of those to be kept.
     let place: BTreeMap<i64, usize> =
@@ -25,7 +28,9 @@ pub(super) fn due(known: &Known, retention: &Retention, now_millis: i64) -> Vec<
             let place = place.get(&snapshot.snapshot_id()).copied();
             let old = snapshot.timestamp_ms() < oldest;
             match place {
-                Some(place) => place >= retention.max_count || (old && place >= retention.min_count),
+                Some(place) => {
+                    place >= retention.max_count || (old && place >= retention.min_count)
+                }
                 None => old,
             }
         })

@@ -39,7 +39,10 @@ pub(super) async fn load(home: &Folder, known: Option<&str>) -> Result<Lookup> {
     let Some(version) = newest(home).await? else { return Ok(Lookup::Absent) };
     let path = metadata_file(version);
     let Some(bytes) = read(home, &path).await? else {
-        return Err(Error::unavailable(format!("{} vanished while it was read", home.absolute(&path))));
+        return Err(Error::unavailable(format!(
+            "{} vanished while it was read",
+            home.absolute(&path)
+        )));
     };
     Ok(Lookup::Found(Box::new(LoadedTable::parse(&bytes, home.absolute(&path))?)))
 }
@@ -117,7 +120,12 @@ pub(super) async fn create(home: &Folder, creation: Creation) -> Result<Option<L
         Ok(()) => {
             hint(home, 1).await;
             let metadata_location = home.absolute(&metadata_file(1));
-            Ok(Some(LoadedTable { metadata, metadata_location, refs: HashMap::new(), storage: None }))
+            Ok(Some(LoadedTable {
+                metadata,
+                metadata_location,
+                refs: HashMap::new(),
+                storage: None,
+            }))
         }
         Err(object_store::Error::AlreadyExists { .. }) => Ok(None),
         Err(e) => Err(fault::store(format!("cannot create the table {}", home.name()), e)),

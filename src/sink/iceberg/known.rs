@@ -90,7 +90,11 @@ type Sources = BTreeSet<(String, Option<i64>)>;
 
 impl Reader<'_> {
     /// Reads the table; what `previous` knows already is not read again.
-    pub(super) async fn read(&self, loaded: LoadedTable, previous: Option<&Known>) -> Result<Known> {
+    pub(super) async fn read(
+        &self,
+        loaded: LoadedTable,
+        previous: Option<&Known>,
+    ) -> Result<Known> {
         self.check(&loaded.metadata)?;
         let mut known = self.describe(loaded)?;
         let (data, delete) = self.manifests(&known.metadata).await?;
@@ -107,7 +111,8 @@ impl Reader<'_> {
     /// Refuses tables that are not ours to write.
     fn check(&self, metadata: &TableMetadata) -> Result<()> {
         let topic = metadata.properties().get(TOPIC).ok_or_else(|| {
-            self.refused("it was not made by cdc-sink").hint("drop it, or give the topic another table")
+            self.refused("it was not made by cdc-sink")
+                .hint("drop it, or give the topic another table")
         })?;
         if **topic != *self.options.topic {
             return Err(self
@@ -259,7 +264,8 @@ impl Reader<'_> {
                         .hint("rewrite its data files, and let no other engine write to it"));
                 }
                 let target = entry.data_file().referenced_data_file();
-                let target = target.map(|path| self.relative(&path).map(str::to_owned)).transpose()?;
+                let target =
+                    target.map(|path| self.relative(&path).map(str::to_owned)).transpose()?;
                 entries.push(DeleteEntry { target, entry: Arc::clone(entry) });
             }
             let name: Arc<str> = file.manifest_path.as_str().into();
@@ -393,8 +399,9 @@ fn progress(metadata: &TableMetadata, topic: &str) -> Result<(Position, Option<U
         snapshot = ancestor.parent_snapshot_id().and_then(|id| metadata.snapshot_by_id(id));
     }
     let Some(offsets) = found.get(OFFSETS) else { return Ok((Position::default(), None)) };
-    let offsets: Offsets = serde_json::from_str(offsets)
-        .map_err(|e| Error::data(format!("{OFFSETS} is not the JSON that was written")).because(e))?;
+    let offsets: Offsets = serde_json::from_str(offsets).map_err(|e| {
+        Error::data(format!("{OFFSETS} is not the JSON that was written")).because(e)
+    })?;
     if offsets.topic != topic {
         return Err(Error::data(format!("{OFFSETS} is of the topic {}", offsets.topic)));
     }
@@ -444,7 +451,8 @@ impl Known {
         let told = |metadata: &TableMetadata| {
             let own = [OFFSETS, BATCH_ID, TOPIC, KEY];
             let own = own.map(|name| metadata.properties().get(name).cloned());
-            let ids = (metadata.uuid(), metadata.current_snapshot_id(), metadata.current_schema_id());
+            let ids =
+                (metadata.uuid(), metadata.current_snapshot_id(), metadata.current_schema_id());
             (ids, metadata.default_partition_spec_id(), metadata.location().to_owned(), own)
         };
         told(&self.metadata) == told(metadata)
@@ -469,7 +477,8 @@ impl Known {
             if ancestor.summary().additional_properties.contains_key(OFFSETS) {
                 return None;
             }
-            snapshot = ancestor.parent_snapshot_id().and_then(|id| self.metadata.snapshot_by_id(id));
+            snapshot =
+                ancestor.parent_snapshot_id().and_then(|id| self.metadata.snapshot_by_id(id));
         }
         holds(self.metadata.properties()).then_some(self.state.version)
     }

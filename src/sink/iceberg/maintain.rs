@@ -100,9 +100,11 @@ impl Keeper<'_> {
         }
         let guarded_names: HashSet<&str> =
             guarded.iter().map(|manifest| manifest.manifest_path.as_str()).collect();
-        let unguarded = unique(gone.iter().flatten().filter(|manifest| {
-            !guarded_names.contains(manifest.manifest_path.as_str())
-        }));
+        let unguarded = unique(
+            gone.iter()
+                .flatten()
+                .filter(|manifest| !guarded_names.contains(manifest.manifest_path.as_str())),
+        );
         // A snapshot names a file in one manifest only. So a manifest that all the expired ones have names no
         // file that their other manifests name.
         let shared = |manifest: &&ManifestFile| {
@@ -130,7 +132,11 @@ impl Keeper<'_> {
             Ok(list) => Ok(list),
             Err(e) => {
                 let exists = self.io.new_input(path).map_err(|e| self.failed(e))?.exists().await;
-                if exists.map_err(|e| self.failed(e))? { Err(self.failed(e)) } else { Ok(Vec::new()) }
+                if exists.map_err(|e| self.failed(e))? {
+                    Err(self.failed(e))
+                } else {
+                    Ok(Vec::new())
+                }
             }
         }
     }
@@ -161,7 +167,10 @@ impl Keeper<'_> {
             match answer {
                 Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
                 Err(e) => {
-                    return Err(fault::store(format!("cannot remove files of {}", self.home.name()), e));
+                    return Err(fault::store(
+                        format!("cannot remove files of {}", self.home.name()),
+                        e,
+                    ));
                 }
             }
         }
@@ -172,7 +181,8 @@ impl Keeper<'_> {
     /// behind relies on it (see [`files::commit`]).
     pub(super) async fn old_metadata(&self) -> Result<()> {
         let properties = self.known.metadata.properties();
-        if properties.get("write.metadata.delete-after-commit.enabled").is_none_or(|v| v != "true") {
+        if properties.get("write.metadata.delete-after-commit.enabled").is_none_or(|v| v != "true")
+        {
             return Ok(());
         }
         let kept = properties.get("write.metadata.previous-versions-max");

@@ -182,7 +182,9 @@ impl IcebergTable {
         let Some(created) = catalog.create(&options.home(&root), &name, creation).await? else {
             let opened = Self::open(location, catalog, name.clone(), options).await?;
             return opened.ok_or_else(|| {
-                Error::unavailable(format!("the Iceberg table {name} vanished while it was created"))
+                Error::unavailable(format!(
+                    "the Iceberg table {name} vanished while it was created"
+                ))
             });
         };
         let table = Self::read(root, catalog, name, options, created).await?;
@@ -214,8 +216,7 @@ impl IcebergTable {
             None => root,
         };
         let io = root.io();
-        let reader =
-            Reader { root: &root, io: &io, options: &options, name: &name.to_string() };
+        let reader = Reader { root: &root, io: &io, options: &options, name: &name.to_string() };
         let known = reader.read(loaded, None).await?;
         let garbage = Garbage::default();
         Ok(Self { catalog, name, options, root, io, known, pending: None, garbage })
@@ -237,7 +238,9 @@ impl IcebergTable {
         let location = self.known.metadata_location.clone();
         match self.catalog.load(&self.home(), &self.name, Some(&location)).await? {
             Lookup::Unchanged => Ok(false),
-            Lookup::Absent => Err(Error::refused(format!("the Iceberg table {} is gone", self.name))),
+            Lookup::Absent => {
+                Err(Error::refused(format!("the Iceberg table {} is gone", self.name)))
+            }
             Lookup::Found(loaded) if self.known.is_current(&loaded.metadata) => {
                 self.known.follow(*loaded);
                 Ok(false)
@@ -295,8 +298,7 @@ impl IcebergTable {
 
     async fn reread(&mut self, loaded: LoadedTable) -> Result<()> {
         let name = self.name.to_string();
-        let reader =
-            Reader { root: &self.root, io: &self.io, options: &self.options, name: &name };
+        let reader = Reader { root: &self.root, io: &self.io, options: &self.options, name: &name };
         self.known = reader.read(loaded, Some(&self.known)).await?;
         Ok(())
     }
@@ -329,7 +331,8 @@ impl IcebergTable {
             Fate::Open(attempt) => {
                 self.pending = Some(*attempt);
                 Err(cause.unwrap_or_else(|| {
-                    let text = format!("the catalog refused a commit to {} for no reason seen", self.name);
+                    let text =
+                        format!("the catalog refused a commit to {} for no reason seen", self.name);
                     Error::unavailable(text)
                 }))
             }

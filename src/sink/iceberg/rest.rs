@@ -29,8 +29,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Deadline of a request, answer included.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// What parts of a path are not escaped: RFC 3986's unreserved characters.
-const UNESCAPED: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+const UNESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// Between the levels of a namespace, where the catalog asks for nothing else.
 const SEPARATOR: &str = "%1F";
 
@@ -176,7 +175,11 @@ impl RestCatalog {
         }
     }
 
-    fn post<'a>(&'a self, url: &'a str, body: &'a impl Serialize) -> impl Fn() -> RequestBuilder + 'a {
+    fn post<'a>(
+        &'a self,
+        url: &'a str,
+        body: &'a impl Serialize,
+    ) -> impl Fn() -> RequestBuilder + 'a {
         move || self.delegated(Method::POST, url).json(body)
     }
 
@@ -307,9 +310,10 @@ impl RestCatalog {
                 Ok(table) => Answer::Done(Box::new(table)),
                 Err(e) => Answer::Unclear(Error::unavailable(what).because(e)),
             },
-            Err(Failure { status: Some(StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED), .. }) => {
-                Answer::Conflict
-            }
+            Err(Failure {
+                status: Some(StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED),
+                ..
+            }) => Answer::Conflict,
             Err(failure) if failure.error.kind() == Kind::Refused => Answer::Refused(failure.error),
             Err(failure) => Answer::Unclear(failure.error),
         }

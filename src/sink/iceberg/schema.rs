@@ -39,10 +39,7 @@ pub(super) fn to_iceberg(schema: &TableSchema, id: i32, known: Option<&Schema>) 
 fn identifiers(schema: &TableSchema) -> Vec<i32> {
     let fit = |column: &Column| {
         !column.nullable
-            && !matches!(
-                column.ty,
-                ColumnType::Float32 | ColumnType::Float64 | ColumnType::List(_)
-            )
+            && !matches!(column.ty, ColumnType::Float32 | ColumnType::Float64 | ColumnType::List(_))
     };
     if schema.key_columns().all(fit) {
         schema.key_columns().map(|column| column.id).collect()
@@ -62,10 +59,9 @@ fn ty(ty: &ColumnType) -> Type {
         ColumnType::Int64 => PrimitiveType::Long,
         ColumnType::Float32 => PrimitiveType::Float,
         ColumnType::Float64 => PrimitiveType::Double,
-        ColumnType::Decimal { precision, scale } => PrimitiveType::Decimal {
-            precision: u32::from(*precision),
-            scale: u32::from(*scale),
-        },
+        ColumnType::Decimal { precision, scale } => {
+            PrimitiveType::Decimal { precision: u32::from(*precision), scale: u32::from(*scale) }
+        }
         ColumnType::String => PrimitiveType::String,
         ColumnType::Binary => PrimitiveType::Binary,
         ColumnType::Date => PrimitiveType::Date,
@@ -91,8 +87,10 @@ pub(super) fn from_iceberg(schema: &Schema, key: Vec<String>, last_id: i32) -> R
     };
     let columns = schema.as_struct().fields().iter().map(column).collect::<Result<Vec<_>>>()?;
     if let Some(name) = key.iter().find(|name| columns.iter().all(|column| column.name != **name)) {
-        return Err(Error::refused(format!("cannot write to the table: its key column {name} is gone"))
-            .hint("name the column back, or give the topic another table"));
+        return Err(Error::refused(format!(
+            "cannot write to the table: its key column {name} is gone"
+        ))
+        .hint("name the column back, or give the topic another table"));
     }
     Ok(TableSchema::from_parts(columns, key, last_id))
 }
@@ -127,7 +125,10 @@ fn column_type(ty: &Type) -> Option<ColumnType> {
 
 /// The Iceberg partition spec of a new table with `schema`. Fields have the ids that Iceberg would assign: Nessie wants
 /// them given.
-pub(super) fn to_spec(partitioning: &Partitioning, schema: &Schema) -> Result<UnboundPartitionSpec> {
+pub(super) fn to_spec(
+    partitioning: &Partitioning,
+    schema: &Schema,
+) -> Result<UnboundPartitionSpec> {
     let fields = partitioning.fields.iter().zip(FIRST_PARTITION_ID..).map(|(field, id)| {
         let source_id = schema.field_id_by_name(&field.column).ok_or_else(|| {
             Error::invalid(format!("cannot partition by {}: no such column", field.column))

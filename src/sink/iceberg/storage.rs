@@ -51,8 +51,10 @@ impl Folder {
     /// The folder that metadata names `absolute`: in the same store where it is there, else in one opened as the
     /// environment says.
     pub(super) fn elsewhere(&self, absolute: &str) -> crate::error::Result<Self> {
-        let wrong = || crate::error::Error::refused(format!("{absolute} is not a place for tables"));
-        let url = Url::parse(&format!("{}/", absolute.trim_end_matches('/'))).map_err(|_| wrong())?;
+        let wrong =
+            || crate::error::Error::refused(format!("{absolute} is not a place for tables"));
+        let url =
+            Url::parse(&format!("{}/", absolute.trim_end_matches('/'))).map_err(|_| wrong())?;
         let here = self.location.url();
         if (url.scheme(), url.host_str()) != (here.scheme(), here.host_str()) {
             return Location::warehouse(url.as_str()).map(Self::new);
@@ -205,10 +207,7 @@ struct Reader {
 #[async_trait]
 impl FileRead for Reader {
     async fn read(&self, range: Range<u64>) -> Result<Bytes> {
-        self.store
-            .get_range(&self.object, range)
-            .await
-            .map_err(|e| failed(self.object.as_ref(), e))
+        self.store.get_range(&self.object, range).await.map_err(|e| failed(self.object.as_ref(), e))
     }
 }
 

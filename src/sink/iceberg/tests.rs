@@ -18,7 +18,8 @@ async fn several_commits(place: Place, version: u8, partitioning: Arc<Partitioni
     let mut writer = place.create(options(version), partitioning).await;
     writer.check(&place).await;
     assert_eq!(writer.table.state().version, 0);
-    let all: Vec<(i64, &str)> = (0..100).map(|i| (i, if i % 2 == 0 { "even" } else { "odd" })).collect();
+    let all: Vec<(i64, &str)> =
+        (0..100).map(|i| (i, if i % 2 == 0 { "even" } else { "odd" })).collect();
     assert_eq!(writer.commit(&all, &[]).await, 1);
     writer.check(&place).await;
     assert_eq!(writer.commit(&[(3, "null"), (200, "new")], &[4, 5]).await, 2);
@@ -140,10 +141,7 @@ async fn a_commit_in_an_unknown_state_is_recognised_after_a_refresh_and_by_other
     // Another writer goes on from there.
     let mut other = place.open(options(3)).await;
     assert_eq!(other.state().last_batch, Some(plan.batch_id));
-    assert!(matches!(
-        other.publish(&plan).await.unwrap(),
-        Published::Committed { version: 2 }
-    ));
+    assert!(matches!(other.publish(&plan).await.unwrap(), Published::Committed { version: 2 }));
     let mut second = support::Writer {
         table: other,
         places: writer.places.clone(),
@@ -171,13 +169,11 @@ async fn columns_are_added_with_the_rows_that_need_them() {
 async fn added_columns(place: Place, version: u8) {
     let mut writer = place.create(options(version), plain()).await;
     writer.commit(&[(1, "a"), (2, "b")], &[]).await;
-    let wider = Arc::new(
-        writer
-            .table
-            .state()
-            .schema
-            .with_added(vec![Column::new("note", ColumnType::String, true)]),
-    );
+    let wider = Arc::new(writer.table.state().schema.with_added(vec![Column::new(
+        "note",
+        ColumnType::String,
+        true,
+    )]));
     let plan = writer.plan_with(Arc::clone(&wider), &[(3, "c")], &[1]).await;
     let (mut stale, same) = (place.open(options(version)).await, plan.clone());
     assert!(matches!(writer.table.publish(&plan).await.unwrap(), Published::Committed { .. }));
@@ -219,8 +215,7 @@ async fn many_commits_stay_small_and_leave_no_files_behind() {
         assert_eq!(found.iter().filter(metadata).count(), 102);
         // Far behind, a writer does not take the place of a version that was cleaned up.
         let mut stale = place.open(options).await;
-        stale.known.metadata_location =
-            stale.home().absolute("metadata/v3.metadata.json");
+        stale.known.metadata_location = stale.home().absolute("metadata/v3.metadata.json");
         let plan = writer.plan(&[(1_000, "late")], &[]).await;
         assert!(matches!(stale.publish(&plan).await.unwrap(), Published::Conflict));
         assert_eq!(stored(&place.location()).await.iter().filter(metadata).count(), 102);
@@ -250,8 +245,7 @@ async fn named_files(table: &IcebergTable) -> Vec<String> {
 async fn old_snapshots_go_but_not_below_the_minimum() {
     let place = Place::new();
     let retention = Retention { min_count: 3, max_count: 100, max_age_millis: 2500 };
-    let mut writer =
-        place.create(Options { snapshots: retention, ..options(3) }, plain()).await;
+    let mut writer = place.create(Options { snapshots: retention, ..options(3) }, plain()).await;
     for i in 0..8 {
         writer.commit(&[(i, "x")], &[]).await;
     }
@@ -305,13 +299,18 @@ async fn readers_of_others_find_the_same_rows() {
         assert!(matches!(writer.table.publish(&plan).await.unwrap(), Published::Committed { .. }));
         writer.committed(&[(11, "eleven")], &[12], &plan);
         // In one case so many that data manifests are merged.
-        let many = if version == 3 && writer.table.state().partitioning.fields.is_empty() { 110 } else { 7 };
+        let many = if version == 3 && writer.table.state().partitioning.fields.is_empty() {
+            110
+        } else {
+            7
+        };
         for i in 0..many {
             writer.commit(&[(i, "many")], &[]).await;
         }
         writer.check(&place).await;
 
-        let conditions = ["id < 12", "name = 'many' and id > 4", "price > 995.00", "note is not null"];
+        let conditions =
+            ["id < 12", "name = 'many' and id > 4", "price > 995.00", "note is not null"];
         let folder = place.folder.as_ref().unwrap().path().join("items");
         let seen = read_by_others(&python, &folder, &conditions);
         let snapshots = seen["snapshots"].as_object().unwrap();
@@ -346,7 +345,10 @@ async fn readers_of_others_find_the_same_rows() {
             assert_eq!(ids.len(), writer.rows.len());
             // Rows of the first commit keep their ids, whatever became of their manifest.
             let kept = seen["row_ids"].as_array().unwrap().iter().filter(|row| row[0] == 500);
-            assert!(writer.table.state().partitioning.fields.len() > 0 || kept.clone().all(|row| row[1] == 500));
+            assert!(
+                writer.table.state().partitioning.fields.len() > 0
+                    || kept.clone().all(|row| row[1] == 500)
+            );
             assert_eq!(kept.count(), 1);
         }
     }

@@ -111,7 +111,8 @@ impl Server {
             return Err(if later {
                 Error::unavailable(text)
             } else {
-                Error::refused(text).hint("check CDC_SINK_CATALOG_CREDENTIAL, the scope and the URI")
+                Error::refused(text)
+                    .hint("check CDC_SINK_CATALOG_CREDENTIAL, the scope and the URI")
             });
         }
         let body: TokenBody = serde_json::from_slice(&body)

@@ -62,11 +62,8 @@ impl VendedStorage {
             builder = builder.with_virtual_hosted_style_request(path_style != "true");
         }
         let cached = self.credential(rest.clock());
-        let credentials = Vended {
-            catalog: Arc::clone(catalog),
-            name: name.clone(),
-            cached: Mutex::new(cached),
-        };
+        let credentials =
+            Vended { catalog: Arc::clone(catalog), name: name.clone(), cached: Mutex::new(cached) };
         let store = builder.with_credentials(Arc::new(credentials)).build().map_err(|e| {
             Error::refused(format!("cannot use the storage that the catalog gives for {name}"))
                 .because(e)

@@ -131,8 +131,9 @@ pub(super) fn refusal(what: &str, status: StatusCode, body: &[u8]) -> Error {
     match status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Error::unavailable(text),
         status if status.is_server_error() => Error::unavailable(text),
-        StatusCode::UNAUTHORIZED => Error::refused(text)
-            .hint("set CDC_SINK_CATALOG_TOKEN or CDC_SINK_CATALOG_CREDENTIAL"),
+        StatusCode::UNAUTHORIZED => {
+            Error::refused(text).hint("set CDC_SINK_CATALOG_TOKEN or CDC_SINK_CATALOG_CREDENTIAL")
+        }
         _ => Error::refused(text),
     }
 }

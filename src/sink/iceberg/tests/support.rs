@@ -303,7 +303,8 @@ async fn write(
             ),
             "tags" => {
                 let DataType::List(element) = field.data_type() else { panic!() };
-                let values = Arc::new(StringArray::from_iter_values(ids.map(|id| format!("tag {id}"))));
+                let values =
+                    Arc::new(StringArray::from_iter_values(ids.map(|id| format!("tag {id}"))));
                 let offsets = arrow::buffer::OffsetBuffer::from_lengths(vec![1; n]);
                 Arc::new(ListArray::new(Arc::clone(element), offsets, values, None))
             }
@@ -401,7 +402,9 @@ pub(super) async fn stored(location: &Location) -> Vec<String> {
     let mut found: Vec<String> = location
         .store()
         .list(Some(location.path()))
-        .map(|meta| meta.unwrap().location.as_ref()[location.path().as_ref().len() + 1..].to_owned())
+        .map(|meta| {
+            meta.unwrap().location.as_ref()[location.path().as_ref().len() + 1..].to_owned()
+        })
         .collect()
         .await;
     found.sort();
@@ -488,7 +491,11 @@ impl ObjectStore for Faulty {
         self.inner.put_multipart_opts(location, options).await
     }
 
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+    async fn get_opts(
+        &self,
+        location: &Path,
+        options: GetOptions,
+    ) -> object_store::Result<GetResult> {
         if Faults::takes(&self.faults.unreadable) {
             return Err(broken());
         }
