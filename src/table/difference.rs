@@ -45,8 +45,8 @@ impl Table {
         }
         let gone = |old: &&LiveFile| !self.numbers.contains_key(&old.file.path);
         let removed: Vec<LiveFile> = behind.files.values().filter(gone).cloned().collect();
-        counts.deleted += removed.iter().map(rows).sum::<u64>();
-        counts.inserted = missing.iter().map(rows).sum();
+        counts.deleted += removed.iter().map(LiveFile::rows).sum::<u64>();
+        counts.inserted = missing.iter().map(LiveFile::rows).sum();
         let schema_changed = behind.schema != self.schema;
         let same_files = missing.is_empty() && deletions.is_empty() && removed.is_empty();
         if same_files && !schema_changed && ranges.is_empty() {
@@ -129,8 +129,4 @@ fn deletion(before: &LiveFile, after: &LiveFile) -> Deletion {
         before: Arc::clone(&before.deleted),
         after: Arc::clone(&after.deleted),
     }
-}
-
-fn rows(live: &LiveFile) -> u64 {
-    live.file.rows.saturating_sub(live.deleted.len())
 }

@@ -23,7 +23,7 @@ pub fn keys_from_arrow<'a>(
     columns: &[ArrayRef],
 ) -> Result<Vec<Key>> {
     let mut builder = KeyBuilder::new(types);
-    let rows = columns.first().map_or(0, |column| column.len());
+    let rows = columns.first().map_or(0, Array::len);
     let columns: Vec<KeyColumn<'_>> = columns.iter().map(KeyColumn::new).collect::<Result<_>>()?;
     let mut keys = Vec::with_capacity(rows);
     for row in 0..rows {

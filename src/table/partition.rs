@@ -87,12 +87,8 @@ impl Transform {
 }
 
 fn can_be_cut(ty: &ColumnType) -> bool {
-    match ty {
-        ColumnType::Int32 | ColumnType::Int64 | ColumnType::Decimal { .. } | ColumnType::String => {
-            true
-        }
-        _ => false,
-    }
+    use ColumnType as Ty;
+    matches!(ty, Ty::Int32 | Ty::Int64 | Ty::Decimal { .. } | Ty::String)
 }
 
 impl Partitioning {

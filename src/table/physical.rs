@@ -392,7 +392,7 @@ impl Table {
         if self.numbers.insert(live.file.path.clone(), number).is_some() {
             return Err(self.broken(&format!("data file {} was added twice", live.file.path)));
         }
-        self.rows += live.file.rows.saturating_sub(live.deleted.len());
+        self.rows += live.rows();
         self.files.insert(number, live);
         Ok(number)
     }
@@ -414,7 +414,7 @@ impl Table {
         let Some((number, live)) = number.and_then(|n| Some((n, self.files.remove(&n)?))) else {
             return Err(self.broken(&format!("{path} was removed, but is not live")));
         };
-        self.rows = self.rows.saturating_sub(live.file.rows.saturating_sub(live.deleted.len()));
+        self.rows = self.rows.saturating_sub(live.rows());
         Ok(number)
     }
 

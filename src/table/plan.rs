@@ -70,6 +70,13 @@ pub struct LiveFile {
     pub deleted: Arc<RoaringTreemap>,
 }
 
+impl LiveFile {
+    /// Rows that are not deleted; 0 when the log does not tell the file's rows.
+    pub fn rows(&self) -> u64 {
+        self.file.rows.saturating_sub(self.deleted.len())
+    }
+}
+
 /// The complete set of deleted positions of a file after the commit.
 #[derive(Debug, Clone)]
 pub struct Deletion {

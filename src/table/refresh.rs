@@ -98,10 +98,15 @@ impl Table {
     /// Reads the keys of `files`, several at once, and adds them to the index.
     async fn load(
         &mut self,
-        files: impl ExactSizeIterator<Item = &LiveFile>,
+        files: impl ExactSizeIterator<Item = &LiveFile> + Clone,
         doing: &str,
     ) -> Result<()> {
         let total = files.len();
+        if !self.schema.key().is_empty() {
+            // Too many keys are refused before anything is read.
+            let keys: u64 = files.clone().map(LiveFile::rows).sum();
+            self.index.reserve(usize::try_from(keys).unwrap_or(usize::MAX))?;
+        }
         let mut waiting = files.cloned();
         let (mut tasks, mut done) = (JoinSet::new(), 0_usize);
         let started = Instant::now();
@@ -169,8 +174,7 @@ async fn read_keys(location: Location, schema: Arc<TableSchema>, live: LiveFile)
     let columns: Vec<Column> = schema.key_columns().cloned().collect();
     let types: Vec<&ColumnType> = columns.iter().map(|column| &column.ty).collect();
     let mut batches = read_columns(&location, &live.file, &columns, Rows::All).await?;
-    let live_rows = live.file.rows.saturating_sub(live.deleted.len());
-    let mut keys = Vec::with_capacity(usize::try_from(live_rows).unwrap_or_default());
+    let mut keys = Vec::with_capacity(usize::try_from(live.rows()).unwrap_or_default());
     let mut position = 0_u32;
     while let Some(batch) = batches.try_next().await? {
         for key in keys_from_arrow(types.iter().copied(), batch.columns())? {

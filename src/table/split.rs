@@ -8,7 +8,7 @@ use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Int32Type, Int64Type, Time64MicrosecondType,
     TimestampMicrosecondType,
 };
-use arrow::row::{OwnedRow, RowConverter, SortField};
+use arrow::row::{RowConverter, SortField};
 use chrono::{DateTime, NaiveDate, SecondsFormat};
 use hashbrown::HashMap;
 
@@ -54,10 +54,10 @@ impl Partitioning {
         let sort = values.iter().map(|v| SortField::new(v.data_type().clone())).collect();
         let converter = RowConverter::new(sort).map_err(failed)?;
         let keys = converter.convert_columns(&values).map_err(failed)?;
-        let mut places: HashMap<OwnedRow, usize> = HashMap::new();
+        let mut places: HashMap<Box<[u8]>, usize> = HashMap::new();
         let mut splits: Vec<Split> = Vec::new();
         for (row, key) in (0..count).zip(&keys) {
-            let place = *places.entry(key.owned()).or_insert(splits.len());
+            let place = *places.entry_ref(key.data()).or_insert(splits.len());
             match splits.get_mut(place) {
                 Some(split) => split.rows.push(row),
                 None => splits.push(self.start(schema, &values, row)?),

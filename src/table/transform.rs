@@ -173,7 +173,7 @@ mod tests {
         DateTime::parse_from_rfc3339(text).unwrap().timestamp_micros()
     }
 
-    fn ints(values: ArrayRef) -> Vec<Option<i32>> {
+    fn ints(values: &ArrayRef) -> Vec<Option<i32>> {
         values.as_primitive::<Int32Type>().iter().collect()
     }
 
@@ -204,9 +204,9 @@ mod tests {
     #[case(Arc::new(BinaryArray::from_vec(vec![&[0, 1, 2, 3]])), -188_683_207)]
     fn buckets_are_the_specified_hashes(#[case] values: ArrayRef, #[case] hash: i32) {
         let all = transform(Transform::Bucket(i32::MAX.unsigned_abs()), &values).unwrap();
-        assert_eq!(ints(all), [Some(hash & i32::MAX)]);
+        assert_eq!(ints(&all), [Some(hash & i32::MAX)]);
         let few = transform(Transform::Bucket(16), &values).unwrap();
-        assert_eq!(ints(few), [Some((hash & i32::MAX) % 16)]);
+        assert_eq!(ints(&few), [Some((hash & i32::MAX) % 16)]);
     }
 
     #[rstest]
@@ -228,7 +228,7 @@ mod tests {
         let numbers =
             Int32Array::from(vec![Some(1), Some(-1), Some(10), None, Some(-10), Some(-11)]);
         assert_eq!(
-            ints(cut(10, Arc::new(numbers))),
+            ints(&cut(10, Arc::new(numbers))),
             [Some(0), Some(-10), Some(10), None, Some(-10), Some(-20)]
         );
         let decimals =
@@ -256,12 +256,12 @@ mod tests {
         #[case] hour: i32,
     ) {
         let values: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![micros(at)]));
-        assert_eq!(ints(transform(Transform::Year, &values).unwrap()), [Some(year)]);
-        assert_eq!(ints(transform(Transform::Month, &values).unwrap()), [Some(month)]);
-        assert_eq!(ints(transform(Transform::Hour, &values).unwrap()), [Some(hour)]);
+        assert_eq!(ints(&transform(Transform::Year, &values).unwrap()), [Some(year)]);
+        assert_eq!(ints(&transform(Transform::Month, &values).unwrap()), [Some(month)]);
+        assert_eq!(ints(&transform(Transform::Hour, &values).unwrap()), [Some(hour)]);
         let days = transform(Transform::Day, &values).unwrap();
         assert_eq!(days.as_primitive::<Date32Type>().values(), &[day]);
-        assert_eq!(ints(transform(Transform::Month, &days).unwrap()), [Some(month)]);
+        assert_eq!(ints(&transform(Transform::Month, &days).unwrap()), [Some(month)]);
     }
 
     #[test]

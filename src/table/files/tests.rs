@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array,
-    Float64Array, Int32Array, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder,
-    Time64MicrosecondArray, TimestampMicrosecondArray, TimestampMillisecondArray,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array,
+    Float32Array, Float64Array, Int32Array, Int64Array, ListBuilder, RecordBatch, StringArray,
+    StringBuilder, Time64MicrosecondArray, TimestampMicrosecondArray, TimestampMillisecondArray,
 };
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampMicrosecondType};
@@ -115,9 +115,22 @@ async fn statistics_are_told_by_field_id_for_every_type() {
     );
     let location = location();
     let file = write(&location, &schema, Place::default(), rows, true).await.unwrap();
+    assert_eq!(without_sizes(&file), expected_of_every_type(huge));
+    assert!(file.stats.values().all(|stats| stats.compressed_bytes > 0));
+    assert_eq!((file.rows, &file.split_offsets[..]), (3, &[4][..]));
+    assert!(file.path.starts_with("data/part-") && file.path.ends_with(".parquet"));
+    // The footer alone tells the same, but cannot vouch for floats.
+    let mut told = read_footer(&location, &schema, &file.path, 0).await.unwrap();
+    let floats = told.stats.get_mut(&4).unwrap();
+    assert_eq!((floats.min.take(), floats.max.take()), (None, None));
+    (floats.min, floats.max) = (file.stats[&4].min.clone(), file.stats[&4].max.clone());
+    assert_eq!(told, file);
+}
+
+fn expected_of_every_type(huge: i128) -> BTreeMap<i32, ColumnStats> {
     let text = |text: &str| Scalar::String(text.to_owned());
     let int = |min, max| stats(3, 0, Scalar::Int(min), Scalar::Int(max));
-    let expected = BTreeMap::from([
+    BTreeMap::from([
         (1, stats(3, 1, Scalar::Boolean(true), Scalar::Boolean(true))),
         (2, stats(3, 1, Scalar::Int(i64::from(i32::MIN)), Scalar::Int(3))),
         (3, int(i64::MIN, i64::MAX)),
@@ -133,17 +146,7 @@ async fn statistics_are_told_by_field_id_for_every_type() {
         (13, int(-6, 7)),
         (77, stats(4, 2, text("a"), text("b"))),
         (15, ColumnStats { values: 3, nulls: 3, ..ColumnStats::default() }),
-    ]);
-    assert_eq!(without_sizes(&file), expected);
-    assert!(file.stats.values().all(|stats| stats.compressed_bytes > 0));
-    assert_eq!((file.rows, &file.split_offsets[..]), (3, &[4][..]));
-    assert!(file.path.starts_with("data/part-") && file.path.ends_with(".parquet"));
-    // The footer alone tells the same, but cannot vouch for floats.
-    let mut told = read_footer(&location, &schema, &file.path, 0).await.unwrap();
-    let floats = told.stats.get_mut(&4).unwrap();
-    assert_eq!((floats.min.take(), floats.max.take()), (None, None));
-    (floats.min, floats.max) = (file.stats[&4].min.clone(), file.stats[&4].max.clone());
-    assert_eq!(told, file);
+    ])
 }
 
 fn bounds(values: ArrayRef, ty: ColumnType) -> (Option<Scalar>, Option<Scalar>) {
@@ -235,6 +238,34 @@ async fn rows_are_read_by_position_across_row_groups() {
     assert_eq!(ids.to_vec(), at.map(i64::from));
     let texts: Vec<_> = found.column(1).as_string::<i32>().iter().flatten().collect();
     assert_eq!(texts, ["even", "odd", "even", "odd", "even", "odd"]);
+}
+
+#[tokio::test]
+async fn lists_are_read_by_position_across_pages() {
+    let list = ColumnType::List(Box::new(ListElement { id: 77, ty: ColumnType::String }));
+    let schema = table(&[("tags", list)]);
+    let DataType::List(element) = schema.columns()[0].ty.arrow() else { panic!("a list") };
+    let mut tags = ListBuilder::new(StringBuilder::new()).with_field(element);
+    // What row `at` holds: nothing, no elements, or up to four with a null among them.
+    let of = |at: u32| {
+        let elements = (0..at % 5).map(|n| (n != 2).then(|| format!("{at}/{n}")));
+        (!at.is_multiple_of(7)).then(|| elements.collect::<Vec<_>>())
+    };
+    (0..100_000).for_each(|at| tags.append_option(of(at)));
+    let location = location();
+    let rows = rows(&schema, vec![Arc::new(tags.finish())]);
+    let file = write(&location, &schema, Place::default(), rows, false).await.unwrap();
+    let at: Vec<u32> = (0..300).map(|n| n * n + n / 2).chain(99_990..100_000).collect();
+    let found = read(&location, &file, schema.columns(), Rows::At(&at)).await.unwrap();
+    let found = found.column(0).as_list::<i32>();
+    for (row, at) in at.iter().enumerate() {
+        let elements = found.is_valid(row).then(|| found.value(row));
+        let elements = elements.map(|elements| {
+            let texts = elements.as_string::<i32>().iter();
+            texts.map(|text| text.map(str::to_owned)).collect::<Vec<_>>()
+        });
+        assert_eq!(elements, of(*at), "row {at}");
+    }
 }
 
 /// A file as another engine might write it.

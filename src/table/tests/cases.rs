@@ -229,11 +229,11 @@ async fn a_row_moves_between_partitions() {
     let partitioning = Arc::new(Partitioning::parse("name", &place.schema).unwrap());
     place.table = Table::create(
         place.location.clone(),
-        place.schema.clone(),
-        partitioning.clone(),
+        Arc::clone(&place.schema),
+        Arc::clone(&partitioning),
         options(),
     );
-    place.log = Log::new(place.schema.clone(), partitioning);
+    place.log = Log::new(Arc::clone(&place.schema), partitioning);
     let of = |id, name: &str| {
         (id, Do::Upsert(Row { name: Some(name.into()), ..Row::default() }, vec![], id))
     };
@@ -311,4 +311,19 @@ fn keys_of_every_type_are_those_of_decoding() {
     (0..8).for_each(|at| expect(at, at + 1));
     let nulls: [ArrayRef; 1] = [Arc::new(Int32Array::from(vec![None]))];
     assert_eq!(keys_from_arrow([&ColumnType::Int32], &nulls).unwrap_err().kind(), Kind::Data);
+}
+
+/// The pipeline runs tables on many threads.
+#[tokio::test]
+async fn everything_can_move_between_threads() {
+    fn sendable(_: impl Send) {}
+    let mut place = Place::new();
+    let planned = place.merge(BTreeMap::from([upsert(1)])).await;
+    let batch = place.batch(&BTreeMap::new());
+    let state = place.log.state.clone();
+    sendable(place.table.plan(&batch, 5));
+    sendable(place.table.replan(&batch, &planned, 5));
+    sendable(place.table.difference(&state, 5));
+    sendable(place.table.refresh(state.clone()));
+    sendable(Table::open(place.location.clone(), state, options()));
 }

@@ -47,6 +47,7 @@ pub(super) type Rows2 = BTreeMap<i64, Row>;
 
 /// What a batch does to one key.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "histories are short")]
 pub(super) enum Do {
     /// The row's new version; the columns in the list are not in the change and come from the row of the key given.
     Upsert(Row, Vec<usize>, i64),

@@ -218,7 +218,7 @@ async fn followed(steps: Vec<(BTreeMap<i64, Do>, bool)>) {
                 let file = DataFile { stats: BTreeMap::new(), ..DataFile::clone(&live.file) };
                 (
                     file.path.clone(),
-                    LiveFile { file: Arc::new(file), deleted: live.deleted.clone() },
+                    LiveFile { file: Arc::new(file), deleted: Arc::clone(&live.deleted) },
                 )
             });
             let state = TableState { files: stripped.collect(), ..log.state.clone() };
@@ -238,7 +238,7 @@ const PARTITIONINGS: [&str; 6] =
     ["", "day", "truncate(2, name), bucket(3, id)", "months(at)", "price", "truncate(100, price)"];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     fn a_table_is_what_its_batches_make_it(
