@@ -209,3 +209,46 @@ impl Feeder {
         Err(failed("flush what was produced to"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_feeder_waits_for_its_reader() {
+        let cluster = MockCluster::start(1).unwrap();
+        cluster.create_topic("t", 2).unwrap();
+        let (reader, read) = watch::channel(HashMap::new());
+        let mut feeder = cluster.feeder(read).unwrap();
+        let [slow, other] = [0, 1].map(|partition| TopicPartition { topic: "t".into(), partition });
+        let value = vec![b'x'; 1000];
+        let record = Produced {
+            key: None,
+            value: Some(&value),
+            headers: &[("h", b"v")],
+            timestamp_ms: Some(7),
+        };
+        let soon = Duration::from_millis(200);
+        let mut sent = 0;
+        while tokio::time::timeout(soon, feeder.send(&slow, record)).await.is_ok() {
+            sent += 1;
+        }
+        assert!((3000..5000).contains(&sent), "{sent} records of 1,000 bytes in 4 MiB");
+        tokio::time::timeout(soon, feeder.send(&other, record)).await.unwrap().unwrap();
+        reader.send(HashMap::from([(slow.clone(), 1000)])).unwrap();
+        let mut more = 0;
+        while tokio::time::timeout(soon, feeder.send(&slow, record)).await.is_ok() {
+            more += 1;
+        }
+        assert!((990..=1010).contains(&more), "{more} records in the place of 1,000");
+        feeder.flush().await.unwrap();
+        drop(reader);
+        assert!(feeder.send(&slow, record).await.unwrap_err().is_retryable());
+
+        let client: rdkafka::consumer::BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", cluster.servers()).create().unwrap();
+        use rdkafka::consumer::Consumer;
+        let kept = client.fetch_watermarks("t", 0, Duration::from_secs(5)).unwrap();
+        assert!(kept.0 <= 1000 && kept.1 == sent + more, "{kept:?}");
+    }
+}

@@ -119,13 +119,16 @@ enum State {
     Failed,
 }
 
+/// Partitions that were offered, and the answer.
+type Offer = (Vec<TopicPartition>, oneshot::Receiver<HashMap<TopicPartition, Start>>);
+
 /// A source that follows a script.
 #[derive(Debug)]
 pub struct ScriptedSource {
     logs: Logs,
     script: VecDeque<Step>,
     states: BTreeMap<TopicPartition, State>,
-    offers: Vec<(Vec<TopicPartition>, oneshot::Receiver<HashMap<TopicPartition, Start>>)>,
+    offers: Vec<Offer>,
     /// Partitions that were taken away, until the pipeline is done with them.
     leaving: Vec<(Vec<TopicPartition>, oneshot::Receiver<()>)>,
     held: HashSet<TopicPartition>,

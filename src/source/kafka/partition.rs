@@ -24,7 +24,6 @@ const CHUNK_RECORDS: usize = 4096;
 /// An assigned partition with its own queue.
 pub(super) struct Partition {
     pub(super) id: TopicPartition,
-    pub(super) start: Start,
     queue: PartitionQueue<Group>,
     /// Set by librdkafka's threads when the queue is no longer empty.
     ready: Arc<AtomicBool>,
@@ -78,7 +77,6 @@ impl Partition {
         };
         Some(Self {
             id,
-            start,
             queue,
             ready,
             next,
@@ -101,6 +99,11 @@ impl Partition {
             self.end = Some(end);
             self.ready.store(true, Ordering::Release);
         }
+    }
+
+    /// Where reading goes on.
+    pub(super) fn at(&self) -> Start {
+        self.next.map_or(Start::Beginning, Start::At)
     }
 
     /// Stops reading for good; the reason is told later, by [`Self::failure_due`].

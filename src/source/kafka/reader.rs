@@ -399,7 +399,7 @@ impl Reader {
         for partition in self.partitions.iter_mut().filter(|p| p.is_failing()) {
             let watermarks = known.get(&partition.id).copied();
             if let Some(reason) = partition.failure_due(watermarks.is_some(), now) {
-                let error = out_of_range(&partition.id, partition.start, watermarks, &reason);
+                let error = out_of_range(&partition.id, partition.at(), watermarks, &reason);
                 let partition = partition.id.clone();
                 self.outbox.push_back(Event::PartitionFailed { partition, error });
             }

@@ -58,12 +58,13 @@ fn numbers(count: usize) -> impl Iterator<Item = String> {
     (0..count).map(|number| number.to_string())
 }
 
-/// A pipeline that stores nothing but positions.
+/// A pipeline that keeps nothing but positions.
 struct Reader {
     source: KafkaSource,
     stored: HashMap<TopicPartition, Start>,
     seen: HashMap<TopicPartition, Vec<i64>>,
     assigned: Vec<TopicPartition>,
+    revocations: usize,
     reached: HashMap<TopicPartition, i64>,
     high: HashMap<TopicPartition, i64>,
     failed: Vec<(TopicPartition, Error)>,
@@ -78,6 +79,7 @@ impl Reader {
             stored: HashMap::new(),
             seen: HashMap::new(),
             assigned: Vec::new(),
+            revocations: 0,
             reached: HashMap::new(),
             high: HashMap::new(),
             failed: Vec::new(),
@@ -96,6 +98,7 @@ impl Reader {
             }
             Event::Revoked { partitions, done } => {
                 self.assigned.retain(|id| !partitions.contains(id));
+                self.revocations += 1;
                 done.send(()).unwrap_or_default();
             }
             Event::Records(records) => {
@@ -359,6 +362,28 @@ async fn an_offer_without_an_answer_comes_again() {
     drop(source);
 }
 
+#[tokio::test]
+async fn many_more_partitions_than_memory_was_divided_for() {
+    let cluster = MockCluster::start(1).unwrap();
+    let topic = |name: &str, partitions| {
+        cluster.create_topic(name, partitions).unwrap();
+        (0..partitions).for_each(|partition| produce(&cluster, name, partition, numbers(1)));
+    };
+    topic("t1", 2);
+    let mut options = options(&cluster, "g", "t*");
+    options.memory = 16 * 1024 * 1024;
+    let mut reader = Reader::new(options);
+    let all = |topic: &'static str, count| (0..count).map(move |partition| id(topic, partition));
+    reader.until(|r| all("t1", 2).all(|id| r.reached(&id, 1))).await;
+    reader.stored.extend(all("t1", 2).map(|id| (id, Start::At(1))));
+    topic("t2", 40);
+    reader.until(|r| all("t2", 40).all(|id| r.reached(&id, 1))).await;
+    reader.until(|r| r.assigned.len() == 42).await;
+    assert_eq!(reader.revocations, 1, "everything was given back once");
+    assert_eq!(reader.seen.values().map(Vec::len).sum::<usize>(), 42);
+    reader.source.close().await;
+}
+
 #[test]
 fn options_show_no_secret_and_refuse_what_is_missing() {
     let topics = || Topics::parse(["t"]).unwrap();
@@ -371,12 +396,16 @@ fn options_show_no_secret_and_refuse_what_is_missing() {
     assert!(!format!("{:?}", options.unwrap()).contains("canary"));
 }
 
+#[expect(clippy::print_stderr, reason = "a test that is not run says so")]
+fn skip() {
+    eprintln!("skipped: CDC_SINK_TEST_BROKERS names no broker");
+}
+
 /// What the mock brokers cannot do: transactions, deleted records, more partitions. Needs a broker that nobody minds.
 #[tokio::test]
 async fn gaps_and_growth_on_a_real_broker() {
     let Ok(servers) = std::env::var("CDC_SINK_TEST_BROKERS") else {
-        eprintln!("skipped: CDC_SINK_TEST_BROKERS names no broker");
-        return;
+        return skip();
     };
     let prefix = format!("cdc-sink-test-{}", std::process::id());
     let (gaps, cut) = (format!("{prefix}.gaps"), format!("{prefix}.cut"));
@@ -444,4 +473,44 @@ async fn gaps_and_growth_on_a_real_broker() {
     assert_eq!(reader.seen[&id(&cut, 0)], [6, 7, 8, 9]);
     reader.source.close().await;
     admin.delete_topics(&[&gaps, &cut], &patience).await.unwrap();
+}
+
+/// Two instances under one name: the broker lets the newer one go on, and the older one must stop.
+#[tokio::test]
+async fn a_name_that_is_taken_over_ends_the_source() {
+    let Ok(servers) = std::env::var("CDC_SINK_TEST_BROKERS") else {
+        return skip();
+    };
+    let topic = format!("cdc-sink-test-{}.name", std::process::id());
+    let producer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", &servers).create().unwrap();
+    producer.send(BaseRecord::<str, str>::to(&topic).payload("1")).unwrap();
+    producer.flush(PATIENCE).unwrap();
+    let start = || {
+        let mut properties = BTreeMap::new();
+        properties.insert("group.instance.id".to_owned(), "one".to_owned());
+        let topics = Topics::parse([&topic]).unwrap();
+        let options = KafkaOptions::new(&servers, &topic, topics, &properties, |_| None).unwrap();
+        Reader::new(options)
+    };
+    let mut older = start();
+    older.until(|r| r.reached(&id(&topic, 0), 1)).await;
+    let mut newer = start();
+    newer.stored.insert(id(&topic, 0), Start::At(1));
+    let ended = async {
+        loop {
+            match older.source.next().await {
+                Event::Failed(error) => return error,
+                event => older.take(event),
+            }
+        }
+    };
+    let (error, ()) = tokio::time::timeout(PATIENCE, async {
+        tokio::join!(ended, newer.until(|r| r.reached(&id(&topic, 0), 1)))
+    })
+    .await
+    .unwrap();
+    assert_eq!(error.kind(), Kind::Fenced, "{}", error.report());
+    newer.source.close().await;
+    older.source.close().await;
 }

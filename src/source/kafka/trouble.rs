@@ -49,12 +49,12 @@ pub(super) fn broken(id: &TopicPartition, code: RDKafkaErrorCode, reason: &str) 
 /// The error of a partition that has no such offset as its table needs next.
 pub(super) fn out_of_range(
     id: &TopicPartition,
-    start: Start,
+    at: Start,
     watermarks: Option<(i64, i64)>,
     reason: &str,
 ) -> Error {
-    let from = match start {
-        Start::At(offset) => format!("offset {offset}, where its table is"),
+    let from = match at {
+        Start::At(offset) => format!("offset {offset}, the next one its table needs"),
         Start::Beginning => "its oldest record".to_owned(),
     };
     let Some((low, high)) = watermarks else {
@@ -64,7 +64,7 @@ pub(super) fn out_of_range(
     let error = Error::data(format!(
         "cannot read {id} from {from}: the topic has offsets from {low} to {high} (not included)"
     ));
-    match start {
+    match at {
         Start::At(offset) if offset < low => error.hint(
             "the records between were deleted before they were read; take a new snapshot of the table, \
              or accept the gap by moving the table's position",
