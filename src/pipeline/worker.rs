@@ -60,7 +60,7 @@ pub(super) enum Report {
 
 /// What went into a commit.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Summary {
+pub(super) struct Summary {
     /// Records consumed.
     pub consumed: usize,
     /// Rows written.
@@ -81,7 +81,7 @@ pub struct Summary {
 
 /// What all workers share.
 #[derive(Debug, Clone)]
-pub struct Policy {
+pub(super) struct Policy {
     limits: Limits,
     buffer_bytes: usize,
     buffered: Arc<AtomicUsize>,
