@@ -85,7 +85,7 @@ impl Cells {
             (Values::Float64(values), Stored::Float64(value)) => values.push(value),
             (Values::Decimal(values), Stored::Decimal(value)) => values.push(value),
             (Values::Bytes { ends, data }, Stored::Text(text)) => {
-                append(ends, data, text.as_bytes())?
+                append(ends, data, text.as_bytes())?;
             }
             (Values::Bytes { ends, data }, Stored::Bytes(bytes)) => append(ends, data, bytes)?,
             _ => return Err(MIXED),

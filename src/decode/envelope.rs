@@ -10,6 +10,9 @@ use super::json::{Cursor, Malformed, integer};
 use super::writer::Kind;
 use super::{Operation, Reject, Skip};
 
+/// The place of a part in a record's bytes.
+type Place = Range<usize>;
+
 /// Most schemas of one topic that are kept by their bytes.
 const MAX_SCHEMAS: usize = 256;
 
@@ -17,11 +20,11 @@ const MAX_SCHEMAS: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Envelope {
     /// The operation's code.
-    pub(super) code: Option<Range<usize>>,
+    pub(super) code: Option<Place>,
     /// The row before; none when null or absent.
-    pub(super) before: Option<Range<usize>>,
+    pub(super) before: Option<Place>,
     /// The row after; none when null or absent.
-    pub(super) after: Option<Range<usize>>,
+    pub(super) after: Option<Place>,
     /// When the source committed, microseconds since the epoch.
     pub(super) source_micros: Option<i64>,
     /// Names seen, for telling what a record without a schema is.
@@ -98,7 +101,7 @@ impl Envelope {
 /// The operation of a code.
 pub(super) fn operation(code: &str) -> Result<Operation, Reject> {
     Operation::from_code(code).ok_or_else(|| {
-        let known: String = code.chars().filter(|c| c.is_ascii_alphanumeric()).take(8).collect();
+        let known: String = code.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
         Reject::new("unknown_operation", format!("operation {known:?} is none of c, r, u, d, t, m"))
     })
 }
@@ -118,12 +121,12 @@ fn bit(name: &[u8]) -> u32 {
     }
 }
 
-fn once(again: bool, value: Option<Range<usize>>) -> Result<Option<Range<usize>>, Malformed> {
+fn once(again: bool, value: Option<Place>) -> Result<Option<Place>, Malformed> {
     if again { Err(Malformed("a field of the envelope comes twice")) } else { Ok(value) }
 }
 
 #[inline]
-fn row(cursor: &mut Cursor<'_>) -> Result<Option<Range<usize>>, Malformed> {
+fn row(cursor: &mut Cursor<'_>) -> Result<Option<Place>, Malformed> {
     Ok(if cursor.null()? { None } else { Some(cursor.skip()?) })
 }
 
@@ -222,7 +225,7 @@ fn is_bare(bytes: &[u8]) -> bool {
 }
 
 /// The places of schema and payload when `bytes` is an object of just these two.
-fn wrapped(bytes: &[u8]) -> Result<Option<(Range<usize>, Range<usize>)>, Malformed> {
+fn wrapped(bytes: &[u8]) -> Result<Option<(Place, Place)>, Malformed> {
     let mut cursor = Cursor::new(bytes, 0);
     if cursor.peek()? != b'{' || !cursor.open_object()? {
         return Ok(None);

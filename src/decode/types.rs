@@ -216,7 +216,7 @@ impl Described {
             |name: &str| self.parameters.get(name).and_then(|text| text.parse::<i64>().ok());
         let scale = number("scale").ok_or_else(|| self.unsupported("without a scale"))?;
         let precision = number("connect.decimal.precision");
-        let digits = precision.unwrap_or(i64::from(MAX_PRECISION)).max(scale);
+        let digits = precision.unwrap_or_else(|| i64::from(MAX_PRECISION)).max(scale);
         let (Ok(precision), Ok(scale)) = (u8::try_from(digits), u8::try_from(scale)) else {
             return Err(format!("a decimal of scale {scale}"));
         };

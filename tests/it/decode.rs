@@ -168,7 +168,8 @@ fn latest(decoded: &Decoded) -> HashMap<Key, BTreeMap<String, Option<String>>> {
                 let from = change.old_key.unwrap_or(change.key);
                 // The second half of a key change comes after the delete of the old key.
                 let old = table.get(&from).or_else(|| table.get(&change.key));
-                let old = old.map_or(Some("missing".to_owned()), |old| old[field.name()].clone());
+                let missing = || Some("missing".to_owned());
+                let old = old.map_or_else(missing, |old| old[field.name()].clone());
                 values.insert(field.name().clone(), old);
             }
         }

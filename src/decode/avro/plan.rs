@@ -207,7 +207,7 @@ impl RowLayout {
                     Shape::Array(item) => {
                         filler.put_list(index, *column, form, partial, |elements| {
                             list(&mut reader, schema, *item, elements)
-                        })?
+                        })?;
                     }
                     _ => return Err(homeless(name, None)),
                 },
