@@ -341,9 +341,10 @@ async fn an_offer_without_an_answer_comes_again() {
     partitions.sort();
     assert_eq!(partitions, [id("t", 0), id("t", 1)]);
     start.send(HashMap::from([(id("t", 0), Start::Beginning)])).unwrap();
+    let until = tokio::time::Instant::now() + PATIENCE;
     let mut reached = Vec::new();
     while reached.len() < 2 {
-        match source.next().await {
+        match tokio::time::timeout_at(until, source.next()).await.unwrap() {
             Event::Assigned { partitions, start } => {
                 assert_eq!((&partitions[..], &reached[..]), (&[id("t", 1)][..], &[id("t", 0)][..]));
                 start.send(HashMap::from([(id("t", 1), Start::At(3))])).unwrap();
