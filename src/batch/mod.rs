@@ -99,7 +99,7 @@ impl Buffer {
     pub fn push(&mut self, records: Records, outcomes: Vec<Outcome>, now: Instant) {
         let Ok(chunk) = u32::try_from(self.chunks.len()) else { return };
         let range = self.ranges.entry(records.partition()).or_insert_with(|| {
-            let from = records.get(0).map_or(records.next(), |record| record.offset);
+            let from = records.get(0).map_or_else(|| records.next(), |record| record.offset);
             OffsetRange { partition: records.partition(), from, to: from }
         });
         let (taken_to, consumed) = (range.to, self.tally.consumed);

@@ -116,7 +116,7 @@ fn config(args: &DemoArgs, servers: &str, topics: &[Arc<str>]) -> Result<Config>
     let folder = fresh_folder(&args.dir)?;
     Options {
         brokers: Some(servers.to_owned()),
-        topics: Some(topics.iter().map(|topic| topic.to_string()).collect()),
+        topics: Some(topics.iter().map(ToString::to_string).collect()),
         to: Some(args.to.clone().unwrap_or_else(|| vec![Format::Delta, Format::Iceberg])),
         warehouse: Some(folder.to_string_lossy().into_owned()),
         format_version: Some(args.format_version),

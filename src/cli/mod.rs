@@ -48,7 +48,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Keep tables equal to their topics (what happens without a command)
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Everything embedded: generated changes, a Kafka cluster inside the process, tables on the local disk
     Demo(demo::DemoArgs),
     /// What a running instance is doing, table by table
@@ -58,7 +58,7 @@ enum Command {
 /// Parses the command line, runs the command and tells how it ended.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let command = cli.command.unwrap_or(Command::Run(cli.run));
+    let command = cli.command.unwrap_or_else(|| Command::Run(Box::new(cli.run)));
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -84,7 +84,7 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Run(args) => run::run(args).await,
+        Command::Run(args) => run::run(*args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Status(args) => status::run(args).await,
     }

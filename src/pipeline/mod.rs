@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub use progress::{PartitionProgress, Progress, TableProgress};
@@ -298,6 +298,19 @@ where
         }
     }
 
+    fn on_ended(&mut self, ended: Result<(), JoinError>) {
+        if let Err(error) = ended {
+            tracing::error!(error = %error, "a table's worker ended by a bug");
+            self.progress.incomplete();
+        }
+    }
+
+    async fn abandon(&mut self) {
+        tracing::warn!("not every table could commit in time; what is left is read again");
+        self.progress.incomplete();
+        self.tasks.shutdown().await;
+    }
+
     /// Lets every worker commit what it has, within a bounded time.
     async fn drain(&mut self, source: &mut impl Source, inbox: &mut mpsc::Receiver<Report>) {
         for worker in self.workers.values() {
@@ -311,17 +324,9 @@ where
                 Some(report) = inbox.recv() => self.on_report(source, report),
                 ended = self.tasks.join_next() => match ended {
                     None => break,
-                    Some(Ok(())) => {}
-                    Some(Err(error)) => {
-                        tracing::error!(error = %error, "a table's worker ended by a bug");
-                        self.progress.incomplete();
-                    }
+                    Some(ended) => self.on_ended(ended),
                 },
-                () = &mut deadline => {
-                    tracing::warn!("not every table could commit in time; uncommitted changes will be read again");
-                    self.progress.incomplete();
-                    self.tasks.shutdown().await;
-                }
+                () = &mut deadline => self.abandon().await,
             }
         }
         while let Ok(report) = inbox.try_recv() {

@@ -240,7 +240,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
                     return Ok(position);
                 }
                 Err(error) => {
-                    self.wait_out(&error, "read the table's position", &mut waits).await?
+                    self.wait_out(&error, "read the table's position", &mut waits).await?;
                 }
             }
         }

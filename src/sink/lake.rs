@@ -255,7 +255,7 @@ impl Open {
         let starts_here = follower.state().position.advance(&plan.ranges);
         if starts_here.is_ok_and(|position| position == plan.position) {
             // After a conflict it is brought up.
-            let _: Published = follower.timed_publish(plan, options).await?;
+            drop(follower.timed_publish(plan, options).await?);
         }
         Ok(())
     }
@@ -289,7 +289,8 @@ impl Open {
                 files_removed = plan.removed.len(),
                 "bringing the second format up to the first"
             );
-            let _: Published = follower.timed_publish(&plan, options).await?;
+            // Whether it is in or another came first: the next round looks.
+            drop(follower.timed_publish(&plan, options).await?);
         }
         Err(Error::unavailable(format!(
             "cannot bring up the second format of {}: others committed first {CONFLICTS} times in a row",
