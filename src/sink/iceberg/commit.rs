@@ -162,7 +162,8 @@ impl<'a> Builder<'a> {
 
     /// A data file's path as metadata has it.
     fn named(&self, file: &DataFile) -> String {
-        self.root.absolute(&file.path)
+        let spelled = self.known.spelled.get(&file.path);
+        spelled.cloned().unwrap_or_else(|| self.root.absolute(&file.path))
     }
 
     async fn upload(&self, files: Vec<(String, Bytes)>) -> Result<()> {
@@ -624,6 +625,7 @@ impl Known {
         for file in &plan.removed {
             self.state.files.remove(&file.file.path);
             self.named_by.remove(&file.file.path);
+            self.spelled.remove(&file.file.path);
         }
         for deletion in &plan.deletions {
             if let Some(file) = self.state.files.get_mut(&deletion.file.path) {

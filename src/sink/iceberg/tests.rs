@@ -1,5 +1,8 @@
 //! The publisher on a local disk with the file-system catalog.
 
+mod fake;
+mod others;
+mod rest;
 mod servers;
 mod support;
 

@@ -33,7 +33,7 @@ impl VendedStorage {
         complete.iter().all(|name| settings.contains_key(*name)).then_some(Self { settings })
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(in crate::sink::iceberg) fn get(&self, name: &str) -> Option<&str> {
         self.settings.get(name).map(Secret::reveal)
     }
 

@@ -100,7 +100,7 @@ pub(super) struct Place {
     pub(super) catalog: Arc<Catalog>,
     pub(super) name: TableName,
     pub(super) faults: Arc<Faults>,
-    root: Location,
+    pub(super) root: Location,
 }
 
 impl Place {
@@ -241,6 +241,13 @@ impl Writer {
         }
     }
 
+    /// Takes the rows from the table, as another writer changed them.
+    pub(super) async fn adopt(&mut self) {
+        let rows = read_places(&self.table).await;
+        self.rows = rows.iter().map(|(id, (name, _, _))| (*id, name.clone())).collect();
+        self.places = rows.into_iter().map(|(id, (_, path, row))| (id, (path, row))).collect();
+    }
+
     /// The table, opened anew, must be what this writer thinks it is.
     pub(super) async fn check(&self, place: &Place) {
         let opened = place.open(self.table.options.clone()).await;
@@ -374,7 +381,12 @@ fn stats(schema: &TableSchema, rows: &[(i64, &str)]) -> BTreeMap<i32, ColumnStat
 
 /// The rows of a table by its state: a reader of our own.
 pub(super) async fn read(table: &IcebergTable) -> Rows {
-    let mut rows = Rows::new();
+    read_places(table).await.into_iter().map(|(id, (name, _, _))| (id, name)).collect()
+}
+
+/// The rows with where they are.
+async fn read_places(table: &IcebergTable) -> BTreeMap<i64, (Option<String>, String, u64)> {
+    let mut rows = BTreeMap::new();
     for live in table.state().files.values() {
         let object = table.location().file(&live.file.path);
         let bytes = table.location().store().get(&object).await.unwrap().bytes().await.unwrap();
@@ -383,12 +395,13 @@ pub(super) async fn read(table: &IcebergTable) -> Rows {
         let mut position = 0;
         for batch in reader {
             let batch = batch.unwrap();
-            let ids = batch.column(0).as_primitive::<Int64Type>();
-            let names = batch.column(1).as_string::<i32>();
+            let ids = batch.column_by_name("id").unwrap().as_primitive::<Int64Type>();
+            let names = batch.column_by_name("name").unwrap().as_string::<i32>();
             for row in 0..batch.num_rows() {
                 if !live.deleted.contains(position) {
                     let name = (!names.is_null(row)).then(|| names.value(row).to_owned());
-                    assert_eq!(rows.insert(ids.value(row), name.clone()), None, "twice: {name:?}");
+                    let place = (name, live.file.path.clone(), position);
+                    assert_eq!(rows.insert(ids.value(row), place), None, "twice");
                 }
                 position += 1;
             }
