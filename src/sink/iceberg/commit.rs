@@ -432,8 +432,7 @@ impl<'a> Builder<'a> {
             snapshot.build()
         };
         let mut updates = self.schema_updates.clone();
-        let retention = SnapshotRetention::branch(None, None, None);
-        let reference = SnapshotReference::new(self.snapshot_id, retention);
+        let reference = main_at(self.snapshot_id, self.known);
         updates.extend([
             TableUpdate::AddSnapshot { snapshot },
             TableUpdate::SetSnapshotRef { ref_name: MAIN_BRANCH.to_owned(), reference },
@@ -479,10 +478,10 @@ impl<'a> Builder<'a> {
 }
 
 impl Attempt {
-    /// What branches and tags name after the commit, on top of `known`.
-    pub(super) fn refs(&self, known: &Known) -> HashMap<String, i64> {
+    /// Branches and tags after the commit, on top of `known`.
+    pub(super) fn refs(&self, known: &Known) -> HashMap<String, SnapshotReference> {
         let mut refs = known.refs.clone();
-        refs.insert(MAIN_BRANCH.to_owned(), self.snapshot_id);
+        refs.insert(MAIN_BRANCH.to_owned(), main_at(self.snapshot_id, known));
         refs
     }
 
@@ -510,6 +509,13 @@ impl Attempt {
             storage: None,
         }
     }
+}
+
+/// The main branch at another snapshot; what else was set of it stays.
+fn main_at(snapshot_id: i64, known: &Known) -> SnapshotReference {
+    let retention = known.refs.get(MAIN_BRANCH).map(|main| main.retention.clone());
+    let retention = retention.unwrap_or_else(|| SnapshotRetention::branch(None, None, None));
+    SnapshotReference::new(snapshot_id, retention)
 }
 
 enum Written {

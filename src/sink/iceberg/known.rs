@@ -8,7 +8,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::io::FileIO;
 use iceberg::spec::{
     DataContentType, DataFile as IceFile, DataFileFormat, FormatVersion, Manifest,
-    ManifestContentType, ManifestEntry, ManifestFile, ManifestList, TableMetadata,
+    ManifestContentType, ManifestEntry, ManifestFile, ManifestList, SnapshotReference,
+    TableMetadata,
 };
 use object_store::ObjectStoreExt;
 use roaring::RoaringTreemap;
@@ -62,8 +63,8 @@ pub(super) struct DeleteManifest {
 pub(super) struct Known {
     pub(super) metadata: TableMetadata,
     pub(super) metadata_location: String,
-    /// Snapshots that branches and tags name.
-    pub(super) refs: HashMap<String, i64>,
+    /// Branches and tags.
+    pub(super) refs: HashMap<String, SnapshotReference>,
     pub(super) state: TableState,
     /// Data manifests, oldest first.
     pub(super) data: Vec<ManifestFile>,

@@ -18,7 +18,11 @@ fn plain() -> Arc<Partitioning> {
 }
 
 async fn several_commits(place: Place, version: u8, partitioning: Arc<Partitioning>) {
-    let mut writer = place.create(options(version), partitioning).await;
+    several_commits_with(place, options(version), partitioning).await;
+}
+
+async fn several_commits_with(place: Place, options: Options, partitioning: Arc<Partitioning>) {
+    let mut writer = place.create(options.clone(), partitioning).await;
     writer.check(&place).await;
     assert_eq!(writer.table.state().version, 0);
     let all: Vec<(i64, &str)> =
@@ -37,7 +41,7 @@ async fn several_commits(place: Place, version: u8, partitioning: Arc<Partitioni
     assert_eq!(writer.table.state().position.get(0), Some(50));
 
     // On top of what was read back.
-    writer.table = place.open(options(version)).await;
+    writer.table = place.open(options).await;
     assert_eq!(writer.commit(&[(11, "eleven")], &[12, 14]).await, 6);
     writer.check(&place).await;
     assert!(!writer.table.refresh().await.unwrap());

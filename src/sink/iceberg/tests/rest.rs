@@ -1,5 +1,7 @@
 //! The REST protocol, against a server in the process.
 
+use object_store::CredentialProvider;
+use object_store::aws::AwsCredential;
 use serde_json::json;
 
 use super::fake::{Fault, Shared, start};
@@ -114,7 +116,9 @@ async fn tokens_are_asked_for_once_and_again_when_refused_or_old() {
     let asked = || fake.lock().unwrap().tokens.clone();
     assert_eq!(
         asked(),
-        ["grant_type=client_credentials&client_secret=the-password&scope=catalog&client_id=the-client"]
+        [
+            "grant_type=client_credentials&client_secret=the-password&scope=catalog&client_id=the-client"
+        ]
     );
     // Revoked: a new one, once.
     fake.lock().unwrap().token = Some("none".into());
@@ -164,4 +168,30 @@ async fn storage_is_as_the_catalog_says() {
     assert_eq!(vended.get("s3.endpoint"), Some("http://e"));
     assert_eq!(vended.get("s3.region"), Some("default"));
     assert!(!format!("{vended:?} {table:?}").contains("hidden"));
+    // Keys without a session are for good; those of a session that is over are asked for again.
+    let keys = async |provider: &dyn CredentialProvider<Credential = AwsCredential>| {
+        provider.get_credential().await.unwrap().key_id.clone()
+    };
+    let clock = Clock::system();
+    let lasting = vended.provider(&clock, &place.catalog, &place.name);
+    fake.lock().unwrap().extra = json!({
+        "config": {
+            "s3.access-key-id": "old", "s3.secret-access-key": "s", "s3.session-token": "t",
+            "s3.session-token-expires-at-ms": clock.now_millis().to_string(),
+        },
+    });
+    let expired = rest.vend(&place.name).await.unwrap();
+    let expired = expired.provider(&clock, &place.catalog, &place.name);
+    fake.lock().unwrap().extra = json!({
+        "config": {
+            "s3.access-key-id": "new", "s3.secret-access-key": "s", "s3.session-token": "t",
+            "s3.session-token-expires-at-ms": (clock.now_millis() + 60_000).to_string(),
+        },
+    });
+    let before = fake.lock().unwrap().requests.len();
+    assert_eq!(
+        [keys(&lasting).await, keys(&expired).await, keys(&expired).await],
+        ["long", "new", "new"]
+    );
+    assert_eq!(fake.lock().unwrap().requests.len(), before + 1);
 }
