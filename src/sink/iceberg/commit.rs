@@ -28,6 +28,9 @@ use super::{Options, expire, fault, schema, value};
 use crate::error::{Error, Result};
 use crate::table::plan::{CommitPlan, DataFile, LiveFile};
 
+/// A file to be written: its path and what is in it.
+type Upload = (String, Bytes);
+
 /// Files written at a time.
 const WRITES_AT_A_TIME: usize = 16;
 
@@ -141,7 +144,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The delete files of the plan, described and encoded.
-    fn delete_files(&self) -> Result<(Vec<NewDelete>, Vec<(String, Bytes)>)> {
+    fn delete_files(&self) -> Result<(Vec<NewDelete>, Vec<Upload>)> {
         let mut described = Vec::with_capacity(self.plan.deletions.len());
         let mut uploads = Vec::with_capacity(self.plan.deletions.len());
         let version = self.format_version();
@@ -166,8 +169,8 @@ impl<'a> Builder<'a> {
         spelled.cloned().unwrap_or_else(|| self.root.absolute(&file.path))
     }
 
-    async fn upload(&self, files: Vec<(String, Bytes)>) -> Result<()> {
-        let put = |(path, bytes): (String, Bytes)| async move {
+    async fn upload(&self, files: Vec<Upload>) -> Result<()> {
+        let put = |(path, bytes): Upload| async move {
             let what = || format!("cannot write {path}");
             let object = self.root.object(&path).ok_or_else(|| Error::internal(what()))?;
             let put = self.root.store().put(&object, bytes.into()).await;
@@ -378,9 +381,9 @@ impl<'a> Builder<'a> {
         } else {
             ManifestListWriter::v2(output, self.snapshot_id, parent, number)
         };
-        let kept = self.known.deletes.iter().filter_map(|(name, manifest)| {
-            (!manifests.dropped_deletes.contains(name)).then(|| manifest.file.clone())
-        });
+        let dropped = &manifests.dropped_deletes;
+        let kept = self.known.deletes.iter().filter(|(name, _)| !dropped.contains(*name));
+        let kept = kept.map(|(_, manifest)| manifest.file.clone());
         let new = manifests.new_deletes.iter().map(|manifest| manifest.file.clone());
         list.add_manifests(manifests.data.iter().cloned().chain(kept).chain(new))
             .map_err(failed)?;

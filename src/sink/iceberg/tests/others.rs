@@ -5,7 +5,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
-use super::support::{Writer, read};
+use super::support::{Writer, read, variable};
 use super::*;
 
 struct Spark {
@@ -60,10 +60,7 @@ async fn follow(writer: &mut Writer, place: &Place) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_spark_does_is_taken_over() {
-    let Ok(python) = std::env::var("CDC_SINK_TEST_SPARK_PYTHON") else {
-        eprintln!("skipped: CDC_SINK_TEST_SPARK_PYTHON is not set");
-        return;
-    };
+    let Some(python) = variable("CDC_SINK_TEST_SPARK_PYTHON") else { return };
     for (version, partitioning) in [(2, plain()), (3, by_name())] {
         let mut place = Place::new();
         let warehouse = place.folder.as_ref().unwrap().path().to_str().unwrap().to_owned();

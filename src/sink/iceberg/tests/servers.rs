@@ -6,16 +6,9 @@ use object_store::path::Path;
 use url::Url;
 use uuid::Uuid;
 
+use super::support::variable;
 use super::*;
 use crate::clock::Clock;
-
-fn variable(name: &str) -> Option<String> {
-    let value = std::env::var(name).ok();
-    if value.is_none() {
-        eprintln!("skipped: {name} is not set");
-    }
-    value
-}
 
 /// A folder in the stack's object store.
 fn folder(bucket: &str, path: &str, key: &str, secret: &str) -> Location {

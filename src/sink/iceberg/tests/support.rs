@@ -179,7 +179,7 @@ impl Writer {
 
     /// The plan of a commit; its data files are written.
     pub(super) async fn plan(&mut self, names: &[(i64, &str)], gone: &[i64]) -> CommitPlan {
-        self.plan_with(self.table.state().schema.clone(), names, gone).await
+        self.plan_with(Arc::clone(&self.table.state().schema), names, gone).await
     }
 
     pub(super) async fn plan_with(
@@ -320,7 +320,7 @@ async fn write(
                 Arc::new(TimestampMicrosecondArray::from(vec![NOW * 1000; n]).with_timezone("UTC"))
             }
             crate::schema::PARTITION_COLUMN => Arc::new(Int32Array::from(vec![0; n])),
-            crate::schema::OFFSET_COLUMN => Arc::new(Int64Array::from_iter_values(0..n as i64)),
+            crate::schema::OFFSET_COLUMN => Arc::new(Int64Array::from_iter_values((0..).take(n))),
             "note" => Arc::new(StringArray::from_iter_values(ids.map(|id| format!("note {id}")))),
             other => panic!("{other}"),
         }
@@ -416,7 +416,9 @@ pub(super) async fn stored(location: &Location) -> Vec<String> {
         .store()
         .list(Some(location.path()))
         .map(|meta| {
-            meta.unwrap().location.as_ref()[location.path().as_ref().len() + 1..].to_owned()
+            let path = meta.unwrap().location;
+            let below: Vec<_> = path.prefix_match(location.path()).unwrap().collect();
+            below.iter().map(AsRef::as_ref).collect::<Vec<_>>().join("/")
         })
         .collect()
         .await;
@@ -441,6 +443,16 @@ pub(super) fn read_by_others(
     let output = reader.wait_with_output().unwrap();
     assert!(output.status.success());
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A variable that a test needs; a test without it is not run and says so.
+#[expect(clippy::print_stderr, reason = "a test that is not run says so")]
+pub(super) fn variable(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok();
+    if value.is_none() {
+        eprintln!("skipped: {name} is not set");
+    }
+    value
 }
 
 /// What goes wrong.
