@@ -34,6 +34,7 @@ impl fmt::Display for TableName {
 
 /// An Iceberg catalog.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a process has one")]
 pub enum Catalog {
     /// A catalog server that speaks Iceberg's REST protocol.
     Rest(RestCatalog),
@@ -47,8 +48,8 @@ pub enum Catalog {
 pub(super) struct LoadedTable {
     pub(super) metadata: TableMetadata,
     pub(super) metadata_location: String,
-    /// Snapshots that branches and tags name.
-    pub(super) refs: HashMap<String, i64>,
+    /// Branches and tags.
+    pub(super) refs: HashMap<String, SnapshotReference>,
     /// The store of the table's files, when the catalog hands it out.
     pub(super) storage: Option<VendedStorage>,
 }
@@ -68,8 +69,6 @@ impl LoadedTable {
         };
         let metadata = serde_json::from_slice(json).map_err(failed)?;
         let Refs { refs } = serde_json::from_slice(json).map_err(failed)?;
-        let refs =
-            refs.into_iter().map(|(name, reference)| (name, reference.snapshot_id)).collect();
         Ok(Self { metadata, metadata_location, refs, storage: None })
     }
 }
@@ -113,8 +112,8 @@ pub(super) struct Commit<'a> {
     pub(super) updates: &'a [TableUpdate],
     /// The metadata that the updates make, for a catalog that cannot make it.
     pub(super) metadata: &'a TableMetadata,
-    /// The snapshots that branches and tags name after the commit.
-    pub(super) refs: &'a HashMap<String, i64>,
+    /// Branches and tags after the commit.
+    pub(super) refs: &'a HashMap<String, SnapshotReference>,
     /// Where the metadata is that the commit is based on.
     pub(super) base: &'a str,
 }

@@ -28,6 +28,9 @@ use super::{Options, expire, fault, schema, value};
 use crate::error::{Error, Result};
 use crate::table::plan::{CommitPlan, DataFile, LiveFile};
 
+/// A file to be written: its path and what is in it.
+type Upload = (String, Bytes);
+
 /// Files written at a time.
 const WRITES_AT_A_TIME: usize = 16;
 
@@ -141,7 +144,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The delete files of the plan, described and encoded.
-    fn delete_files(&self) -> Result<(Vec<NewDelete>, Vec<(String, Bytes)>)> {
+    fn delete_files(&self) -> Result<(Vec<NewDelete>, Vec<Upload>)> {
         let mut described = Vec::with_capacity(self.plan.deletions.len());
         let mut uploads = Vec::with_capacity(self.plan.deletions.len());
         let version = self.format_version();
@@ -162,11 +165,12 @@ impl<'a> Builder<'a> {
 
     /// A data file's path as metadata has it.
     fn named(&self, file: &DataFile) -> String {
-        self.root.absolute(&file.path)
+        let spelled = self.known.spelled.get(&file.path);
+        spelled.cloned().unwrap_or_else(|| self.root.absolute(&file.path))
     }
 
-    async fn upload(&self, files: Vec<(String, Bytes)>) -> Result<()> {
-        let put = |(path, bytes): (String, Bytes)| async move {
+    async fn upload(&self, files: Vec<Upload>) -> Result<()> {
+        let put = |(path, bytes): Upload| async move {
             let what = || format!("cannot write {path}");
             let object = self.root.object(&path).ok_or_else(|| Error::internal(what()))?;
             let put = self.root.store().put(&object, bytes.into()).await;
@@ -377,9 +381,9 @@ impl<'a> Builder<'a> {
         } else {
             ManifestListWriter::v2(output, self.snapshot_id, parent, number)
         };
-        let kept = self.known.deletes.iter().filter_map(|(name, manifest)| {
-            (!manifests.dropped_deletes.contains(name)).then(|| manifest.file.clone())
-        });
+        let dropped = &manifests.dropped_deletes;
+        let kept = self.known.deletes.iter().filter(|(name, _)| !dropped.contains(*name));
+        let kept = kept.map(|(_, manifest)| manifest.file.clone());
         let new = manifests.new_deletes.iter().map(|manifest| manifest.file.clone());
         list.add_manifests(manifests.data.iter().cloned().chain(kept).chain(new))
             .map_err(failed)?;
@@ -431,8 +435,7 @@ impl<'a> Builder<'a> {
             snapshot.build()
         };
         let mut updates = self.schema_updates.clone();
-        let retention = SnapshotRetention::branch(None, None, None);
-        let reference = SnapshotReference::new(self.snapshot_id, retention);
+        let reference = main_at(self.snapshot_id, self.known);
         updates.extend([
             TableUpdate::AddSnapshot { snapshot },
             TableUpdate::SetSnapshotRef { ref_name: MAIN_BRANCH.to_owned(), reference },
@@ -478,10 +481,10 @@ impl<'a> Builder<'a> {
 }
 
 impl Attempt {
-    /// What branches and tags name after the commit, on top of `known`.
-    pub(super) fn refs(&self, known: &Known) -> HashMap<String, i64> {
+    /// Branches and tags after the commit, on top of `known`.
+    pub(super) fn refs(&self, known: &Known) -> HashMap<String, SnapshotReference> {
         let mut refs = known.refs.clone();
-        refs.insert(MAIN_BRANCH.to_owned(), self.snapshot_id);
+        refs.insert(MAIN_BRANCH.to_owned(), main_at(self.snapshot_id, known));
         refs
     }
 
@@ -509,6 +512,13 @@ impl Attempt {
             storage: None,
         }
     }
+}
+
+/// The main branch at another snapshot; what else was set of it stays.
+fn main_at(snapshot_id: i64, known: &Known) -> SnapshotReference {
+    let retention = known.refs.get(MAIN_BRANCH).map(|main| main.retention.clone());
+    let retention = retention.unwrap_or_else(|| SnapshotRetention::branch(None, None, None));
+    SnapshotReference::new(snapshot_id, retention)
 }
 
 enum Written {
@@ -624,6 +634,7 @@ impl Known {
         for file in &plan.removed {
             self.state.files.remove(&file.file.path);
             self.named_by.remove(&file.file.path);
+            self.spelled.remove(&file.file.path);
         }
         for deletion in &plan.deletions {
             if let Some(file) = self.state.files.get_mut(&deletion.file.path) {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use iceberg::spec::{SnapshotRef, TableMetadata};
+use iceberg::spec::{MAIN_BRANCH, SnapshotRef, TableMetadata};
 
 use super::Retention;
 use super::known::Known;
@@ -12,9 +12,9 @@ use super::known::Known;
 pub(super) fn due(known: &Known, retention: &Retention, now_millis: i64) -> Vec<i64> {
     let metadata = &known.metadata;
     let oldest = now_millis.saturating_sub(retention.max_age_millis);
-    let others = known.refs.iter().filter(|(name, _)| *name != iceberg::spec::MAIN_BRANCH);
+    let others = known.refs.iter().filter(|(name, _)| *name != MAIN_BRANCH);
     let named: HashSet<i64> = others
-        .flat_map(|(_, id)| ancestors(metadata, Some(*id)))
+        .flat_map(|(_, reference)| ancestors(metadata, Some(reference.snapshot_id)))
         .map(|s| s.snapshot_id())
         .collect();
     let main: Vec<_> = ancestors(metadata, metadata.current_snapshot_id()).collect();

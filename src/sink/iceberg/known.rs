@@ -8,7 +8,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::io::FileIO;
 use iceberg::spec::{
     DataContentType, DataFile as IceFile, DataFileFormat, FormatVersion, Manifest,
-    ManifestContentType, ManifestEntry, ManifestFile, ManifestList, TableMetadata,
+    ManifestContentType, ManifestEntry, ManifestFile, ManifestList, SnapshotReference,
+    TableMetadata,
 };
 use object_store::ObjectStoreExt;
 use roaring::RoaringTreemap;
@@ -62,13 +63,16 @@ pub(super) struct DeleteManifest {
 pub(super) struct Known {
     pub(super) metadata: TableMetadata,
     pub(super) metadata_location: String,
-    /// Snapshots that branches and tags name.
-    pub(super) refs: HashMap<String, i64>,
+    /// Branches and tags.
+    pub(super) refs: HashMap<String, SnapshotReference>,
     pub(super) state: TableState,
     /// Data manifests, oldest first.
     pub(super) data: Vec<ManifestFile>,
     /// Live data files by relative path: the data manifest that names them.
     pub(super) named_by: HashMap<String, Arc<str>>,
+    /// Live data files by relative path: how metadata spells the path, where another engine spelled it another way than
+    /// we do. Deletes must spell it the same.
+    pub(super) spelled: HashMap<String, String>,
     /// Delete manifests by path.
     pub(super) deletes: BTreeMap<Arc<str>, DeleteManifest>,
     /// Data files with deletes of their own by relative path: the delete manifests that name those.
@@ -159,6 +163,7 @@ impl Reader<'_> {
             state,
             data: Vec::new(),
             named_by: HashMap::new(),
+            spelled: HashMap::new(),
             deletes: BTreeMap::new(),
             deleted_by: HashMap::new(),
         })
@@ -209,12 +214,19 @@ impl Reader<'_> {
                         .refused("it has files of an earlier partition spec")
                         .hint("rewrite its data files with the current spec"));
                 }
-                known.add_file(self.data_file(entry.data_file())?, &name);
+                let file = self.data_file(entry.data_file())?;
+                if entry.file_path() != self.root.absolute(&file.path) {
+                    known.spelled.insert(file.path.clone(), entry.file_path().to_owned());
+                }
+                known.add_file(file, &name);
             }
         }
         for manifest in &manifests {
             let name: Arc<str> = manifest.manifest_path.as_str().into();
             for file in before.get(&*name).into_iter().flatten() {
+                let path = &file.file.path;
+                let spelled = previous.and_then(|known| known.spelled.get(path));
+                known.spelled.extend(spelled.map(|spelled| (path.clone(), spelled.clone())));
                 known.add_file(Arc::clone(&file.file), &name);
             }
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::io::FileIO;
-use iceberg::spec::{ManifestFile, SnapshotRef, TableMetadata};
+use iceberg::spec::{Manifest, ManifestFile, SnapshotRef, TableMetadata};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
@@ -150,7 +150,7 @@ impl Keeper<'_> {
             .try_collect()
             .await
             .map_err(|e| self.failed(e))?;
-        let entries = loaded.iter().flat_map(|manifest| manifest.entries());
+        let entries = loaded.iter().flat_map(Manifest::entries);
         Ok(entries.filter(|e| e.is_alive()).map(|e| e.file_path().to_owned()).collect())
     }
 

@@ -79,7 +79,7 @@ impl Folder {
     }
 
     /// The path below the folder of the file with this absolute path; none when it lies elsewhere. Other engines
-    /// may write `file:/x` for `file:///x` and `s3a` for `s3`.
+    /// may write `/x` or `file:/x` for `file:///x` and `s3a` for `s3`.
     pub(super) fn relative<'a>(&self, absolute: &'a str) -> Option<&'a str> {
         let (scheme, path) = split(absolute)?;
         let (base_scheme, base) = split(&self.base)?;
@@ -98,6 +98,9 @@ impl Folder {
 }
 
 fn split(path: &str) -> Option<(&str, &str)> {
+    if path.starts_with('/') {
+        return Some(("file", path.trim_start_matches('/')));
+    }
     let (scheme, rest) = path.split_once(':')?;
     let scheme = if matches!(scheme, "s3a" | "s3n") { "s3" } else { scheme };
     Some((scheme, rest.trim_start_matches('/')))
@@ -256,7 +259,7 @@ mod tests {
         let folder = Folder::new(Location::warehouse(name.to_str().unwrap()).unwrap());
         let plain = format!("{}/data/x.parquet", name.display());
         assert_eq!(folder.absolute("data/x.parquet"), format!("file://{plain}"));
-        for path in [format!("file://{plain}"), format!("file:{plain}")] {
+        for path in [format!("file://{plain}"), format!("file:{plain}"), plain.clone()] {
             assert_eq!(folder.relative(&path), Some("data/x.parquet"));
         }
         assert_eq!(folder.relative("file:///elsewhere/x"), None);

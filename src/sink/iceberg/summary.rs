@@ -99,7 +99,7 @@ impl Counts {
 /// As the Java library counts: a deletion vector is its blob, not the Puffin file around it.
 fn content_size(file: &DataFile) -> u64 {
     let content = file.content_size_in_bytes().and_then(|size| u64::try_from(size).ok());
-    content.unwrap_or(file.file_size_in_bytes())
+    content.unwrap_or_else(|| file.file_size_in_bytes())
 }
 
 fn is_vector(file: &DataFile) -> bool {

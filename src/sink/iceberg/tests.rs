@@ -1,5 +1,8 @@
 //! The publisher on a local disk with the file-system catalog.
 
+mod fake;
+mod others;
+mod rest;
 mod servers;
 mod support;
 
@@ -8,14 +11,18 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::error::Kind;
 use crate::schema::{Column, ColumnType};
-use support::{Place, by_name, options, read_by_others, same_state, stored};
+use support::{Place, by_name, options, read_by_others, same_state, stored, variable};
 
 fn plain() -> Arc<Partitioning> {
     Arc::default()
 }
 
 async fn several_commits(place: Place, version: u8, partitioning: Arc<Partitioning>) {
-    let mut writer = place.create(options(version), partitioning).await;
+    several_commits_with(place, options(version), partitioning).await;
+}
+
+async fn several_commits_with(place: Place, options: Options, partitioning: Arc<Partitioning>) {
+    let mut writer = place.create(options.clone(), partitioning).await;
     writer.check(&place).await;
     assert_eq!(writer.table.state().version, 0);
     let all: Vec<(i64, &str)> =
@@ -34,7 +41,7 @@ async fn several_commits(place: Place, version: u8, partitioning: Arc<Partitioni
     assert_eq!(writer.table.state().position.get(0), Some(50));
 
     // On top of what was read back.
-    writer.table = place.open(options(version)).await;
+    writer.table = place.open(options).await;
     assert_eq!(writer.commit(&[(11, "eleven")], &[12, 14]).await, 6);
     writer.check(&place).await;
     assert!(!writer.table.refresh().await.unwrap());
@@ -276,10 +283,7 @@ async fn tables_that_are_not_ours_are_refused() {
 /// Every snapshot as PyIceberg and DuckDB read it. Runs where `CDC_SINK_TEST_PYTHON` names a Python that has both.
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_of_others_find_the_same_rows() {
-    let Ok(python) = std::env::var("CDC_SINK_TEST_PYTHON") else {
-        eprintln!("skipped: CDC_SINK_TEST_PYTHON is not set");
-        return;
-    };
+    let Some(python) = variable("CDC_SINK_TEST_PYTHON") else { return };
     for (version, partitioning) in [(2, plain()), (3, plain()), (2, by_name()), (3, by_name())] {
         let place = Place::new();
         let snapshots = Retention { max_count: 20, ..Retention::default() };
@@ -346,7 +350,7 @@ async fn readers_of_others_find_the_same_rows() {
             // Rows of the first commit keep their ids, whatever became of their manifest.
             let kept = seen["row_ids"].as_array().unwrap().iter().filter(|row| row[0] == 500);
             assert!(
-                writer.table.state().partitioning.fields.len() > 0
+                !writer.table.state().partitioning.fields.is_empty()
                     || kept.clone().all(|row| row[1] == 500)
             );
             assert_eq!(kept.count(), 1);

@@ -33,7 +33,7 @@ impl VendedStorage {
         complete.iter().all(|name| settings.contains_key(*name)).then_some(Self { settings })
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(in crate::sink::iceberg) fn get(&self, name: &str) -> Option<&str> {
         self.settings.get(name).map(Secret::reveal)
     }
 
@@ -61,14 +61,23 @@ impl VendedStorage {
         if let Some(path_style) = self.get("s3.path-style-access") {
             builder = builder.with_virtual_hosted_style_request(path_style != "true");
         }
-        let cached = self.credential(rest.clock());
-        let credentials =
-            Vended { catalog: Arc::clone(catalog), name: name.clone(), cached: Mutex::new(cached) };
-        let store = builder.with_credentials(Arc::new(credentials)).build().map_err(|e| {
+        let credentials = Arc::new(self.provider(rest.clock(), catalog, name));
+        let store = builder.with_credentials(credentials).build().map_err(|e| {
             Error::refused(format!("cannot use the storage that the catalog gives for {name}"))
                 .because(e)
         })?;
         Ok(Location::new(Arc::new(store), location.path().clone(), location.url().clone()))
+    }
+
+    /// Gives these credentials, and then such as the catalog gives later.
+    pub(in crate::sink::iceberg) fn provider(
+        &self,
+        clock: &Clock,
+        catalog: &Arc<Catalog>,
+        name: &TableName,
+    ) -> Vended {
+        let cached = Mutex::new(self.credential(clock));
+        Vended { catalog: Arc::clone(catalog), name: name.clone(), cached }
     }
 
     fn credential(&self, clock: &Clock) -> Cached {
@@ -105,7 +114,7 @@ struct Cached {
 }
 
 /// Gives credentials of one table to its store.
-struct Vended {
+pub(in crate::sink::iceberg) struct Vended {
     catalog: Arc<Catalog>,
     name: TableName,
     cached: Mutex<Cached>,

@@ -6,16 +6,9 @@ use object_store::path::Path;
 use url::Url;
 use uuid::Uuid;
 
+use super::support::variable;
 use super::*;
 use crate::clock::Clock;
-
-fn variable(name: &str) -> Option<String> {
-    let value = std::env::var(name).ok();
-    if value.is_none() {
-        eprintln!("skipped: {name} is not set");
-    }
-    value
-}
 
 /// A folder in the stack's object store.
 fn folder(bucket: &str, path: &str, key: &str, secret: &str) -> Location {
@@ -61,11 +54,22 @@ async fn nessie() -> Option<Place> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_object_store_can_be_its_own_catalog() {
+    let place = || async { Some(Place { catalog: Arc::new(Catalog::Files), ..apache().await? }) };
+    let Some(first) = place().await else { return };
+    several_commits(first, 3, by_name()).await;
+    two_writers(place().await.unwrap(), 3).await;
+    expiry(place().await.unwrap(), 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn apache_takes_commits() {
     for (version, partitioning) in [(2, plain()), (3, plain()), (3, by_name())] {
         let Some(place) = apache().await else { return };
         several_commits(place, version, partitioning).await;
     }
+    let two_formats = Options { two_formats: true, ..options(3) };
+    several_commits_with(apache().await.unwrap(), two_formats, plain()).await;
     two_writers(apache().await.unwrap(), 3).await;
     added_columns(apache().await.unwrap(), 3).await;
     expiry(apache().await.unwrap(), 3).await;

@@ -100,7 +100,7 @@ pub(super) struct Place {
     pub(super) catalog: Arc<Catalog>,
     pub(super) name: TableName,
     pub(super) faults: Arc<Faults>,
-    root: Location,
+    pub(super) root: Location,
 }
 
 impl Place {
@@ -179,7 +179,7 @@ impl Writer {
 
     /// The plan of a commit; its data files are written.
     pub(super) async fn plan(&mut self, names: &[(i64, &str)], gone: &[i64]) -> CommitPlan {
-        self.plan_with(self.table.state().schema.clone(), names, gone).await
+        self.plan_with(Arc::clone(&self.table.state().schema), names, gone).await
     }
 
     pub(super) async fn plan_with(
@@ -239,6 +239,13 @@ impl Writer {
             newest_source_micros: None,
             now_millis: self.now,
         }
+    }
+
+    /// Takes the rows from the table, as another writer changed them.
+    pub(super) async fn adopt(&mut self) {
+        let rows = read_places(&self.table).await;
+        self.rows = rows.iter().map(|(id, (name, _, _))| (*id, name.clone())).collect();
+        self.places = rows.into_iter().map(|(id, (_, path, row))| (id, (path, row))).collect();
     }
 
     /// The table, opened anew, must be what this writer thinks it is.
@@ -313,7 +320,7 @@ async fn write(
                 Arc::new(TimestampMicrosecondArray::from(vec![NOW * 1000; n]).with_timezone("UTC"))
             }
             crate::schema::PARTITION_COLUMN => Arc::new(Int32Array::from(vec![0; n])),
-            crate::schema::OFFSET_COLUMN => Arc::new(Int64Array::from_iter_values(0..n as i64)),
+            crate::schema::OFFSET_COLUMN => Arc::new(Int64Array::from_iter_values((0..).take(n))),
             "note" => Arc::new(StringArray::from_iter_values(ids.map(|id| format!("note {id}")))),
             other => panic!("{other}"),
         }
@@ -374,7 +381,12 @@ fn stats(schema: &TableSchema, rows: &[(i64, &str)]) -> BTreeMap<i32, ColumnStat
 
 /// The rows of a table by its state: a reader of our own.
 pub(super) async fn read(table: &IcebergTable) -> Rows {
-    let mut rows = Rows::new();
+    read_places(table).await.into_iter().map(|(id, (name, _, _))| (id, name)).collect()
+}
+
+/// The rows with where they are.
+async fn read_places(table: &IcebergTable) -> BTreeMap<i64, (Option<String>, String, u64)> {
+    let mut rows = BTreeMap::new();
     for live in table.state().files.values() {
         let object = table.location().file(&live.file.path);
         let bytes = table.location().store().get(&object).await.unwrap().bytes().await.unwrap();
@@ -383,12 +395,13 @@ pub(super) async fn read(table: &IcebergTable) -> Rows {
         let mut position = 0;
         for batch in reader {
             let batch = batch.unwrap();
-            let ids = batch.column(0).as_primitive::<Int64Type>();
-            let names = batch.column(1).as_string::<i32>();
+            let ids = batch.column_by_name("id").unwrap().as_primitive::<Int64Type>();
+            let names = batch.column_by_name("name").unwrap().as_string::<i32>();
             for row in 0..batch.num_rows() {
                 if !live.deleted.contains(position) {
                     let name = (!names.is_null(row)).then(|| names.value(row).to_owned());
-                    assert_eq!(rows.insert(ids.value(row), name.clone()), None, "twice: {name:?}");
+                    let place = (name, live.file.path.clone(), position);
+                    assert_eq!(rows.insert(ids.value(row), place), None, "twice");
                 }
                 position += 1;
             }
@@ -403,7 +416,9 @@ pub(super) async fn stored(location: &Location) -> Vec<String> {
         .store()
         .list(Some(location.path()))
         .map(|meta| {
-            meta.unwrap().location.as_ref()[location.path().as_ref().len() + 1..].to_owned()
+            let path = meta.unwrap().location;
+            let below: Vec<_> = path.prefix_match(location.path()).unwrap().collect();
+            below.iter().map(AsRef::as_ref).collect::<Vec<_>>().join("/")
         })
         .collect()
         .await;
@@ -428,6 +443,16 @@ pub(super) fn read_by_others(
     let output = reader.wait_with_output().unwrap();
     assert!(output.status.success());
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A variable that a test needs; a test without it is not run and says so.
+#[expect(clippy::print_stderr, reason = "a test that is not run says so")]
+pub(super) fn variable(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok();
+    if value.is_none() {
+        eprintln!("skipped: {name} is not set");
+    }
+    value
 }
 
 /// What goes wrong.

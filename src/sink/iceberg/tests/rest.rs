@@ -1,0 +1,197 @@
+//! The REST protocol, against a server in the process.
+
+use object_store::CredentialProvider;
+use object_store::aws::AwsCredential;
+use serde_json::json;
+
+use super::fake::{Fault, Shared, start};
+use super::*;
+use crate::clock::Clock;
+
+/// A table of the fake catalog, its files on the local disk.
+async fn place(fake: &Shared, options: RestOptions) -> Result<Place> {
+    let uri = format!("{}/start/", fake.lock().unwrap().url);
+    let options = RestOptions { uri, warehouse: Some("ware house".into()), ..options };
+    let catalog = Catalog::Rest(RestCatalog::connect(options, Clock::system()).await?);
+    let name = TableName { namespace: vec!["a".into(), "b c".into()], name: "it/e ms".into() };
+    Ok(Place { catalog: Arc::new(catalog), name, ..Place::new() })
+}
+
+fn faults(fake: &Shared, faults: &[Fault]) {
+    fake.lock().unwrap().faults.extend(faults);
+}
+
+#[tokio::test]
+async fn names_prefix_and_uri_are_as_the_catalog_wants_them() {
+    let fake = start().await;
+    let place = place(&fake, RestOptions::default()).await.unwrap();
+    several_commits(place, 3, by_name()).await;
+    let requests = fake.lock().unwrap().requests.clone();
+    assert_eq!(requests[0], "GET /start/v1/config?warehouse=ware+house");
+    let namespaces = "/there/v1/pre/fix/namespaces";
+    assert_eq!(requests[1], format!("GET {namespaces}/a%1Fb%20c"));
+    assert_eq!(requests[2], format!("POST {namespaces}"));
+    assert_eq!(requests[4], format!("POST {namespaces}/a%1Fb%20c/tables"));
+    let table = format!("POST {namespaces}/a%1Fb%20c/tables/it%2Fe%20ms");
+    assert_eq!(requests.iter().filter(|request| **request == table).count(), 6);
+}
+
+#[tokio::test]
+async fn every_unclear_answer_is_cleared_up() {
+    let fake = start().await;
+    let place = place(&fake, RestOptions::default()).await.unwrap();
+    let mut writer = place.create(options(3), plain()).await;
+    writer.commit(&[(1, "a"), (2, "b")], &[]).await;
+    // Done, whatever is said: found out at once.
+    for (id, status) in (3..).zip([500, 502, 503, 504, 409, 429]) {
+        faults(&fake, &[Fault::DoneThen(status)]);
+        writer.commit(&[(id, "x")], &[id - 1]).await;
+        writer.check(&place).await;
+    }
+    // Not done, or nobody knows: publishing again is safe.
+    let unreadable = Fault::Only(503);
+    for (id, first) in (20..).zip([
+        vec![Fault::Only(503)],
+        vec![Fault::Only(409)],
+        vec![Fault::Only(500), unreadable],
+        vec![Fault::DoneThen(500), unreadable],
+        vec![Fault::DoneThen(409), unreadable],
+    ]) {
+        let (names, gone) = ([(id, "y")], [id - 1]);
+        let plan = writer.plan(&names, &gone).await;
+        let version = writer.table.state().version + 1;
+        faults(&fake, &first);
+        let error = writer.table.publish(&plan).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable, "{first:?}");
+        let published = writer.table.publish(&plan).await.unwrap();
+        assert!(matches!(published, Published::Committed { version: v } if v == version));
+        writer.committed(&names, &gone, &plan);
+        writer.check(&place).await;
+    }
+    // For good.
+    for status in [400, 403, 404, 422] {
+        let plan = writer.plan(&[(30, "z")], &[]).await;
+        faults(&fake, &[Fault::Only(status)]);
+        let error = writer.table.publish(&plan).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Refused);
+        assert!(error.report().len() < 450, "{}", error.report().len());
+    }
+    writer.commit(&[(31, "z")], &[]).await;
+    writer.check(&place).await;
+}
+
+#[tokio::test]
+async fn a_commit_below_anothers_is_recognised() {
+    let fake = start().await;
+    let place = place(&fake, RestOptions::default()).await.unwrap();
+    let mut writer = place.create(options(3), plain()).await;
+    writer.commit(&[(1, "a"), (2, "b")], &[]).await;
+    let plan = writer.plan(&[(3, "c")], &[1]).await;
+    faults(&fake, &[Fault::DoneThen(500), Fault::Only(503)]);
+    assert!(writer.table.publish(&plan).await.is_err());
+    let mut other = place.open(options(3)).await;
+    let (places, rows, history) =
+        (writer.places.clone(), writer.rows.clone(), writer.history.clone());
+    std::mem::swap(&mut other, &mut writer.table);
+    writer.committed(&[(3, "c")], &[1], &plan);
+    writer.commit(&[(4, "d")], &[2]).await;
+    // `other` is the first writer now. Its commit is in, below; what came on top it learns by a conflict.
+    let mut first = support::Writer { table: other, places, rows, now: writer.now, history };
+    assert!(matches!(
+        first.table.publish(&plan).await.unwrap(),
+        Published::Committed { version: 2 }
+    ));
+    first.committed(&[(3, "c")], &[1], &plan);
+    let late = first.plan(&[(5, "e")], &[]).await;
+    assert!(matches!(first.table.publish(&late).await.unwrap(), Published::Conflict));
+    same_state(first.table.state(), writer.table.state());
+}
+
+#[tokio::test]
+async fn tokens_are_asked_for_once_and_again_when_refused_or_old() {
+    let fake = start().await;
+    let credential = Some(Secret::new("the-client:the-password"));
+    let place = place(&fake, RestOptions { credential, ..RestOptions::default() }).await.unwrap();
+    let mut writer = place.create(options(3), plain()).await;
+    let asked = || fake.lock().unwrap().tokens.clone();
+    assert_eq!(
+        asked(),
+        [
+            "grant_type=client_credentials&client_secret=the-password&scope=catalog&client_id=the-client"
+        ]
+    );
+    // Revoked: a new one, once.
+    fake.lock().unwrap().token = Some("none".into());
+    writer.commit(&[(1, "a")], &[]).await;
+    assert_eq!(asked().len(), 2);
+    // Short-lived: another one each time.
+    fake.lock().unwrap().expires_in = 0;
+    fake.lock().unwrap().token = Some("none".into());
+    writer.commit(&[(2, "a")], &[]).await;
+    writer.commit(&[(3, "a")], &[]).await;
+    assert_eq!(asked().len(), 4);
+    assert_eq!(writer.table.state().version, 3);
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_is_not_tried_again_and_no_secret_shows() {
+    let fake = start().await;
+    fake.lock().unwrap().token = Some("another".into());
+    let token = Some(Secret::new("the-token"));
+    let options = RestOptions { token, ..RestOptions::default() };
+    assert!(!format!("{options:?}").contains("the-token"));
+    let error = place(&fake, options).await.map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused);
+    assert!(!format!("{error:?} {}", error.report()).contains("the-token"));
+    assert_eq!(fake.lock().unwrap().requests.len(), 1);
+}
+
+#[tokio::test]
+async fn storage_is_as_the_catalog_says() {
+    let fake = start().await;
+    let options = RestOptions { vended_credentials: true, ..RestOptions::default() };
+    let place = place(&fake, options).await.unwrap();
+    let folder = place.location().url().to_string();
+    fake.lock().unwrap().extra = json!({
+        "config": { "s3.access-key-id": "common", "s3.secret-access-key": "hidden", "s3.endpoint": "http://e" },
+        "storage-credentials": [
+            { "prefix": "file:///", "config": { "s3.access-key-id": "short" } },
+            { "prefix": folder.trim_end_matches('/'), "config": { "s3.access-key-id": "long" } },
+            { "prefix": format!("{folder}deeper/"), "config": { "s3.access-key-id": "deeper" } },
+        ],
+    });
+    // Files on a local disk need no credentials; what was given for them is looked at alone.
+    let table = place.create(super::options(3), plain()).await.table;
+    let Catalog::Rest(rest) = &*place.catalog else { panic!() };
+    let vended = rest.vend(&place.name).await.unwrap();
+    assert_eq!(vended.get("s3.access-key-id"), Some("long"));
+    assert_eq!(vended.get("s3.endpoint"), Some("http://e"));
+    assert_eq!(vended.get("s3.region"), Some("default"));
+    assert!(!format!("{vended:?} {table:?}").contains("hidden"));
+    // Keys without a session are for good; those of a session that is over are asked for again.
+    let keys = async |provider: &dyn CredentialProvider<Credential = AwsCredential>| {
+        provider.get_credential().await.unwrap().key_id.clone()
+    };
+    let clock = Clock::system();
+    let lasting = vended.provider(&clock, &place.catalog, &place.name);
+    fake.lock().unwrap().extra = json!({
+        "config": {
+            "s3.access-key-id": "old", "s3.secret-access-key": "s", "s3.session-token": "t",
+            "s3.session-token-expires-at-ms": clock.now_millis().to_string(),
+        },
+    });
+    let expired = rest.vend(&place.name).await.unwrap();
+    let expired = expired.provider(&clock, &place.catalog, &place.name);
+    fake.lock().unwrap().extra = json!({
+        "config": {
+            "s3.access-key-id": "new", "s3.secret-access-key": "s", "s3.session-token": "t",
+            "s3.session-token-expires-at-ms": (clock.now_millis() + 60_000).to_string(),
+        },
+    });
+    let before = fake.lock().unwrap().requests.len();
+    assert_eq!(
+        [keys(&lasting).await, keys(&expired).await, keys(&expired).await],
+        ["long", "new", "new"]
+    );
+    assert_eq!(fake.lock().unwrap().requests.len(), before + 1);
+}
