@@ -226,7 +226,12 @@ impl<S: Sink + Send + Sync> Worker<S> {
         let stored = self.read_position().await?;
         self.assigned.extend(partitions);
         let known = partitions.iter().filter_map(|p| Some((*p, stored.get(*p)?)));
-        self.buffer.start_at(known);
+        self.buffer.start_at(known.clone());
+        // Said now: of a partition that is at its end nothing more may ever come.
+        for (partition, position) in known {
+            let topic = Arc::clone(&self.topic);
+            self.report(Report::Reached { topic, partition, position, settled: true }).await;
+        }
         let start = |p: &i32| (*p, stored.get(*p).map_or(Start::Beginning, Start::At));
         Ok(partitions.iter().map(start).collect())
     }

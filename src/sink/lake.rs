@@ -74,6 +74,8 @@ struct Open {
     table: Table,
     authority: Log,
     follower: Option<Log>,
+    /// The authority's version that the table in memory is.
+    version: i64,
     /// The table in memory may be half-way between two versions: it has to be opened again.
     stale: bool,
 }
@@ -120,7 +122,8 @@ impl LakeSink {
                 }
             }),
         };
-        let mut open = Open { table, authority, follower, stale: false };
+        let version = authority.state().version;
+        let mut open = Open { table, authority, follower, version, stale: false };
         open.bring_up(&self.options).await?;
         Ok(open)
     }
@@ -213,6 +216,7 @@ impl Open {
     fn apply(&mut self, planned: &Planned, options: &LakeOptions, version: i64) -> Result<()> {
         self.stale = true;
         self.table.applied(planned)?;
+        self.version = version;
         self.stale = false;
         let Counts { inserted, updated, deleted } = planned.commit.counts;
         metrics::rows_merged(&options.name, inserted, updated, deleted);
@@ -234,12 +238,14 @@ impl Open {
         Merged::Committed(Committed::new(batch.ranges.clone(), position, versions))
     }
 
-    /// Reads what others committed to the authority.
+    /// Reads what others committed to the authority. The log may know it already: clearing up how a commit ended, it
+    /// reads the table by itself.
     async fn refresh(&mut self) -> Result<bool> {
-        let changed = self.authority.refresh().await?;
+        let changed = self.authority.refresh().await? || self.authority.state().version != self.version;
         if changed {
             self.stale = true;
             self.table.refresh(self.authority.state().clone()).await?;
+            self.version = self.authority.state().version;
             self.stale = false;
         }
         Ok(changed)
