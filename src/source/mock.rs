@@ -213,6 +213,7 @@ impl Feeder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rdkafka::consumer::Consumer as _;
 
     #[tokio::test]
     async fn a_feeder_waits_for_its_reader() {
@@ -247,7 +248,6 @@ mod tests {
 
         let client: rdkafka::consumer::BaseConsumer =
             ClientConfig::new().set("bootstrap.servers", cluster.servers()).create().unwrap();
-        use rdkafka::consumer::Consumer;
         let kept = client.fetch_watermarks("t", 0, Duration::from_secs(5)).unwrap();
         assert!(kept.0 <= 1000 && kept.1 == sent + more, "{kept:?}");
     }
