@@ -241,7 +241,8 @@ impl Open {
     /// Reads what others committed to the authority. The log may know it already: clearing up how a commit ended, it
     /// reads the table by itself.
     async fn refresh(&mut self) -> Result<bool> {
-        let changed = self.authority.refresh().await? || self.authority.state().version != self.version;
+        let changed =
+            self.authority.refresh().await? || self.authority.state().version != self.version;
         if changed {
             self.stale = true;
             self.table.refresh(self.authority.state().clone()).await?;

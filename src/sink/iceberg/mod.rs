@@ -24,11 +24,7 @@ mod schema;
 mod storage;
 mod summary;
 #[cfg(test)]
-#[expect(
-    clippy::large_futures,
-    clippy::cognitive_complexity,
-    reason = "tests tell a story, one after the other"
-)]
+#[expect(clippy::cognitive_complexity, reason = "tests tell a story, one after the other")]
 mod tests;
 mod value;
 

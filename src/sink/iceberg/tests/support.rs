@@ -446,7 +446,6 @@ pub(super) fn read_by_others(
 }
 
 /// A variable that a test needs; a test without it is not run and says so.
-#[expect(clippy::print_stderr, reason = "a test that is not run says so")]
 pub(super) fn variable(name: &str) -> Option<String> {
     let value = std::env::var(name).ok();
     if value.is_none() {
