@@ -301,12 +301,6 @@ impl Table {
     ) -> Result<Planned> {
         let (deletions, removed) = self.delete(&located.superseded)?;
         let unfilled = located.sources.iter().filter(|source| source.is_none()).count();
-        if unfilled > 0 {
-            tracing::warn!(
-                table = %self.location.url(), batch = %batch.id, values = unfilled,
-                "changes left out values that the table does not have either; they are null"
-            );
-        }
         let commit = CommitPlan {
             batch_id: batch.id,
             ranges: batch.ranges.clone(),

@@ -11,6 +11,7 @@ mod compose;
 mod dashboards;
 mod decode;
 mod generated;
+mod lake;
 mod pipeline;
 mod tidy;
 

@@ -18,7 +18,7 @@ mod vectors;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ use crate::position::OffsetRange;
 use crate::schema::TableSchema;
 use crate::sink::storage::Location;
 use crate::table::partition::Partitioning;
-use crate::table::plan::{CommitPlan, DataFile, LiveFile, Published, TableState};
+use crate::table::plan::{CommitPlan, DataFile, Deletion, LiveFile, Published, TableState};
 
 /// The newest batches that are remembered, to tell a plan that is published twice.
 const REMEMBERED: usize = 32;
@@ -311,8 +311,13 @@ impl DeltaTable {
             let live = self.state.files.get(&file.path);
             live.is_some_and(|live| Arc::ptr_eq(&live.deleted, deleted) || live.deleted == *deleted)
         };
+        let added: HashSet<&str> = plan.added.iter().map(|file| file.path.as_str()).collect();
+        let enters = |deletion: &Deletion| {
+            deletion.before.is_empty() && added.contains(deletion.file.path.as_str())
+        };
+        let grows = |deletion: &Deletion| stands(&deletion.file, &deletion.before);
         let files_stand =
-            plan.deletions.iter().all(|deletion| stands(&deletion.file, &deletion.before))
+            plan.deletions.iter().all(|deletion| grows(deletion) || enters(deletion))
                 && plan.removed.iter().all(|live| stands(&live.file, &live.deleted))
                 && plan.added.iter().all(|file| !self.state.files.contains_key(&file.path));
         if !files_stand {
@@ -352,24 +357,29 @@ impl DeltaTable {
         for live in &plan.removed {
             commit.removes.push(commit::remove(self.add(&live.file.path)?, plan.now_millis));
         }
+        let mut added = BTreeMap::new();
+        for file in &plan.added {
+            let (schema, partitioning) = (&plan.schema, &self.state.partitioning);
+            let add = commit::add(file, schema, partitioning, plan.now_millis)?;
+            added.insert(file.path.as_str(), add);
+        }
         if !plan.deletions.is_empty() {
             let bitmaps: Vec<&RoaringTreemap> =
                 plan.deletions.iter().map(|deletion| deletion.after.as_ref()).collect();
             let vectors = vectors::write(self.log.location(), Uuid::new_v4(), &bitmaps).await?;
             for (deletion, vector) in plan.deletions.iter().zip(vectors) {
-                let add = self.add(&deletion.file.path)?;
-                commit.removes.push(commit::remove(add, plan.now_millis));
-                commit.adds.push(commit::with_vector(add, vector, deletion.file.rows)?);
+                let (path, rows) = (deletion.file.path.as_str(), deletion.file.rows);
+                // A path is added once in a commit: a file that enters with deleted rows has its vector at once.
+                if let Some(add) = added.remove(path) {
+                    commit.adds.push(commit::with_vector(&add, vector, rows)?);
+                } else {
+                    let add = self.add(path)?;
+                    commit.removes.push(commit::remove(add, plan.now_millis));
+                    commit.adds.push(commit::with_vector(add, vector, rows)?);
+                }
             }
         }
-        for file in &plan.added {
-            commit.adds.push(commit::add(
-                file,
-                &plan.schema,
-                &self.state.partitioning,
-                plan.now_millis,
-            )?);
-        }
+        commit.adds.extend(added.into_values());
         Ok(commit)
     }
 
@@ -407,8 +417,9 @@ impl DeltaTable {
     fn planned_files(&self, plan: &CommitPlan, commit: &Commit) -> Result<Vec<LiveFile>> {
         let none = Arc::new(RoaringTreemap::new());
         let grown = plan.deletions.iter().map(|deletion| (&deletion.file, &deletion.after));
-        let planned: HashMap<&str, _> = grown
-            .chain(plan.added.iter().map(|file| (file, &none)))
+        let added = plan.added.iter().map(|file| (file, &none));
+        let planned: HashMap<&str, _> = added
+            .chain(grown)
             .map(|(file, deleted)| (file.path.as_str(), (file, deleted)))
             .collect();
         let live = |add: &Add| {

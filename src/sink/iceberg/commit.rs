@@ -636,14 +636,14 @@ impl Known {
             self.named_by.remove(&file.file.path);
             self.spelled.remove(&file.file.path);
         }
+        for file in &plan.added {
+            let live = LiveFile { file: Arc::clone(file), deleted: Arc::default() };
+            self.state.files.insert(file.path.clone(), live);
+        }
         for deletion in &plan.deletions {
             if let Some(file) = self.state.files.get_mut(&deletion.file.path) {
                 file.deleted = Arc::clone(&deletion.after);
             }
-        }
-        for file in &plan.added {
-            let live = LiveFile { file: Arc::clone(file), deleted: Arc::default() };
-            self.state.files.insert(file.path.clone(), live);
         }
         self.data = manifests.data;
         self.named_by.extend(manifests.naming);

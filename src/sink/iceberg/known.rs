@@ -1,7 +1,7 @@
 //! The table as this process knows it: its metadata, its live files, and which manifest names which of them, so that a
 //! commit writes only what it changes and reads nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -22,7 +22,7 @@ use super::{Options, deletes, fault, schema, value};
 use crate::error::{Error, Result};
 use crate::position::Position;
 use crate::table::bitmap;
-use crate::table::plan::{CommitPlan, DataFile, LiveFile, TableState};
+use crate::table::plan::{CommitPlan, DataFile, Deletion, LiveFile, TableState};
 
 /// Summary and table property: the position, as JSON (see [`Offsets`]).
 pub(super) const OFFSETS: &str = "cdc-sink.offsets";
@@ -502,9 +502,13 @@ impl Known {
                 Arc::ptr_eq(&file.deleted, deleted) || *file.deleted == **deleted
             })
         };
+        let added: HashSet<&str> = plan.added.iter().map(|file| file.path.as_str()).collect();
+        // Deletes of a file that enters with the same commit.
+        let enters =
+            |d: &Deletion| d.before.is_empty() && added.contains(d.file.path.as_str());
         self.state.position.advance(&plan.ranges).is_ok()
             && self.fits_schema(plan)
-            && plan.deletions.iter().all(|d| same(&d.file.path, &d.before))
+            && plan.deletions.iter().all(|d| same(&d.file.path, &d.before) || enters(d))
             && plan.removed.iter().all(|file| same(&file.file.path, &file.deleted))
             && plan.added.iter().all(|file| !self.state.files.contains_key(&file.path))
     }
