@@ -189,6 +189,10 @@ impl IcebergTable {
             });
         };
         let table = Self::read(root, catalog, name, options, created).await?;
+        let made = table.known.metadata.format_version();
+        if made != version {
+            tracing::warn!(table = %table.name, asked = %version, %made, "the catalog made the table in another format version");
+        }
         // Data files carry the ids, and those of another format's table cannot follow.
         if table.options.two_formats && *table.known.state.schema != *schema {
             return Err(Error::refused(format!(

@@ -95,7 +95,7 @@ async fn expiry(place: Place, version: u8) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nessie_takes_commits_and_gives_credentials() {
-    for (version, partitioning) in [(2, plain()), (2, by_name())] {
+    for (version, partitioning) in [(2, plain()), (3, by_name())] {
         let Some(place) = nessie().await else { return };
         several_commits(place, version, partitioning).await;
     }
