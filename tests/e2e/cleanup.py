@@ -1,4 +1,5 @@
 """Removes what runs made: connectors, slots, tables, topics, schemas in the registry, catalog entries, objects."""
+import os
 import re
 from contextlib import suppress
 from urllib.error import HTTPError
@@ -49,12 +50,21 @@ def belongs(name, run):
     return found is not None and found[1] == run
 
 
+def is_running(run):
+    """Other runs may be under way."""
+    try:
+        os.kill(int((WORK / run / "pid").read_text()), 0)
+    except (FileNotFoundError, ValueError, ProcessLookupError):
+        return False
+    return True
+
+
 def earlier_runs():
-    """Runs that left something behind."""
+    """Runs that ended and left something behind."""
     names = [topic.split(".")[0] for topic in Kafka().topics()] + http("GET", f"{ENV['CONNECT']}/connectors")
     store = boto3.client("s3", endpoint_url=ENV["S3"], aws_access_key_id=ENV["S3_ACCESS_KEY"], aws_secret_access_key=ENV["S3_SECRET_KEY"],
                          region_name=ENV["S3_REGION"])
     folders = store.list_objects_v2(Bucket=ENV["S3_BUCKET"], Delimiter="/").get("CommonPrefixes", [])
     names += [folder.name for folder in WORK.iterdir()] if WORK.is_dir() else []
     names += [folder["Prefix"].rstrip("/") for folder in folders]
-    return sorted({found[1] for found in map(RUN.match, names) if found})
+    return sorted({found[1] for found in map(RUN.match, names) if found and not is_running(found[1])})

@@ -71,6 +71,7 @@ class Course:
         self.options, self.run = options, run
         self.folder = WORK / run
         self.folder.mkdir(parents=True)
+        (self.folder / "pid").write_text(str(os.getpid()))
         self.kafka = Kafka()
         self.sources = [SOURCES[kind](run) for kind in options.databases]
         self.loads = {source.kind: Workload(source, options.seed) for source in self.sources}
@@ -165,7 +166,7 @@ class Course:
         rng = Random(f"{self.options.seed} {target.name} {phase}")
         first, second = self.instances[target.name]
         count = self.kills(phase)
-        if phase and phase % 3 == 0:
+        if phase and phase % 3 == 0 and target.name not in SMALL:
             second.start(known_member=rng.random() < 0.5)
         moments = sorted(rng.uniform(0.05, 0.95) * self.options.seconds for _ in range(count))
         begin = time.monotonic()
