@@ -274,6 +274,18 @@ async fn a_checkpoint_and_a_cleaned_log_tell_the_same() {
     support::assert_same_files(table.delta.state(), behind.delta.state());
 }
 
+#[tokio::test]
+async fn one_thread_is_enough() {
+    let (mut table, place) = Table::create(schema(), Partitioning::default()).await;
+    let file = table.write(0..5).await;
+    committed(
+        table.delta.publish(&table.plan().add(&file).advance(0, 0, 5).build()).await.unwrap(),
+    );
+    table.delta.options.checkpoint_interval = 1;
+    table.delta.maintain(0).await.unwrap();
+    support::assert_same_files(table.delta.state(), place.open().await.state());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_are_added_in_the_commit_that_needs_them() {
     let (mut table, place) = Table::create(plain_schema(), Partitioning::default()).await;
