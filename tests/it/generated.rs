@@ -104,10 +104,9 @@ async fn take(
 pub(crate) fn expected(generator: &Generator, shape: Shape) -> Vec<TextRow> {
     let columns = generator.columns(shape);
     let rows: Vec<Vec<Value>> = generator.expected_rows(shape).collect();
-    let arrays = columns
-        .iter()
-        .enumerate()
-        .map(|(place, column)| array(column, rows.iter().map(|row| &row[place]).collect()));
+    let arrays = columns.iter().enumerate().map(|(place, column)| {
+        array(column, &rows.iter().map(|row| &row[place]).collect::<Vec<_>>())
+    });
     let schema = TableSchema::from_parts(columns.clone(), Vec::new(), 0).arrow();
     let rows = RecordBatch::try_new(schema, arrays.collect()).unwrap();
     let mut rows = text_rows(&rows).unwrap();
@@ -115,7 +114,7 @@ pub(crate) fn expected(generator: &Generator, shape: Shape) -> Vec<TextRow> {
     rows
 }
 
-fn array(column: &Column, values: Vec<&Value>) -> ArrayRef {
+fn array(column: &Column, values: &[&Value]) -> ArrayRef {
     let long = |value: &&Value| match **value {
         Value::Int(number) | Value::Timestamp(number) | Value::TimestampTz(number) => Some(number),
         _ => None,

@@ -316,10 +316,9 @@ impl DeltaTable {
             deletion.before.is_empty() && added.contains(deletion.file.path.as_str())
         };
         let grows = |deletion: &Deletion| stands(&deletion.file, &deletion.before);
-        let files_stand =
-            plan.deletions.iter().all(|deletion| grows(deletion) || enters(deletion))
-                && plan.removed.iter().all(|live| stands(&live.file, &live.deleted))
-                && plan.added.iter().all(|file| !self.state.files.contains_key(&file.path));
+        let files_stand = plan.deletions.iter().all(|deletion| grows(deletion) || enters(deletion))
+            && plan.removed.iter().all(|live| stands(&live.file, &live.deleted))
+            && plan.added.iter().all(|file| !self.state.files.contains_key(&file.path));
         if !files_stand {
             return Ok(false);
         }

@@ -504,8 +504,7 @@ impl Known {
         };
         let added: HashSet<&str> = plan.added.iter().map(|file| file.path.as_str()).collect();
         // Deletes of a file that enters with the same commit.
-        let enters =
-            |d: &Deletion| d.before.is_empty() && added.contains(d.file.path.as_str());
+        let enters = |d: &Deletion| d.before.is_empty() && added.contains(d.file.path.as_str());
         self.state.position.advance(&plan.ranges).is_ok()
             && self.fits_schema(plan)
             && plan.deletions.iter().all(|d| same(&d.file.path, &d.before) || enters(d))

@@ -18,7 +18,6 @@ use crate::table::partition::{PartitionField, Partitioning, Transform};
 use crate::table::plan::{LiveFile, Published, Scalar};
 
 /// A variable that tells where something is that a test needs; says so when it is not set.
-#[expect(clippy::print_stderr, reason = "a test that is skipped is skipped aloud")]
 fn variable(name: &str) -> Option<String> {
     let value = std::env::var(name).ok();
     if value.is_none() {
