@@ -31,7 +31,7 @@ const CONCURRENT_WRITES: usize = 8;
 /// What a table may take, and how it writes.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Bytes for the primary-key index.
+    /// Bytes for the primary-key index; half as much again for a moment while it grows.
     pub index_bytes: usize,
     /// Data files read at once when the index is built.
     pub open_concurrency: usize,
