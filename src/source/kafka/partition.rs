@@ -33,10 +33,20 @@ pub(super) struct Partition {
     gate: Option<Instant>,
     /// The end was seen since the assignment, so that librdkafka's `eof_offset` is of this assignment.
     caught_up: bool,
-    /// An end told by the statistics: reached once the queue is seen empty.
-    end: Option<i64>,
+    /// An end told by the statistics, not yet believed.
+    end: Option<End>,
+    /// The position after the last record that was delivered; `next` may be further, past a gap at the end.
+    delivered: Option<i64>,
     reported: Option<i64>,
     failure: Failure,
+}
+
+/// An end of the log as the statistics tell it. Whether everything below was delivered they do not tell: in a rebalance
+/// librdkafka drops what waits in the queue and fetches it again later. So the end is reached only when the queue was
+/// seen empty and the statistics then tell the same end again, with no rebalance in between.
+struct End {
+    position: i64,
+    queue_was_empty: bool,
 }
 
 /// Whether the partition can be read on.
@@ -83,6 +93,7 @@ impl Partition {
             gate: Some(gate),
             caught_up: false,
             end: None,
+            delivered: next,
             reported: None,
             failure: Failure::None,
         })
@@ -93,12 +104,26 @@ impl Partition {
         self.gate = None;
     }
 
-    /// Takes the end that the statistics tell.
-    pub(super) fn note_end(&mut self, end: i64) {
-        if self.caught_up && self.reported.is_none_or(|reported| reported < end) {
-            self.end = Some(end);
-            self.ready.store(true, Ordering::Release);
+    /// Takes the end that the statistics tell; it is reached when they told it before.
+    pub(super) fn note_end(&mut self, position: i64) -> Option<Event> {
+        if !self.caught_up || self.reported.is_some_and(|reported| reported >= position) {
+            return None;
         }
+        match self.end.take() {
+            Some(End { position: same, queue_was_empty: true }) if same == position => {
+                self.reached(position)
+            }
+            _ => {
+                self.end = Some(End { position, queue_was_empty: false });
+                self.ready.store(true, Ordering::Release);
+                None
+            }
+        }
+    }
+
+    /// The group rebalances: what the statistics told before says nothing any more.
+    pub(super) fn forget_end(&mut self) {
+        self.end = None;
     }
 
     /// Where reading goes on.
@@ -151,6 +176,12 @@ impl Partition {
             }
             let outcome = match self.queue.poll(Duration::ZERO) {
                 None => break,
+                Some(Ok(message)) if self.is_past_due(message.offset()) => {
+                    let reason =
+                        format!("offset {} came after the end was told", message.offset());
+                    trouble = Some(Trouble::Broken(RDKafkaErrorCode::BadMessage, reason));
+                    break;
+                }
                 Some(Ok(message)) => {
                     let from = self.next.unwrap_or_else(|| message.offset());
                     let records = chunk.get_or_insert_with(|| {
@@ -161,7 +192,11 @@ impl Partition {
                 Some(Err(error)) => Err(error),
             };
             match outcome {
-                Ok(true) => self.next = chunk.as_ref().map(Records::next),
+                Ok(true) => {
+                    self.next = chunk.as_ref().map(Records::next);
+                    self.delivered = self.next;
+                    self.end = None;
+                }
                 Ok(false) => {
                     let reason = "a record larger than 4 GiB came".to_owned();
                     trouble = Some(Trouble::Broken(RDKafkaErrorCode::BadMessage, reason));
@@ -181,13 +216,17 @@ impl Partition {
             }
         }
         events.extend(chunk.map(complete));
-        if !self.ready.load(Ordering::Acquire)
-            && trouble.is_none()
-            && let Some(end) = self.end.take()
-        {
-            events.extend(self.reached(end));
+        let is_empty = !self.ready.load(Ordering::Acquire) && trouble.is_none();
+        if let Some(end) = self.end.as_mut().filter(|_| is_empty) {
+            end.queue_was_empty = true;
         }
         Turn { events, trouble }
+    }
+
+    /// True for a record that was never delivered though a later position was told as reached.
+    fn is_past_due(&self, offset: i64) -> bool {
+        self.next.is_some_and(|next| offset < next)
+            && self.delivered.is_none_or(|delivered| offset >= delivered)
     }
 
     fn reached(&mut self, position: i64) -> Option<Event> {

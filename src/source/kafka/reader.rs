@@ -36,6 +36,8 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 const LOG_EVERY: Duration = Duration::from_secs(30);
 /// Partition queues are polled this often though librdkafka did not say that there is something.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// After a rebalance the statistics may tell of the time before it for so long.
+const ENDS_ARE_OLD_FOR: Duration = Duration::from_secs(3);
 
 /// Partitions that were offered to the pipeline and have no start yet.
 struct Offer {
@@ -70,6 +72,8 @@ pub(super) struct Reader {
     client: Client,
     plan: Plan,
     watermarks_due: Instant,
+    /// Ends told by the statistics are ignored until then.
+    ends_from: Instant,
     partitions: Vec<Partition>,
     /// Where the next round over the partitions begins, so that none starves.
     turn: usize,
@@ -101,6 +105,7 @@ impl Reader {
             client,
             plan,
             watermarks_due: now,
+            ends_from: now,
             partitions: Vec::new(),
             turn: 0,
             looked: now,
@@ -206,20 +211,26 @@ impl Reader {
                 }
             }
         }
+        // Rebalances first: librdkafka tells of one before it tells the statistics of the time after.
         for step in consumer.context().rebalances() {
+            self.distrust_ends(now);
             match step {
                 Rebalanced::Assigned(partitions) => self.assigned(partitions),
                 Rebalanced::Revoked { partitions, lost } => self.revoked(&partitions, lost, now),
             }
         }
-        if let Some(ends) = consumer.context().ends() {
-            for partition in &mut self.partitions {
-                let id = (partition.id.topic.to_string(), partition.id.partition);
-                if let Some(end) = ends.get(&id) {
-                    partition.note_end(*end);
-                }
+        let ends = consumer.context().ends().filter(|_| self.ends_from <= now);
+        for partition in self.partitions.iter_mut().filter(|_| self.leaving.is_empty()) {
+            let id = (partition.id.topic.to_string(), partition.id.partition);
+            if let Some(end) = ends.as_ref().and_then(|ends| ends.get(&id)) {
+                self.outbox.extend(partition.note_end(*end));
             }
         }
+    }
+
+    fn distrust_ends(&mut self, now: Instant) {
+        self.ends_from = now + ENDS_ARE_OLD_FOR;
+        self.partitions.iter_mut().for_each(Partition::forget_end);
     }
 
     /// The group gave partitions: takes them, and asks where to start before any is read.
@@ -377,6 +388,7 @@ impl Reader {
             {
                 warn!(%error, "partitions could not be given back");
             }
+            self.distrust_ends(now);
         }
     }
 
