@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
@@ -197,7 +197,6 @@ impl Reader {
                 Some(Err(KafkaError::PartitionEOF(_))) => {}
                 Some(Err(error)) => self.trouble(&error, &consumer.context().reason(), now),
                 Some(Ok(message)) => {
-                    use rdkafka::Message;
                     let topic = message.topic();
                     self.fail(Error::internal(format!(
                         "a record of {topic}[{}] came outside its partition's queue",
