@@ -254,7 +254,6 @@ mod tests {
     use rdkafka::consumer::{BaseConsumer, Consumer};
 
     use super::*;
-    use rdkafka::consumer::Consumer as _;
 
     #[tokio::test]
     async fn a_feeder_waits_for_its_reader() {

@@ -387,12 +387,14 @@ impl Reader {
             self.client.watermarks.ask(partitions.collect());
             self.watermarks_due = now + self.options.watermarks;
         }
-        let mut known = HashMap::new();
-        for (id, low, high) in self.client.watermarks.answer().unwrap_or_default() {
-            if let Some(partition) = self.partitions.iter_mut().find(|p| p.id == id) {
+        let answer = self.client.watermarks.answer().unwrap_or_default();
+        let known: HashMap<_, _> =
+            answer.into_iter().map(|(id, low, high)| (id, (low, high))).collect();
+        for partition in self.partitions.iter_mut().filter(|_| !known.is_empty()) {
+            if let Some(&(low, high)) = known.get(&partition.id) {
                 partition.open();
-                self.outbox.push_back(Event::Watermarks { partition: id.clone(), low, high });
-                known.insert(id, (low, high));
+                let partition = partition.id.clone();
+                self.outbox.push_back(Event::Watermarks { partition, low, high });
             }
         }
         for partition in self.partitions.iter_mut().filter(|p| p.is_failing()) {
