@@ -16,6 +16,7 @@ use crate::decode::Reject;
 use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::source::properties::Connection;
+use crate::source::quiet::Quiet;
 
 /// A dead letter is in the topic within this time, or was not taken.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -28,7 +29,7 @@ pub struct DeadLetters {
     config: ClientConfig,
     timeout: Duration,
     /// None when the last one met an error that it does not forget.
-    producer: Mutex<Option<FutureProducer>>,
+    producer: Mutex<Option<FutureProducer<Quiet>>>,
 }
 
 impl std::fmt::Debug for DeadLetters {
@@ -86,7 +87,7 @@ impl DeadLetters {
         Err(self.explain(&error, record))
     }
 
-    fn producer(&self) -> Result<FutureProducer> {
+    fn producer(&self) -> Result<FutureProducer<Quiet>> {
         let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(producer) = producer.as_ref() {
             return Ok(producer.clone());
@@ -121,8 +122,8 @@ impl DeadLetters {
     }
 }
 
-fn produce(config: &ClientConfig) -> Result<FutureProducer> {
-    config.create().map_err(|error| {
+fn produce(config: &ClientConfig) -> Result<FutureProducer<Quiet>> {
+    config.create_with_context(Quiet).map_err(|error| {
         Error::invalid("cannot make a Kafka producer for dead letters from the given properties")
             .because(error)
     })

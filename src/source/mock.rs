@@ -6,17 +6,21 @@
 //! of the reader than the cluster keeps: it is told what was read and waits.
 
 use std::collections::HashMap;
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster as Brokers;
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::producer::{
+    BaseRecord, DefaultProducerContext, DeliveryResult, Producer, ProducerContext, ThreadedProducer,
+};
+use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::watch;
 
+use super::quiet::Quiet;
 use crate::error::{Error, Result};
 use crate::position::TopicPartition;
 
@@ -91,7 +95,7 @@ impl MockCluster {
             .set("bootstrap.servers", &self.servers)
             .set("linger.ms", "5")
             .set("enable.idempotence", "true")
-            .create()
+            .create_with_context(Deliveries::default())
             .map_err(|error| failed("make a producer for").because(error))?;
         Ok(Feeder { producer, read, sent: HashMap::new() })
     }
@@ -116,9 +120,36 @@ pub struct Produced<'a> {
 
 /// Produces no faster than its reader reads. The only producer of its partitions.
 pub struct Feeder {
-    producer: ThreadedProducer<DefaultProducerContext>,
+    producer: ThreadedProducer<Deliveries>,
     read: watch::Receiver<HashMap<TopicPartition, i64>>,
     sent: HashMap<TopicPartition, Sent>,
+}
+
+/// Notes the first record that did not get there.
+#[derive(Debug, Default)]
+struct Deliveries {
+    failed: OnceLock<KafkaError>,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Quiet.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Quiet.error(error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            // Only the first one is kept.
+            self.failed.set(error.clone()).unwrap_or_default();
+        }
+    }
 }
 
 /// What of a partition the cluster must still keep.
@@ -177,7 +208,15 @@ impl Feeder {
         }
     }
 
+    fn check(&self) -> Result<()> {
+        match self.producer.context().failed.get() {
+            None => Ok(()),
+            Some(error) => Err(failed("produce to").because(error.clone())),
+        }
+    }
+
     fn try_send(&self, to: &TopicPartition, record: Produced<'_>) -> Result<bool> {
+        self.check()?;
         let mut base = BaseRecord::<[u8], [u8]>::to(&to.topic).partition(to.partition);
         base.key = record.key;
         base.payload = record.value;
@@ -198,11 +237,11 @@ impl Feeder {
         }
     }
 
-    /// Waits until everything is in the cluster.
+    /// Waits until everything is in the cluster. An error when something is not.
     pub async fn flush(&self) -> Result<()> {
         for _ in 0..600 {
             if self.producer.in_flight_count() == 0 {
-                return Ok(());
+                return self.check();
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -212,8 +251,9 @@ impl Feeder {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+
     use super::*;
-    use rdkafka::consumer::Consumer as _;
 
     #[tokio::test]
     async fn a_feeder_waits_for_its_reader() {
@@ -246,7 +286,7 @@ mod tests {
         drop(reader);
         assert!(feeder.send(&slow, record).await.unwrap_err().is_retryable());
 
-        let client: rdkafka::consumer::BaseConsumer =
+        let client: BaseConsumer =
             ClientConfig::new().set("bootstrap.servers", cluster.servers()).create().unwrap();
         let kept = client.fetch_watermarks("t", 0, Duration::from_secs(5)).unwrap();
         assert!(kept.0 <= 1000 && kept.1 == sent + more, "{kept:?}");

@@ -8,6 +8,7 @@
 mod kafka;
 pub mod mock;
 pub mod properties;
+pub mod quiet;
 pub mod scripted;
 mod topics;
 

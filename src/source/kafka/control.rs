@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::Thread;
 
 use super::group::lock;
@@ -11,7 +11,8 @@ use crate::position::TopicPartition;
 /// Shared by the source's handle and its thread.
 #[derive(Debug, Default)]
 pub(super) struct Control {
-    held: Mutex<HashSet<TopicPartition>>,
+    /// Copied when it changes, so that the thread looks at it without a lock.
+    held: Mutex<Arc<HashSet<TopicPartition>>>,
     acknowledged: Mutex<HashMap<TopicPartition, i64>>,
     closing: AtomicBool,
     thread: OnceLock<Thread>,
@@ -34,8 +35,8 @@ impl Control {
     pub(super) fn hold(&self, partition: &TopicPartition, held: bool) {
         let mut set = lock(&self.held);
         if held {
-            set.insert(partition.clone());
-        } else if set.remove(partition) {
+            Arc::make_mut(&mut set).insert(partition.clone());
+        } else if Arc::make_mut(&mut set).remove(partition) {
             drop(set);
             self.wake();
         }
@@ -45,12 +46,12 @@ impl Control {
     pub(super) fn release(&self, partitions: &[TopicPartition]) {
         let mut set = lock(&self.held);
         for partition in partitions {
-            set.remove(partition);
+            Arc::make_mut(&mut set).remove(partition);
         }
     }
 
-    pub(super) fn held(&self) -> HashSet<TopicPartition> {
-        lock(&self.held).clone()
+    pub(super) fn held(&self) -> Arc<HashSet<TopicPartition>> {
+        Arc::clone(&lock(&self.held))
     }
 
     /// Notes the next offset of a partition; only the newest is kept.

@@ -14,9 +14,10 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, TopicPartitionList};
 use serde::Deserialize;
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 use crate::position::TopicPartition;
+use crate::source::quiet::log;
 
 /// The callbacks of one consumer.
 pub(super) struct Group {
@@ -74,14 +75,8 @@ impl Group {
 }
 
 impl ClientContext for Group {
-    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
-        // Failing connections come as errors too, and are logged where they are handled.
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                error!(facility = fac, "kafka client: {message}");
-            }
-            _ => debug!(facility = fac, "kafka client: {message}"),
-        }
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
     }
 
     fn stats_raw(&self, statistics: &[u8]) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
@@ -202,7 +202,6 @@ impl Reader {
                 Some(Err(KafkaError::PartitionEOF(_))) => {}
                 Some(Err(error)) => self.trouble(&error, &consumer.context().reason(), now),
                 Some(Ok(message)) => {
-                    use rdkafka::Message;
                     let topic = message.topic();
                     self.fail(Error::internal(format!(
                         "a record of {topic}[{}] came outside its partition's queue",
@@ -400,12 +399,14 @@ impl Reader {
             self.client.watermarks.ask(partitions.collect());
             self.watermarks_due = now + self.options.watermarks;
         }
-        let mut known = HashMap::new();
-        for (id, low, high) in self.client.watermarks.answer().unwrap_or_default() {
-            if let Some(partition) = self.partitions.iter_mut().find(|p| p.id == id) {
+        let answer = self.client.watermarks.answer().unwrap_or_default();
+        let known: HashMap<_, _> =
+            answer.into_iter().map(|(id, low, high)| (id, (low, high))).collect();
+        for partition in self.partitions.iter_mut().filter(|_| !known.is_empty()) {
+            if let Some(&(low, high)) = known.get(&partition.id) {
                 partition.open();
-                self.outbox.push_back(Event::Watermarks { partition: id.clone(), low, high });
-                known.insert(id, (low, high));
+                let partition = partition.id.clone();
+                self.outbox.push_back(Event::Watermarks { partition, low, high });
             }
         }
         for partition in self.partitions.iter_mut().filter(|p| p.is_failing()) {

@@ -38,14 +38,9 @@ fn options_at(servers: &str, group: &str, topics: &str) -> KafkaOptions {
     options
 }
 
-fn produce(
-    cluster: &MockCluster,
-    topic: &str,
-    partition: i32,
-    values: impl Iterator<Item = String>,
-) {
+fn produce(servers: &str, topic: &str, partition: i32, values: impl Iterator<Item = String>) {
     let producer: BaseProducer =
-        ClientConfig::new().set("bootstrap.servers", cluster.servers()).create().unwrap();
+        ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
     for value in values {
         let record =
             BaseRecord::<str, str>::to(topic).partition(partition).key("k").payload(&value);
@@ -168,7 +163,7 @@ async fn reading_starts_where_the_tables_are_and_new_topics_join() {
     let cluster = MockCluster::start(1).unwrap();
     for topic in ["shop.a", "shop.b", "other"] {
         cluster.create_topic(topic, 2).unwrap();
-        produce(&cluster, topic, 0, numbers(100));
+        produce(cluster.servers(), topic, 0, numbers(100));
     }
     let mut reader = Reader::new(options(&cluster, "g", "shop.*,^extra[0-9]$"));
     reader.stored.insert(id("shop.a", 0), Start::At(60));
@@ -188,7 +183,7 @@ async fn reading_starts_where_the_tables_are_and_new_topics_join() {
 
     // A topic that appears later, and acknowledged offsets, which only ever are those of partitions we own.
     cluster.create_topic("extra1", 1).unwrap();
-    produce(&cluster, "extra1", 0, numbers(10));
+    produce(cluster.servers(), "extra1", 0, numbers(10));
     reader.source.control.acknowledge(id("shop.a", 0), 80);
     reader.source.control.acknowledge(id("other", 0), 7);
     reader.until(|r| r.reached(&id("extra1", 0), 10)).await;
@@ -211,8 +206,8 @@ async fn a_held_partition_and_a_slow_reader_lose_nothing_and_starve_nobody() {
     let cluster = MockCluster::start(1).unwrap();
     cluster.create_topic("t", 2).unwrap();
     let value = |number: usize| format!("{number:01000}");
-    produce(&cluster, "t", 0, (0..3000).map(value));
-    produce(&cluster, "t", 1, (0..3000).map(value));
+    produce(cluster.servers(), "t", 0, (0..3000).map(value));
+    produce(cluster.servers(), "t", 1, (0..3000).map(value));
     let mut options = options(&cluster, "g", "t");
     options.memory = 1024 * 1024;
     let mut reader = Reader::new(options);
@@ -233,13 +228,33 @@ async fn a_held_partition_and_a_slow_reader_lose_nothing_and_starve_nobody() {
 async fn two_members_share_the_partitions_and_each_record_has_one_reader() {
     let cluster = MockCluster::start(1).unwrap();
     cluster.create_topic("t", 4).unwrap();
+    share(cluster.servers(), "t").await;
+}
+
+#[tokio::test]
+async fn two_members_share_the_partitions_of_a_real_broker() {
+    let Ok(servers) = std::env::var("CDC_SINK_TEST_BROKERS") else {
+        return skip();
+    };
+    let topic = format!("cdc-sink-test-{}.shared", std::process::id());
+    let admin: AdminClient<_> =
+        ClientConfig::new().set("bootstrap.servers", &servers).create().unwrap();
+    let patience = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    let new = NewTopic::new(&topic, 4, TopicReplication::Fixed(1));
+    admin.create_topics([&new], &patience).await.unwrap();
+    share(&servers, &topic).await;
+    admin.delete_topics(&[&topic], &patience).await.unwrap();
+}
+
+/// Two members share four partitions of `topic`, then one leaves.
+async fn share(servers: &str, topic: &str) {
     for partition in 0..4 {
-        produce(&cluster, "t", partition, numbers(50));
+        produce(servers, topic, partition, numbers(50));
     }
-    let all: Vec<_> = (0..4).map(|partition| id("t", partition)).collect();
-    let mut first = Reader::new(options(&cluster, "g", "t"));
+    let all: Vec<_> = (0..4).map(|partition| id(topic, partition)).collect();
+    let mut first = Reader::new(options_at(servers, topic, topic));
     first.until(|r| all.iter().all(|id| r.reached(id, 50))).await;
-    let mut second = Reader::new(options(&cluster, "g", "t"));
+    let mut second = Reader::new(options_at(servers, topic, topic));
     for id in &all {
         first.stored.insert(id.clone(), Start::At(50));
         second.stored.insert(id.clone(), Start::At(50));
@@ -254,7 +269,7 @@ async fn two_members_share_the_partitions_and_each_record_has_one_reader() {
     }
     assert!(second.seen.is_empty(), "{:?}", second.seen);
     for partition in 0..4 {
-        produce(&cluster, "t", partition, numbers(10));
+        produce(servers, topic, partition, numbers(10));
     }
     let read = |r: &Reader| r.assigned.iter().all(|id| r.reached(id, 60));
     let (a, b) = tokio::join!(
@@ -291,7 +306,7 @@ async fn two_members_share_the_partitions_and_each_record_has_one_reader() {
 async fn a_cluster_that_is_down_is_waited_for() {
     let cluster = MockCluster::start(1).unwrap();
     cluster.create_topic("t", 1).unwrap();
-    produce(&cluster, "t", 0, numbers(5));
+    produce(cluster.servers(), "t", 0, numbers(5));
     cluster.with(|c| c.broker_down(1)).unwrap().unwrap();
     let mut options = options(&cluster, "g", "t");
     options.close_wait = Duration::from_secs(3);
@@ -314,7 +329,7 @@ async fn a_topic_that_may_not_be_read_fails_alone() {
     let cluster = MockCluster::start(1).unwrap();
     for topic in ["good", "bad"] {
         cluster.create_topic(topic, 1).unwrap();
-        produce(&cluster, topic, 0, numbers(5));
+        produce(cluster.servers(), topic, 0, numbers(5));
     }
     let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
     cluster.with(move |c| c.topic_error("bad", denied)).unwrap().unwrap();
@@ -334,8 +349,8 @@ async fn a_topic_that_may_not_be_read_fails_alone() {
 async fn an_offer_without_an_answer_comes_again() {
     let cluster = MockCluster::start(1).unwrap();
     cluster.create_topic("t", 2).unwrap();
-    produce(&cluster, "t", 0, numbers(5));
-    produce(&cluster, "t", 1, numbers(5));
+    produce(cluster.servers(), "t", 0, numbers(5));
+    produce(cluster.servers(), "t", 1, numbers(5));
     let mut source = KafkaSource::start(options(&cluster, "g", "t")).unwrap();
     let Event::Assigned { mut partitions, start } = source.next().await else { panic!() };
     partitions.sort();
@@ -368,7 +383,8 @@ async fn many_more_partitions_than_memory_was_divided_for() {
     let cluster = MockCluster::start(1).unwrap();
     let topic = |name: &str, partitions| {
         cluster.create_topic(name, partitions).unwrap();
-        (0..partitions).for_each(|partition| produce(&cluster, name, partition, numbers(1)));
+        (0..partitions)
+            .for_each(|partition| produce(cluster.servers(), name, partition, numbers(1)));
     };
     topic("t1", 2);
     let mut options = options(&cluster, "g", "t*");
