@@ -177,8 +177,7 @@ impl Partition {
             let outcome = match self.queue.poll(Duration::ZERO) {
                 None => break,
                 Some(Ok(message)) if self.is_past_due(message.offset()) => {
-                    let reason =
-                        format!("offset {} came after the end was told", message.offset());
+                    let reason = format!("offset {} came after the end was told", message.offset());
                     trouble = Some(Trouble::Broken(RDKafkaErrorCode::BadMessage, reason));
                     break;
                 }
