@@ -35,7 +35,7 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     ("batch", &[COMMON, VOCABULARY, &["decode"]]),
     ("table", &[COMMON, VOCABULARY, &["sink::storage"]]),
     ("sink", &[COMMON, VOCABULARY, &["table"]]),
-    ("dead_letter", &[COMMON, VOCABULARY, &["decode::Reject", "source::properties"]]),
+    ("dead_letter", &[COMMON, VOCABULARY, &["decode::Reject", "source::properties", "source::quiet"]]),
     ("generate", &[COMMON, VOCABULARY]),
     // Above them.
     ("pipeline", &[COMMON, VOCABULARY, STAGES, &["admin", "names"]]),
