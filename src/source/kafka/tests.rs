@@ -100,6 +100,8 @@ impl Reader {
                 self.order.push("records");
                 let id = id(records.topic(), records.partition());
                 assert!(self.assigned.contains(&id), "{id} is not ours");
+                let reached = self.reached.get(&id).copied().unwrap_or_default();
+                assert!(records.iter().all(|r| r.offset >= reached), "{id} was at {reached} already");
                 self.seen.entry(id).or_default().extend(records.iter().map(|r| r.offset));
             }
             Event::Reached { partition, position } => {
@@ -343,6 +345,38 @@ async fn a_topic_that_may_not_be_read_fails_alone() {
     reader.until(|r| r.reached(&id("good", 0), 5)).await;
     assert!(reader.failed.is_empty());
     reader.source.close().await;
+}
+
+#[tokio::test]
+async fn what_a_rebalance_drops_from_a_queue_is_not_passed_over() {
+    let cluster = MockCluster::start(1).unwrap();
+    cluster.create_topic("t", 2).unwrap();
+    let both = [id("t", 0), id("t", 1)];
+    both.iter().for_each(|id| produce(&cluster, "t", id.partition, numbers(5)));
+    let mut first = Reader::new(options(&cluster, "g", "t"));
+    first.until(|r| both.iter().all(|id| r.reached(id, 5))).await;
+    for id in &both {
+        first.source.hold(id, true);
+        produce(&cluster, "t", id.partition, numbers(5));
+    }
+    // Time for the records to come into the queues, and for the statistics to tell of them.
+    first.run_for(Duration::from_millis(2500)).await;
+
+    let _second = Reader::new(options(&cluster, "g", "t"));
+    let (revoked, done) = loop {
+        match first.source.next().await {
+            Event::Revoked { partitions, done } => break (partitions, done),
+            event => first.take(event),
+        }
+    };
+    // The queues are empty now, and are not filled before the answer.
+    both.iter().for_each(|id| first.source.hold(id, false));
+    first.run_for(Duration::from_millis(1500)).await;
+    first.assigned.retain(|id| !revoked.contains(id));
+    done.send(()).unwrap();
+    let kept = first.assigned[0].clone();
+    first.until(|r| r.reached(&kept, 10)).await;
+    assert_eq!(first.seen[&kept], (0..10).collect::<Vec<_>>());
 }
 
 #[tokio::test]
