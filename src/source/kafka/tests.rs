@@ -101,7 +101,10 @@ impl Reader {
                 let id = id(records.topic(), records.partition());
                 assert!(self.assigned.contains(&id), "{id} is not ours");
                 let reached = self.reached.get(&id).copied().unwrap_or_default();
-                assert!(records.iter().all(|r| r.offset >= reached), "{id} was at {reached} already");
+                assert!(
+                    records.iter().all(|r| r.offset >= reached),
+                    "{id} was at {reached} already"
+                );
                 self.seen.entry(id).or_default().extend(records.iter().map(|r| r.offset));
             }
             Event::Reached { partition, position } => {
