@@ -355,12 +355,12 @@ async fn what_a_rebalance_drops_from_a_queue_is_not_passed_over() {
     let cluster = MockCluster::start(1).unwrap();
     cluster.create_topic("t", 2).unwrap();
     let both = [id("t", 0), id("t", 1)];
-    both.iter().for_each(|id| produce(&cluster, "t", id.partition, numbers(5)));
+    both.iter().for_each(|id| produce(cluster.servers(), "t", id.partition, numbers(5)));
     let mut first = Reader::new(options(&cluster, "g", "t"));
     first.until(|r| both.iter().all(|id| r.reached(id, 5))).await;
     for id in &both {
         first.source.hold(id, true);
-        produce(&cluster, "t", id.partition, numbers(5));
+        produce(cluster.servers(), "t", id.partition, numbers(5));
     }
     // Time for the records to come into the queues, and for the statistics to tell of them.
     first.run_for(Duration::from_millis(2500)).await;
