@@ -7,7 +7,7 @@ import time
 import urllib.request
 from dataclasses import dataclass, field
 
-from stack import ENV, Fail, binary, free_port, tail
+from stack import ENV, Fail, binary, free_port, tail, until
 
 
 @dataclass
@@ -88,8 +88,8 @@ class Instance:
             raise Fail(f"{self.target.name}-{self.name} ended by itself with exit code {code}; the end of {self.log}:\n{tail(self.log)}")
 
     def stop(self, seconds=90):
-        """SIGTERM; it must commit what it has and end with 0."""
-        self.expect_alive()
+        """SIGTERM; it must commit what it has and end with 0. One that has just started is given the time to listen for signals."""
+        until(f"{self.target.name}-{self.name} answers", lambda: self.expect_alive() or self.status(), 30)
         self.process.send_signal(signal.SIGTERM)
         try:
             code = self.process.wait(seconds)
