@@ -171,7 +171,13 @@ impl RestCatalog {
                 refused = token;
                 continue;
             }
-            return Err(Failure { status: Some(status), error: refusal(what, status, &body) });
+            let mut error = refusal(what, status, &body);
+            if self.vended_credentials && status == StatusCode::BAD_REQUEST {
+                // Nessie answers so when its store was slow to make the credentials that are part of an answer. What
+                // was asked for may be done.
+                error = Error::unavailable(error.report());
+            }
+            return Err(Failure { status: Some(status), error });
         }
     }
 

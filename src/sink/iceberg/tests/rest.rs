@@ -81,6 +81,20 @@ async fn every_unclear_answer_is_cleared_up() {
 }
 
 #[tokio::test]
+async fn a_catalog_that_cannot_vend_credentials_now_is_waited_for() {
+    let fake = start().await;
+    let vended = RestOptions { vended_credentials: true, ..RestOptions::default() };
+    let place = place(&fake, vended).await.unwrap();
+    let mut writer = place.create(options(3), plain()).await;
+    faults(&fake, &[Fault::DoneThen(400)]);
+    writer.commit(&[(1, "a")], &[]).await;
+    faults(&fake, &[Fault::Only(400)]);
+    assert_eq!(writer.table.refresh().await.unwrap_err().kind(), Kind::Unavailable);
+    writer.commit(&[(2, "b")], &[]).await;
+    writer.check(&place).await;
+}
+
+#[tokio::test]
 async fn a_commit_below_anothers_is_recognised() {
     let fake = start().await;
     let place = place(&fake, RestOptions::default()).await.unwrap();
