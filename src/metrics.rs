@@ -370,7 +370,8 @@ pub fn table_started(table: &str, formats: &[&'static str]) {
 }
 
 /// `records` were read from `topic`.
-pub fn records_received(topic: &str, records: u64) {
+pub fn records_received(topic: &str, records: usize) {
+    let records = u64::try_from(records).unwrap_or(u64::MAX);
     counter!(RECORDS_RECEIVED.name, "topic" => topic.to_owned()).increment(records);
 }
 
@@ -458,9 +459,13 @@ pub fn buffer_limit(bytes: usize) {
     gauge!(BUFFER_LIMIT.name).set(bytes as f64);
 }
 
-/// The group was rebalanced; the instance reads `partitions` partitions now.
-pub fn rebalanced(kind: Rebalance, partitions: usize) {
+/// The group was rebalanced.
+pub fn rebalanced(kind: Rebalance) {
     counter!(REBALANCES.name, "kind" => kind.name()).increment(1);
+}
+
+/// The instance reads `partitions` partitions now.
+pub fn partitions_assigned(partitions: usize) {
     gauge!(ASSIGNED.name).set(partitions as f64);
 }
 

@@ -24,7 +24,8 @@ fn scrape_of_everything() -> String {
         table_halted("pg_shop.orders", true);
         buffered(1024);
         buffer_limit(4096);
-        rebalanced(Rebalance::Revoked, 2);
+        rebalanced(Rebalance::Revoked);
+        partitions_assigned(2);
         retried(ErrorKind::Unavailable);
         error(ErrorKind::Data);
     });

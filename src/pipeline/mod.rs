@@ -28,6 +28,7 @@ use crate::batch::Limits;
 use crate::dead_letter::DeadLetters;
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
+use crate::metrics;
 use crate::position::TopicPartition;
 use crate::record::Records;
 use crate::sink::Sink;
@@ -84,6 +85,7 @@ where
     So: Source,
     Si: Sink + Send + Sync + 'static,
 {
+    metrics::buffer_limit(options.buffer_bytes);
     let (reports, mut inbox) = mpsc::channel(MAILBOX);
     let mut router = Router {
         open,
@@ -221,6 +223,7 @@ where
             source.hold(&TopicPartition { topic, partition }, true);
             return;
         };
+        metrics::records_received(&topic, records.len());
         worker.queued += 1;
         let behind = worker.queued >= HOLD_AT || self.policy.is_over_budget();
         if (behind || worker.halted) && worker.held.insert(partition) {
@@ -231,10 +234,7 @@ where
 
     fn on_report(&mut self, source: &mut impl Source, report: Report) {
         match report {
-            Report::Taken { topic, partition, position, settled } => {
-                if let Some(position) = position {
-                    self.progress.taken(&topic, partition, position, settled);
-                }
+            Report::Handled { topic } => {
                 if let Some(worker) = self.workers.get_mut(&topic) {
                     worker.queued = worker.queued.saturating_sub(1);
                 }

@@ -119,18 +119,18 @@ impl Progress {
             self.partitions.insert(partition.clone(), progress);
         }
         self.health.joined();
-        self.rebalanced(metrics::Rebalance::Assigned, partitions);
+        self.rebalanced(partitions);
     }
 
     pub(super) fn revoked(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
             self.partitions.remove(partition);
         }
-        self.rebalanced(metrics::Rebalance::Revoked, partitions);
+        self.rebalanced(partitions);
     }
 
-    fn rebalanced(&self, kind: metrics::Rebalance, partitions: &[TopicPartition]) {
-        metrics::rebalanced(kind, self.partitions.len());
+    fn rebalanced(&self, partitions: &[TopicPartition]) {
+        metrics::partitions_assigned(self.partitions.len());
         for topic in partitions.iter().map(|p| &p.topic).collect::<BTreeSet<_>>() {
             self.tell(topic);
         }

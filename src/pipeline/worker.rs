@@ -47,10 +47,9 @@ pub(super) enum Message {
 /// What a worker tells the router.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// A chunk was handled. `position` is the one after what was taken in, none when the chunk was dropped; `settled`
-    /// when nothing waits for a commit.
-    Taken { topic: Arc<str>, partition: i32, position: Option<i64>, settled: bool },
-    /// A position past a gap was taken in.
+    /// A chunk left the mailbox, taken in or dropped.
+    Handled { topic: Arc<str> },
+    /// Everything below `position` was taken in; `settled` when nothing waits for a commit.
     Reached { topic: Arc<str>, partition: i32, position: i64, settled: bool },
     /// The table committed.
     Committed { topic: Arc<str>, committed: Committed, summary: Summary },
@@ -205,8 +204,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
             Message::Reached { partition, position } => {
                 if self.assigned.contains(&partition) && !self.halted {
                     self.buffer.reach(partition, position);
-                    let (topic, settled) = (Arc::clone(&self.topic), self.buffer.is_empty());
-                    self.report(Report::Reached { topic, partition, position, settled }).await;
+                    self.report_reached(partition, position, self.buffer.is_empty()).await;
                 }
             }
             Message::Halt(error) => {
@@ -229,8 +227,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
         self.buffer.start_at(known.clone());
         // Said now: of a partition that is at its end nothing more may ever come.
         for (partition, position) in known {
-            let topic = Arc::clone(&self.topic);
-            self.report(Report::Reached { topic, partition, position, settled: true }).await;
+            self.report_reached(partition, position, true).await;
         }
         let start = |p: &i32| (*p, stored.get(*p).map_or(Start::Beginning, Start::At));
         Ok(partitions.iter().map(start).collect())
@@ -298,8 +295,10 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 position = self.buffer.position().get(partition);
             }
         }
-        let (topic, settled) = (Arc::clone(&self.topic), !self.halted && self.buffer.is_empty());
-        self.report(Report::Taken { topic, partition, position, settled }).await;
+        if let Some(position) = position {
+            self.report_reached(partition, position, self.buffer.is_empty()).await;
+        }
+        self.report(Report::Handled { topic: Arc::clone(&self.topic) }).await;
         let Some(error) = failed else { return Ok(()) };
         self.merge().await?;
         Err(error)
@@ -472,6 +471,11 @@ impl<S: Sink + Send + Sync> Worker<S> {
         self.buffer = Buffer::default();
         let topic = Arc::clone(&self.topic);
         self.report(Report::Halted { topic, error }).await;
+    }
+
+    async fn report_reached(&self, partition: i32, position: i64, settled: bool) {
+        let topic = Arc::clone(&self.topic);
+        self.report(Report::Reached { topic, partition, position, settled }).await;
     }
 
     async fn report(&self, report: Report) {

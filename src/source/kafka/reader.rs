@@ -21,6 +21,7 @@ use super::partition::Partition;
 use super::plan::Plan;
 use super::trouble::{Trouble, broken, out_of_range};
 use crate::error::{Error, Result};
+use crate::metrics::{self, Rebalance};
 use crate::position::TopicPartition;
 use crate::source::{Event, Start};
 
@@ -242,6 +243,7 @@ impl Reader {
             return;
         }
         info!(partitions = partitions.len(), "partitions assigned");
+        metrics::rebalanced(Rebalance::Assigned);
         let offered = self.offers.iter().map(|offer| offer.partitions.len()).sum::<usize>();
         let total = self.partitions.len() + offered + partitions.len();
         if self.plan.is_outgrown_by(total) {
@@ -264,10 +266,15 @@ impl Reader {
         }
     }
 
-    fn offer(&mut self, partitions: Vec<TopicPartition>) {
-        let (start, answer) = oneshot::channel();
-        self.outbox.push_back(Event::Assigned { partitions: partitions.clone(), start });
-        self.offers.push(Offer { partitions, state: OfferState::Open(answer) });
+    /// Asks where to start, of each topic by itself: a table that does not answer holds up no other.
+    fn offer(&mut self, mut partitions: Vec<TopicPartition>) {
+        partitions.sort_unstable();
+        for partitions in partitions.chunk_by(|a, b| a.topic == b.topic) {
+            let (start, answer) = oneshot::channel();
+            self.outbox.push_back(Event::Assigned { partitions: partitions.to_vec(), start });
+            let state = OfferState::Open(answer);
+            self.offers.push(Offer { partitions: partitions.to_vec(), state });
+        }
     }
 
     /// Starts partitions whose start is known now.
@@ -358,6 +365,7 @@ impl Reader {
             if lost || partitions.is_empty() { Duration::ZERO } else { self.options.revoke_wait };
         if !partitions.is_empty() {
             info!(partitions = partitions.len(), lost, "partitions revoked");
+            metrics::rebalanced(Rebalance::Revoked);
             let partitions = partitions.to_vec();
             self.outbox.push_back(Event::Revoked { partitions, done: answer });
         }
