@@ -17,6 +17,7 @@ use cdc_sink::decode::{Decoder, Options, Registry, ScanError, Scanned, SchemaId}
 use cdc_sink::generate::{Encoding, Generated, Generator, Mix, Shape, UNAVAILABLE, Workload};
 use cdc_sink::record::{Record, Records};
 use cdc_sink::sink::storage::Location;
+use cdc_sink::table::index::Budget;
 use cdc_sink::table::partition::Partitioning;
 use cdc_sink::table::physical::{self, Planned, Table};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -88,8 +89,11 @@ impl Prepared {
         let url = "memory:///table/".parse().unwrap();
         let location = Location::new(Arc::new(InMemory::new()), Path::from("table"), url);
         let schema = Arc::clone(&batch.schema);
-        let limits =
-            physical::Options { index_bytes: 1 << 30, open_concurrency: 1, packed_integers: true };
+        let limits = physical::Options {
+            index: Budget::new(1 << 30),
+            open_concurrency: 1,
+            packed_integers: true,
+        };
         let mut table =
             Table::create(location.clone(), schema, Arc::new(Partitioning::default()), limits);
         let planned = runtime.block_on(table.plan(&batch, 0)).unwrap();

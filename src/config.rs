@@ -20,6 +20,16 @@ pub enum Format {
     Iceberg,
 }
 
+impl Format {
+    /// The name used in options and as the `format` label of metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Delta => "delta",
+            Self::Iceberg => "iceberg",
+        }
+    }
+}
+
 /// Options as given by flags, the environment or the file.
 #[derive(Debug, Clone, Default, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]

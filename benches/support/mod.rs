@@ -16,6 +16,7 @@ use cdc_sink::sink::iceberg::{Catalog, TableName};
 use cdc_sink::sink::lake::{LakeOptions, LakeSink, LogSetup};
 use cdc_sink::sink::storage::Location;
 use cdc_sink::sink::{Merged, Sink as _, delta, iceberg};
+use cdc_sink::table::index::Budget;
 use cdc_sink::table::physical;
 use uuid::Uuid;
 
@@ -82,7 +83,7 @@ impl Table {
             logs,
             partition_by: String::new(),
             physical: physical::Options {
-                index_bytes: 2 << 30,
+                index: Budget::new(2 << 30),
                 open_concurrency: 4,
                 packed_integers: formats == Formats::Delta,
             },

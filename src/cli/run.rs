@@ -1,5 +1,6 @@
 //! `run`: keep tables equal to their topics.
 
+use std::convert::Infallible;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::admin::{self, Health};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigFile, Options};
 use crate::dead_letter::DeadLetters;
+use crate::decode::Registry;
 use crate::error::Result;
 use crate::metrics;
 use crate::pipeline::{self, Progress};
@@ -73,8 +75,14 @@ async fn keep(
     health: Arc<Health>,
     stop: CancellationToken,
 ) -> Result<Progress> {
-    let tables = Tables::open(config, setup::registry(config)?, clock.clone()).await?;
+    let progress = Progress::new(clock.clone(), Arc::clone(&health));
+    let registry = setup::registry(config)?;
     let kafka = setup::kafka(config)?;
+    let tables = tokio::select! {
+        opened = open(config, registry, clock) => opened?,
+        never = stay_alive(&health) => match never {},
+        () = stop.cancelled() => return Ok(progress),
+    };
     let dead_letters = config
         .dead_letters
         .as_deref()
@@ -88,8 +96,21 @@ async fn keep(
         dead_letters,
     };
     let source = KafkaSource::start(kafka)?;
-    let progress = Progress::new(clock, health);
     pipeline::run(source, |topic| tables.setup(topic), options, progress, stop).await
+}
+
+async fn open(config: &Config, registry: Option<Arc<Registry>>, clock: Clock) -> Result<Tables> {
+    let tables = Tables::open(config, registry, clock).await?;
+    tables.check_store().await?;
+    Ok(tables)
+}
+
+/// A run that waits for a catalog or a store is no run that is stuck.
+async fn stay_alive(health: &Health) -> Infallible {
+    loop {
+        health.beat();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 fn summarise(progress: &Progress) {

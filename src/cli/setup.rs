@@ -7,13 +7,16 @@ use crate::clock::Clock;
 use crate::config::{Config, Format, TableOptions};
 use crate::decode::{self, Auth, Decoder, Registry};
 use crate::error::{Error, Result};
+use crate::metrics;
 use crate::names::{Registrar, TableId};
 use crate::pipeline::TableSetup;
+use crate::retry;
 use crate::sink::delta;
 use crate::sink::iceberg::{self, Catalog, RestCatalog, RestOptions, Secret};
 use crate::sink::lake::{LakeOptions, LakeSink, LogSetup};
 use crate::sink::storage::Location;
 use crate::source::{KafkaOptions, Topics};
+use crate::table::index::Budget;
 use crate::table::physical;
 
 /// Debezium's default for `unavailable.value.placeholder`.
@@ -29,11 +32,12 @@ pub(super) struct Tables {
     catalog: Arc<Catalog>,
     registry: Option<Arc<Registry>>,
     registrar: Registrar,
+    index: Budget,
     clock: Clock,
 }
 
 impl Tables {
-    /// Opens the warehouse and the catalog; `registry` has the schemas of Avro records.
+    /// Opens the warehouse and the catalog, once it answers; `registry` has the schemas of Avro records.
     pub(super) async fn open(
         config: &Config,
         registry: Option<Arc<Registry>>,
@@ -41,18 +45,31 @@ impl Tables {
     ) -> Result<Self> {
         Ok(Self {
             warehouse: Location::warehouse(&config.warehouse)?,
-            catalog: Arc::new(catalog(config, &clock).await?),
+            catalog: Arc::new(retry::hold("the catalog", || catalog(config, &clock)).await?),
             registry,
             config: config.clone(),
             registrar: Registrar::default(),
+            index: Budget::new(config.memory / 2),
             clock,
         })
+    }
+
+    /// Waits until the warehouse is known to be one that two writers cannot overwrite each other's commits in: Delta,
+    /// and Iceberg without a catalog, commit by making a file that must not be there yet. Fails when it is not.
+    pub(super) async fn check_store(&self) -> Result<()> {
+        let by_catalog = matches!(*self.catalog, Catalog::Rest(_));
+        if by_catalog && !self.config.to.contains(&Format::Delta) {
+            return Ok(());
+        }
+        retry::hold("the warehouse", || self.warehouse.check_conditional_put()).await
     }
 
     /// The setup of the table of `topic`.
     pub(super) fn setup(&self, topic: &Arc<str>) -> Result<TableSetup<LakeSink>> {
         let lake = self.lake(topic)?;
         let decoder = self.decoder(topic)?;
+        let formats = self.config.to.iter().map(|format| format.name()).collect::<Vec<_>>();
+        metrics::table_started(&lake.name, &formats);
         Ok(TableSetup { name: Arc::clone(&lake.name), sink: LakeSink::new(lake), decoder })
     }
 
@@ -66,7 +83,7 @@ impl Tables {
             logs: self.logs(topic, &id),
             partition_by: own.unwrap_or_else(|| self.config.partition_by.clone()),
             physical: physical::Options {
-                index_bytes: self.config.memory / 2,
+                index: self.index.clone(),
                 open_concurrency: 4,
                 packed_integers: !self.config.to.contains(&Format::Iceberg),
             },

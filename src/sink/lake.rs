@@ -109,7 +109,7 @@ impl LakeSink {
     async fn open_on(&self, authority: Log) -> Result<Open> {
         let LakeOptions { location, physical, clock, logs, .. } = &self.options;
         let home = authority.location().unwrap_or(location).clone();
-        let table = Table::open(home, authority.state().clone(), *physical).await?;
+        let table = Table::open(home, authority.state().clone(), physical.clone()).await?;
         let follower = match logs.get(1) {
             None => None,
             Some(setup) => Some(match setup.open(location).await? {

@@ -4,6 +4,8 @@
 //! view of the table and can be rebuilt from it at any time.
 
 use std::mem::size_of;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytesize::ByteSize;
 use foldhash::fast::RandomState;
@@ -25,17 +27,44 @@ pub struct RowId {
     pub row: u32,
 }
 
+/// Bytes that the indexes of all tables may take together.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    limit: usize,
+    taken: Arc<AtomicUsize>,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes, shared by its clones.
+    pub fn new(limit: usize) -> Self {
+        Self { limit, taken: Arc::default() }
+    }
+
+    /// Bytes that nobody has taken.
+    fn left(&self) -> usize {
+        self.limit.saturating_sub(self.taken.load(Ordering::Relaxed))
+    }
+}
+
 /// Where the present row of every key is.
 #[derive(Debug)]
 pub struct Index {
     slots: HashMap<Key, RowId, RandomState>,
-    budget: usize,
+    budget: Budget,
+    /// Bytes taken from the budget.
+    held: usize,
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        self.budget.taken.fetch_sub(self.held, Ordering::Relaxed);
+    }
 }
 
 impl Index {
-    /// An empty index that may take `budget` bytes.
-    pub fn new(budget: usize) -> Self {
-        Self { slots: HashMap::with_hasher(RandomState::default()), budget }
+    /// An empty index that may take what is left of `budget`.
+    pub fn new(budget: Budget) -> Self {
+        Self { slots: HashMap::with_hasher(RandomState::default()), budget, held: 0 }
     }
 
     /// Where the row of `key` is.
@@ -46,12 +75,14 @@ impl Index {
     /// Tells whether there is room for `more` keys: a refused error when they would pass the budget.
     pub fn check_room(&self, more: usize) -> Result<()> {
         let wanted = bytes_for(self.slots.len().saturating_add(more));
-        if wanted > self.budget && wanted > self.bytes() {
+        let may_take = self.held.saturating_add(self.budget.left());
+        if wanted > may_take && wanted > self.bytes() {
             return Err(Error::refused(format!(
-                "the primary-key index of {} keys and {more} more needs {}, its budget is {}",
+                "the primary-key index of {} keys and {more} more needs {}; of the {} for all indexes, {} are left for it",
                 self.slots.len(),
                 size(wanted),
-                size(self.budget)
+                size(self.budget.limit),
+                size(may_take)
             ))
             .hint("raise the option memory, or spread the topics over more instances"));
         }
@@ -63,7 +94,7 @@ impl Index {
         self.check_room(more)?;
         let needed = self.slots.len().saturating_add(more);
         let full = needed > self.slots.capacity();
-        let could_double = self.bytes().saturating_mul(2) <= self.budget;
+        let could_double = self.bytes() <= self.budget.left();
         if full && !could_double && bytes_for(needed) <= self.bytes() {
             // Slots of removed keys are in the way, and the hash table would double to get rid of them.
             let mut slots = HashMap::with_capacity_and_hasher(needed, RandomState::default());
@@ -72,6 +103,9 @@ impl Index {
         } else {
             self.slots.reserve(more);
         }
+        self.budget.taken.fetch_add(self.bytes(), Ordering::Relaxed);
+        self.budget.taken.fetch_sub(self.held, Ordering::Relaxed);
+        self.held = self.bytes();
         Ok(())
     }
 
@@ -175,7 +209,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_behaves_like_a_map(steps in prop::collection::vec(step(), 0..200)) {
-            let mut index = Index::new(1 << 20);
+            let mut index = Index::new(Budget::new(1 << 20));
             let mut model: BTreeMap<i64, u32> = BTreeMap::new();
             let at = |row| RowId { file: 3, row };
             for step in steps {
@@ -209,7 +243,7 @@ mod tests {
     #[test]
     fn the_budget_holds_and_the_estimate_is_the_truth() {
         assert_eq!(SLOT, 25);
-        let mut index = Index::new(1 << 20);
+        let mut index = Index::new(Budget::new(1 << 20));
         let mut n = 0;
         let error = loop {
             if let Err(error) = index.reserve(1) {
@@ -233,5 +267,18 @@ mod tests {
             assert!(index.bytes() <= 1 << 20, "removed keys do not make it grow");
         }
         assert!(index.bytes().abs_diff(bytes_for(index.len())) < 256);
+    }
+
+    #[test]
+    fn tables_share_the_budget() {
+        let budget = Budget::new(1 << 20);
+        let (mut one, mut two) = (Index::new(budget.clone()), Index::new(budget.clone()));
+        one.reserve(20_000).unwrap();
+        assert_eq!(two.reserve(20_000).unwrap_err().kind(), Kind::Refused);
+        two.reserve(100).unwrap();
+        assert_eq!(budget.limit - budget.left(), one.bytes() + two.bytes());
+        drop(one);
+        assert_eq!(budget.limit - budget.left(), two.bytes());
+        two.reserve(20_000).unwrap();
     }
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::files::{self, Place};
 use super::holes;
-use super::index::{Index, RowId};
+use super::index::{Budget, Index, RowId};
 use super::partition::Partitioning;
 use super::plan::{CommitPlan, Counts, DataFile, Deletion, LiveFile};
 use super::split::Split;
@@ -29,10 +29,10 @@ use crate::sink::storage::Location;
 const CONCURRENT_WRITES: usize = 8;
 
 /// What a table may take, and how it writes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
-    /// Bytes for the primary-key index; half as much again for a moment while it grows.
-    pub index_bytes: usize,
+    /// Bytes for the primary-key indexes of all tables; half as much again for a moment while one grows.
+    pub index: Budget,
     /// Data files read at once when the index is built.
     pub open_concurrency: usize,
     /// Integers are delta packed: smaller and faster to write. Not for tables that are read as Iceberg: Spark with
@@ -87,7 +87,7 @@ impl Table {
         options: Options,
     ) -> Self {
         Self {
-            index: Index::new(options.index_bytes),
+            index: Index::new(options.index.clone()),
             location,
             options,
             schema,

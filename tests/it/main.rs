@@ -7,7 +7,9 @@
     reason = "a test may panic, and the settings for tests do not reach helpers of an integration test"
 )]
 
+mod batches;
 mod compose;
+mod contract;
 mod dashboards;
 mod decode;
 mod generated;

@@ -18,6 +18,7 @@ use crate::key::KeyBuilder;
 use crate::position::OffsetRange;
 use crate::schema::{ColumnType, TableSchema};
 use crate::sink::storage::Location;
+use crate::table::index::Budget;
 use crate::table::keys::keys_from_arrow;
 use crate::table::partition::Partitioning;
 use crate::table::physical::{Options, Planned, Table};
@@ -196,12 +197,12 @@ async fn a_key_that_is_in_the_table_twice_is_a_data_error() {
 
 #[tokio::test]
 async fn the_index_keeps_its_budget() {
-    let small = Options { index_bytes: 1000, ..options() };
+    let small = Options { index: Budget::new(1000), ..options() };
     let mut place = Place::with(schema(), small);
     place.merge((0..20).map(upsert).collect()).await;
     assert_eq!(place.refused(&place.batch(&(20..40).map(upsert).collect())).await, Kind::Refused);
     place.merge((0..20).map(upsert).collect()).await;
-    let smaller = Options { index_bytes: 200, ..options() };
+    let smaller = Options { index: Budget::new(200), ..options() };
     let state = place.log.state.clone();
     let error = Table::open(place.location.clone(), state, smaller).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);

@@ -22,6 +22,7 @@ use crate::position::{OffsetRange, Position};
 use crate::schema::{Column, ColumnType, ListElement, TableSchema};
 use crate::sink::storage::Location;
 use crate::table::files::{Rows, read_columns};
+use crate::table::index::Budget;
 use crate::table::partition::Partitioning;
 use crate::table::physical::{Options, Table};
 use crate::table::plan::{CommitPlan, LiveFile, TableState};
@@ -130,7 +131,7 @@ pub(super) fn memory() -> Location {
 }
 
 pub(super) fn options() -> Options {
-    Options { index_bytes: 1 << 20, open_concurrency: 3, packed_integers: true }
+    Options { index: Budget::new(1 << 20), open_concurrency: 3, packed_integers: true }
 }
 
 /// The rows as they are decoded: what is a hole is null.

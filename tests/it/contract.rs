@@ -1,0 +1,226 @@
+//! What every sink promises ([`Sink`]), asked of the table in memory and of the lake's formats alike.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cdc_sink::change::Batch;
+use cdc_sink::position::{OffsetRange, Position};
+use cdc_sink::schema::{Column, ColumnType, TableSchema};
+use cdc_sink::sink::lake::{LakeOptions, LakeSink};
+use cdc_sink::sink::memory::MemorySink;
+use cdc_sink::sink::{Merged, Sink};
+use rstest::rstest;
+use rstest_reuse::{apply, template};
+
+use crate::batches::{Changes, batch, logs, options, schema, tables};
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Memory,
+    Delta,
+    IcebergV2,
+    IcebergV3,
+    Both,
+}
+
+/// A table that several instances can keep.
+enum Place {
+    Memory(MemorySink),
+    Lake(
+        Box<LakeOptions>,
+        #[expect(dead_code, reason = "is removed when dropped")] tempfile::TempDir,
+    ),
+}
+
+/// An instance that keeps it.
+enum Instance {
+    Memory(MemorySink),
+    Lake(Box<LakeSink>),
+}
+
+impl Place {
+    fn new(kind: Kind) -> Self {
+        let version = if matches!(kind, Kind::IcebergV2) { 2 } else { 3 };
+        let [delta, iceberg] = logs(version);
+        let logs = match kind {
+            Kind::Memory => return Self::Memory(MemorySink::default()),
+            Kind::Delta => vec![delta],
+            Kind::IcebergV2 | Kind::IcebergV3 => vec![iceberg],
+            Kind::Both => vec![delta, iceberg],
+        };
+        let folder = tempfile::tempdir().unwrap();
+        Self::Lake(Box::new(options(&folder, logs)), folder)
+    }
+
+    fn instance(&self) -> Instance {
+        match self {
+            Self::Memory(sink) => Instance::Memory(sink.clone()),
+            Self::Lake(options, _) => {
+                Instance::Lake(Box::new(LakeSink::new(LakeOptions::clone(options))))
+            }
+        }
+    }
+
+    /// The text of each key, the same in every format.
+    async fn rows(&self) -> BTreeMap<i64, String> {
+        match self {
+            Self::Memory(sink) => {
+                let row = |row: BTreeMap<String, String>| {
+                    (row["id"].parse().unwrap(), row["text"].clone())
+                };
+                sink.rows().into_iter().map(row).collect()
+            }
+            Self::Lake(options, _) => {
+                let mut formats = tables(options).await.into_iter();
+                let (_, rows) = formats.next().unwrap();
+                formats.for_each(|(format, other)| assert_eq!(other, rows, "{format}"));
+                rows
+            }
+        }
+    }
+}
+
+impl Instance {
+    async fn position(&mut self) -> Position {
+        match self {
+            Self::Memory(sink) => sink.position().await,
+            Self::Lake(sink) => sink.position().await,
+        }
+        .unwrap()
+    }
+
+    fn schema(&self) -> Option<Arc<TableSchema>> {
+        match self {
+            Self::Memory(sink) => sink.schema(),
+            Self::Lake(sink) => sink.schema(),
+        }
+    }
+
+    async fn merge(&mut self, batch: &Batch) -> Merged {
+        match self {
+            Self::Memory(sink) => sink.merge(batch).await,
+            Self::Lake(sink) => sink.merge(batch).await,
+        }
+        .unwrap()
+    }
+
+    async fn commit(&mut self, batch: &Batch) {
+        let merged = self.merge(batch).await;
+        assert!(matches!(merged, Merged::Committed(_)), "{merged:?}");
+    }
+}
+
+fn in_partition(mut batch: Batch, partition: i32) -> Batch {
+    for range in &mut batch.ranges {
+        range.partition = partition;
+    }
+    batch
+}
+
+fn rows(changes: Changes<'_>) -> BTreeMap<i64, String> {
+    changes.iter().map(|(id, text)| (*id, text.unwrap().to_owned())).collect()
+}
+
+const FIRST: Changes<'_> = &[(1, Some("a")), (2, Some("b")), (11, Some("c"))];
+const SECOND: Changes<'_> = &[(2, Some("B")), (11, None), (77, None), (12, Some("d"))];
+const AFTER_BOTH: Changes<'_> = &[(1, Some("a")), (2, Some("B")), (12, Some("d"))];
+
+#[template]
+#[rstest]
+#[tokio::test]
+async fn sinks(
+    #[values(Kind::Memory, Kind::Delta, Kind::IcebergV2, Kind::IcebergV3, Kind::Both)] kind: Kind,
+) {
+}
+
+#[apply(sinks)]
+async fn a_table_that_is_not_there_has_no_position_and_no_schema(kind: Kind) {
+    let mut sink = Place::new(kind).instance();
+    assert_eq!(sink.position().await, Position::default());
+    assert!(sink.schema().is_none());
+}
+
+#[apply(sinks)]
+async fn a_merge_upserts_deletes_and_moves_the_position(kind: Kind) {
+    let place = Place::new(kind);
+    let (mut sink, schema) = (place.instance(), Arc::new(schema()));
+    sink.commit(&batch(&schema, 0, FIRST)).await;
+    assert_eq!(place.rows().await, rows(FIRST));
+    sink.commit(&batch(&schema, 10, SECOND)).await;
+    assert_eq!(place.rows().await, rows(AFTER_BOTH));
+    assert_eq!(sink.position().await.get(0), Some(20));
+    let mut another = place.instance();
+    assert_eq!(another.position().await.get(0), Some(20));
+    assert_eq!(another.schema(), Some(schema));
+}
+
+#[apply(sinks)]
+async fn the_same_batch_again_changes_nothing(kind: Kind) {
+    let place = Place::new(kind);
+    let (mut sink, schema) = (place.instance(), Arc::new(schema()));
+    sink.commit(&batch(&schema, 0, FIRST)).await;
+    let second = batch(&schema, 10, SECOND);
+    sink.commit(&second).await;
+    for mut sink in [sink, place.instance()] {
+        match sink.merge(&second).await {
+            Merged::Committed(receipt) => assert_eq!(receipt.position().get(0), Some(20)),
+            Merged::Fenced { stored } => assert_eq!(stored.get(0), Some(20)),
+            Merged::Outdated => panic!("the schema did not change"),
+        }
+    }
+    assert_eq!(place.rows().await, rows(AFTER_BOTH));
+}
+
+#[apply(sinks)]
+async fn a_batch_that_does_not_start_at_the_position_is_fenced(kind: Kind) {
+    let place = Place::new(kind);
+    let (mut sink, mut late, schema) = (place.instance(), place.instance(), Arc::new(schema()));
+    sink.commit(&batch(&schema, 0, FIRST)).await;
+    let _ = late.position().await;
+    sink.commit(&batch(&schema, 10, SECOND)).await;
+    let overlap = OffsetRange { partition: 0, from: 10, to: 15 };
+    let overlapping = Batch { ranges: vec![overlap], ..batch(&schema, 10, FIRST) };
+    for wrong in [overlapping, batch(&schema, 30, FIRST)] {
+        let merged = late.merge(&wrong).await;
+        let Merged::Fenced { stored } = merged else { panic!("{merged:?}") };
+        assert_eq!(stored.get(0), Some(20));
+    }
+    assert_eq!(place.rows().await, rows(AFTER_BOTH));
+}
+
+/// Each one's commit is news to the other, which finds out when its own is refused.
+#[apply(sinks)]
+async fn instances_with_other_partitions_take_turns(kind: Kind) {
+    let place = Place::new(kind);
+    let (mut one, mut two, schema) = (place.instance(), place.instance(), Arc::new(schema()));
+    one.commit(&batch(&schema, 0, FIRST)).await;
+    let _ = two.position().await;
+    let mut expected = rows(FIRST);
+    for turn in 0..4 {
+        let (mine, yours) = (format!("one {turn}"), format!("two {turn}"));
+        one.commit(&batch(&schema, 10 + turn * 10, &[(1, Some(mine.as_str()))])).await;
+        let theirs = batch(&schema, turn * 10, &[(2, Some(yours.as_str()))]);
+        two.commit(&in_partition(theirs, 1)).await;
+        expected.extend([(1, mine), (2, yours)]);
+        assert_eq!(place.rows().await, expected);
+    }
+}
+
+#[apply(sinks)]
+async fn a_new_column_comes_with_the_batch_and_older_batches_are_outdated(kind: Kind) {
+    let place = Place::new(kind);
+    let (mut sink, narrow) = (place.instance(), Arc::new(schema()));
+    sink.commit(&batch(&narrow, 0, FIRST)).await;
+    let mut late = place.instance();
+    let _ = late.position().await;
+    let more = Column::new("more", ColumnType::String, true);
+    let wide = Arc::new(narrow.with_added(vec![more]));
+    sink.commit(&batch(&wide, 10, SECOND)).await;
+    assert_eq!(sink.schema(), Some(Arc::clone(&wide)));
+    let merged = late.merge(&batch(&narrow, 20, FIRST)).await;
+    assert!(matches!(merged, Merged::Outdated), "{merged:?}");
+    assert_eq!(late.schema(), Some(Arc::clone(&wide)));
+    late.commit(&batch(&wide, 20, &[(5, Some("e"))])).await;
+    let expected = [rows(AFTER_BOTH), rows(&[(5, Some("e"))])].into_iter().flatten().collect();
+    assert_eq!(place.rows().await, expected);
+}
