@@ -1,43 +1,20 @@
 """Spark's MERGE into Delta with deletion vectors and into Iceberg 3 with merge on read, in one warm JVM; and the reader
 that checks all tables."""
-import glob
-import os
 import sys
 from pathlib import Path
 
-from pyspark.sql import SparkSession
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests/readers"))
+from spark_session import session
 from worker import COLUMNS, KEY, base, batch, serve, timed
 
 TYPES = ["bigint", "string", "string", "string", "string", "string", "decimal(18,2)", "timestamp"]
 
 
-def session():
-    settings = {
-        "spark.jars": ",".join(glob.glob(f"{os.environ['CDC_SINK_TEST_SPARK_JARS']}/*.jar")),
-        "spark.driver.memory": "6g",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.sql.session.timeZone": "UTC",
-        # As many as cores; the default of 200 would make Spark slower.
-        "spark.sql.shuffle.partitions": "2",
-        "spark.databricks.delta.snapshotPartitions": "2",
-        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension,org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
-        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
-        "spark.sql.catalog.lake.type": "hadoop",
-        "spark.sql.catalog.lake.warehouse": sys.argv[1],
-    }
-    builder = SparkSession.builder.master("local[2]").appName("side-by-side")
-    for key, value in settings.items():
-        builder = builder.config(key, value)
-    made = builder.getOrCreate()
-    made.sparkContext.setLogLevel("OFF")
-    return made
-
-
-SPARK = session()
+SPARK = session("side-by-side", {
+    "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
+    "spark.sql.catalog.lake.type": "hadoop",
+    "spark.sql.catalog.lake.warehouse": sys.argv[1],
+}, memory="6g")
 
 
 def path(kind, folder):

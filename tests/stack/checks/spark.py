@@ -1,50 +1,25 @@
 """Proves that Spark reads from MinIO what `lake.py` wrote: Delta through S3A, Iceberg through its own S3 client.
 
-Run by `stack check` with Spark's Python, when it is installed. The session below is the one to copy.
+Run by `stack check` with Spark's Python, when it is installed.
 """
-import glob
 import os
+import sys
+from pathlib import Path
 
-from pyspark.sql import SparkSession
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "readers"))
+from spark_session import minio, rest, session
 
 ENV = {key.removeprefix("CDC_SINK_TEST_"): value for key, value in os.environ.items() if key.startswith("CDC_SINK_TEST_")}
 
 
-def session():
-    settings = {
-        "spark.jars": ",".join(glob.glob(f"{ENV['SPARK_JARS']}/*.jar")),
-        "spark.driver.memory": "1g",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.shuffle.partitions": "2",
-        # The default of 50 makes the first read of a small table take many seconds.
-        "spark.databricks.delta.snapshotPartitions": "2",
-        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension,org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
-        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.hadoop.fs.s3a.endpoint": ENV["S3"],
-        "spark.hadoop.fs.s3a.endpoint.region": ENV["S3_REGION"],
-        "spark.hadoop.fs.s3a.path.style.access": "true",
-        "spark.hadoop.fs.s3a.access.key": ENV["S3_ACCESS_KEY"],
-        "spark.hadoop.fs.s3a.secret.key": ENV["S3_SECRET_KEY"],
-    }
+def settings():
+    store = (ENV["S3"], ENV["S3_REGION"], ENV["S3_ACCESS_KEY"], ENV["S3_SECRET_KEY"])
+    found = minio(*store)
     if "ICEBERG_REST" in ENV:
-        settings |= {f"spark.sql.catalog.rest{key}": value for key, value in {
-            "": "org.apache.iceberg.spark.SparkCatalog", ".type": "rest", ".uri": ENV["ICEBERG_REST"],
-            ".io-impl": "org.apache.iceberg.aws.s3.S3FileIO", ".s3.endpoint": ENV["S3"], ".s3.path-style-access": "true",
-            ".s3.access-key-id": ENV["S3_ACCESS_KEY"], ".s3.secret-access-key": ENV["S3_SECRET_KEY"], ".client.region": ENV["S3_REGION"]}.items()}
+        found |= rest("rest", ENV["ICEBERG_REST"], ENV["S3_REGION"], ENV["S3"], ENV["S3_ACCESS_KEY"], ENV["S3_SECRET_KEY"])
     if "NESSIE" in ENV:
-        settings |= {f"spark.sql.catalog.nessie{key}": value for key, value in {
-            "": "org.apache.iceberg.spark.SparkCatalog", ".type": "rest", ".uri": ENV["NESSIE"],
-            ".io-impl": "org.apache.iceberg.aws.s3.S3FileIO", ".client.region": ENV["S3_REGION"]}.items()}
-    builder = SparkSession.builder.master("local[2]").appName("stack-check")
-    for key, value in settings.items():
-        builder = builder.config(key, value)
-    made = builder.getOrCreate()
-    made.sparkContext.setLogLevel("OFF")
-    return made
+        found |= rest("nessie", ENV["NESSIE"], ENV["S3_REGION"])
+    return found
 
 
 def expect(who, frame):
@@ -54,7 +29,7 @@ def expect(who, frame):
 
 
 def main():
-    spark = session()
+    spark = session("stack-check", settings())
     expect("Delta, Spark", spark.read.format("delta").load(f"s3a://{ENV['S3_BUCKET']}/stack_check/delta"))
     for key, catalog in (("ICEBERG_REST", "rest"), ("NESSIE", "nessie")):
         if key in ENV:

@@ -1,30 +1,13 @@
 """Spark on the Delta table in the folder given, `t`: an SQL statement a line on standard input, its rows in JSON a line."""
 
-import glob
 import json
-import os
 import pathlib
 import sys
 
-from pyspark.sql import SparkSession
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[4] / "tests/readers"))
+from spark_session import session
 
-settings = {
-    "spark.jars": ",".join(glob.glob(f"{os.environ['CDC_SINK_TEST_SPARK_JARS']}/*.jar")),
-    "spark.driver.memory": "1g",
-    "spark.driver.host": "127.0.0.1",
-    "spark.driver.bindAddress": "127.0.0.1",
-    "spark.ui.enabled": "false",
-    "spark.ui.showConsoleProgress": "false",
-    "spark.sql.session.timeZone": "UTC",
-    "spark.sql.shuffle.partitions": "2",
-    "spark.databricks.delta.snapshotPartitions": "2",
-    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-}
-builder = SparkSession.builder.master("local[1]")
-for name, value in settings.items():
-    builder = builder.config(name, value)
-spark = builder.getOrCreate()
+spark = session("delta", {}, cores=1)
 table = f"delta.`{pathlib.Path(sys.argv[1]).as_uri()}`"
 for line in sys.stdin:
     try:
