@@ -17,6 +17,8 @@ def row(k):
 def data(folder, rows, batches):
     rows, batches = int(rows), int(batches)
     session = duckdb.connect()
+    # A query that takes long would write its progress to standard output.
+    session.execute("SET enable_progress_bar = false")
     session.execute("SET TimeZone = 'UTC'")
     base(folder).mkdir()
     parts = max(1, rows // 1_000_000)

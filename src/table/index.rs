@@ -72,6 +72,12 @@ impl Index {
         self.slots.get(key).copied()
     }
 
+    /// Where the rows of `keys` are, in their order. In an index larger than the processor's caches every lookup waits
+    /// for memory; with nothing else between them the processor waits for many at once.
+    pub fn get_all<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) -> Vec<Option<RowId>> {
+        keys.into_iter().map(|key| self.get(key)).collect()
+    }
+
     /// Tells whether there is room for `more` keys: a refused error when they would pass the budget.
     pub fn check_room(&self, more: usize) -> Result<()> {
         let wanted = bytes_for(self.slots.len().saturating_add(more));

@@ -220,9 +220,8 @@ impl Table {
 
     fn locate(&self, batch: &Batch) -> Result<Located> {
         let mut superseded: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        let mut counts = Counts::default();
         if self.schema.key().is_empty() {
-            counts.inserted = u64::try_from(batch.keys.len()).unwrap_or(u64::MAX);
+            let counts = Counts { inserted: batch.keys.len() as u64, ..Counts::default() };
             return Ok(Located { superseded, counts, sources: vec![None; batch.holes.len()] });
         }
         let mut seen = HashSet::with_capacity_and_hasher(
@@ -232,22 +231,18 @@ impl Table {
         if !batch.keys.iter().chain(&batch.deletes).all(|key| seen.insert(*key)) {
             return Err(self.broken(&format!("batch {} has a key twice", batch.id)));
         }
-        let mut supersede = |row: RowId| superseded.entry(row.file).or_default().push(row.row);
-        for key in &batch.keys {
-            match self.index.get(key) {
-                Some(row) => {
-                    supersede(row);
-                    counts.updated += 1;
-                }
-                None => counts.inserted += 1,
-            }
-        }
-        for row in batch.deletes.iter().filter_map(|key| self.index.get(key)) {
-            supersede(row);
-            counts.deleted += 1;
+        let (updated, deleted) =
+            (self.index.get_all(&batch.keys), self.index.get_all(&batch.deletes));
+        let counts = Counts {
+            inserted: updated.iter().filter(|row| row.is_none()).count() as u64,
+            updated: found(&updated),
+            deleted: found(&deleted),
+        };
+        for row in updated.into_iter().chain(deleted).flatten() {
+            superseded.entry(row.file).or_default().push(row.row);
         }
         self.index.check_room(usize::try_from(counts.inserted).unwrap_or(usize::MAX))?;
-        let sources = batch.holes.iter().map(|hole| self.index.get(&hole.from)).collect();
+        let sources = self.index.get_all(batch.holes.iter().map(|hole| &hole.from));
         Ok(Located { superseded, counts, sources })
     }
 
@@ -352,24 +347,22 @@ impl Table {
 
     /// Points the index at the rows of a committed plan; `numbers` are those of its added files.
     fn move_keys(&mut self, planned: &Planned, numbers: &[u32]) -> Result<()> {
-        let new = planned.commit.counts.inserted;
-        self.index.reserve(usize::try_from(new).unwrap_or(usize::MAX))?;
-        let mut updated = 0;
+        let counts = &planned.commit.counts;
+        let updated = found(&self.index.get_all(planned.rows.iter().map(|(key, _)| key)));
+        let deleted = found(&self.index.get_all(&planned.deletes));
+        if (updated, deleted) != (counts.updated, counts.deleted) {
+            return Err(self.broken("a commit was planned on another version of the table"));
+        }
+        self.index.reserve(usize::try_from(counts.inserted).unwrap_or(usize::MAX))?;
         for (key, at) in &planned.rows {
             let number = numbers.get(at.file as usize);
             let file = *number.ok_or_else(|| self.broken("a plan's row lies in no file"))?;
-            updated += u64::from(self.index.upsert(*key, RowId { file, row: at.row }).is_some());
+            self.index.upsert(*key, RowId { file, row: at.row });
         }
-        let mut deleted = 0;
         for key in &planned.deletes {
-            deleted += u64::from(self.index.remove(key).is_some());
+            self.index.remove(key);
         }
-        let counts = &planned.commit.counts;
-        if (updated, deleted) == (counts.updated, counts.deleted) {
-            Ok(())
-        } else {
-            Err(self.broken("a commit was planned on another version of the table"))
-        }
+        Ok(())
     }
 
     /// Adds a file that is not there yet; its number.
@@ -425,4 +418,8 @@ impl Table {
         Error::internal(format!("table {}: {what}", self.location.url()))
             .hint("the table is read again from its log when it starts again")
     }
+}
+
+fn found(rows: &[Option<RowId>]) -> u64 {
+    rows.iter().flatten().count() as u64
 }

@@ -7,6 +7,8 @@ import duckdb
 
 def connect(lake):
     connection = duckdb.connect(config={"threads": 2})
+    # A query that takes long would write its progress to standard output.
+    connection.execute("SET enable_progress_bar = false")
     for name in ("httpfs", "avro", "iceberg", "delta"):  # Iceberg needs Avro.
         folder = Path(next(iter(find_spec(f"duckdb_extension_{name}").submodule_search_locations)))
         connection.execute(f"LOAD '{next(folder.rglob(f'{name}.duckdb_extension'))}'")

@@ -23,6 +23,8 @@ def duck():
     Avro comes before Iceberg, which needs it.
     """
     connection = duckdb.connect()
+    # A query that takes long would write its progress to standard output.
+    connection.execute("SET enable_progress_bar = false")
     for name in ("httpfs", "avro", "iceberg", "delta"):
         folder = Path(next(iter(find_spec(f"duckdb_extension_{name}").submodule_search_locations)))
         connection.execute(f"LOAD '{next(folder.rglob(f'{name}.duckdb_extension'))}'")

@@ -11,6 +11,8 @@ import duckdb_extension_delta
 folder = pathlib.Path(sys.argv[1])
 extension = next(pathlib.Path(duckdb_extension_delta.__file__).parent.rglob("delta.duckdb_extension"))
 duck = duckdb.connect()
+# A query that takes long would write its progress to standard output.
+duck.execute("SET enable_progress_bar = false")
 duck.execute(f"LOAD '{extension}'")
 duck.execute("SET TimeZone = 'UTC'")
 

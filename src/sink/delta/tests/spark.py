@@ -4,7 +4,6 @@ import json
 import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[4] / "tests/readers"))
 from spark_session import session
 
 spark = session("delta", {}, cores=1)

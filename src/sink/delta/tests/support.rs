@@ -449,6 +449,7 @@ impl Others {
     pub(super) fn start(python: &str, script: &str, folder: &std::path::Path) -> Self {
         let mut process = Command::new(python)
             .args(["-c", script])
+            .env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/readers"))
             .arg(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

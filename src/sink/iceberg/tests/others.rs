@@ -18,6 +18,7 @@ impl Spark {
     fn start(python: &str, warehouse: &str) -> Self {
         let mut child = Command::new(python)
             .args(["-c", include_str!("spark.py"), warehouse])
+            .env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/readers"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -12,6 +12,8 @@ from pyiceberg.table import StaticTable
 
 folder = pathlib.Path(sys.argv[1])
 duck = duckdb.connect()
+# A query that takes long would write its progress to standard output.
+duck.execute("SET enable_progress_bar = false")
 for extension in (duckdb_extension_avro, duckdb_extension_iceberg):
     duck.execute(f"LOAD '{next(pathlib.Path(extension.__file__).parent.rglob('*.duckdb_extension'))}'")
 version = (folder / "metadata/version-hint.text").read_text().strip()

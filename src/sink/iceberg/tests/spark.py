@@ -3,13 +3,11 @@
 
 import json
 import os
-import pathlib
 import sys
 
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # Spark and its JVM write to standard output as they like.
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[4] / "tests/readers"))
 from spark_session import session
 
 spark = session("iceberg", {
