@@ -94,11 +94,19 @@ impl Buffer {
         };
         let late = rejected.len() - self.rejects.len();
         let collapsed = self.changes.len() - survivors.len() - late;
-        let rejected = rejected
+        Ok(Assembled { batch, rejected: self.with_records(rejected), collapsed })
+    }
+
+    /// What the scan rejected.
+    pub fn rejected(&self) -> Vec<Rejected<'_>> {
+        self.with_records(self.rejects.clone())
+    }
+
+    fn with_records(&self, rejects: Vec<(RecordRef, Reject)>) -> Vec<Rejected<'_>> {
+        rejects
             .into_iter()
             .filter_map(|(at, reject)| Some(Rejected { record: self.record(at)?, reject }))
-            .collect();
-        Ok(Assembled { batch, rejected, collapsed })
+            .collect()
     }
 
     /// The last change of each key, in order of arrival.

@@ -146,6 +146,11 @@ impl Buffer {
         self.tally.consumed == 0
     }
 
+    /// True with at least one change of a row.
+    pub fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -359,6 +359,9 @@ impl<S: Sink + Send + Sync> Worker<S> {
     /// Merges what is buffered, however often it takes.
     async fn merge(&mut self) -> Result<()> {
         while !self.halted && !self.buffer.is_empty() {
+            if !self.buffer.has_changes() && self.sink.schema().is_none() {
+                return self.pass_over().await;
+            }
             let started = now();
             let id = Uuid::new_v4();
             let assembled = self.buffer.assemble(&mut self.decoder, id)?;
@@ -402,6 +405,15 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 Some(Merged::Outdated) => self.take_schema(),
             }
         }
+        Ok(())
+    }
+
+    /// No table yet, and no change to make one for. There is no position then that says what was passed over: it is
+    /// read, and its dead letters are sent, again after a restart.
+    async fn pass_over(&mut self) -> Result<()> {
+        bury(self.policy.dead_letters.as_deref(), &self.name, &self.buffer.rejected()).await?;
+        self.account(self.buffer.bytes(), 0);
+        self.buffer = self.buffer.emptied();
         Ok(())
     }
 

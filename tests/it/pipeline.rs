@@ -275,3 +275,27 @@ proptest! {
         });
     }
 }
+
+/// Heartbeats and transactions may match the pattern of topics.
+#[test]
+fn a_topic_without_a_change_makes_no_table_and_halts_none() {
+    run(async {
+        let at = TopicPartition { topic: "shop.transaction".into(), partition: 0 };
+        let begin = br#"{"status":"BEGIN","id":"571:1","event_count":null,"data_collections":null,"ts_ms":1}"#;
+        let record = |offset| LoggedRecord {
+            offset,
+            timestamp_ms: Some(1),
+            key: Some(br#"{"id":"571:1"}"#.to_vec()),
+            value: Some(begin.to_vec()),
+            headers: Vec::new(),
+        };
+        let world = World {
+            logs: Arc::new([(at, Log::new((0..90).map(record).collect(), 1))].into()),
+            registry: Registry::preloaded([]),
+            expected: Vec::new(),
+        };
+        let sink = faulty(Vec::new());
+        process(&world, Vec::new(), &sink, &Acknowledged::default(), None).await;
+        assert_eq!(sink.sink.version(), 0);
+    });
+}
