@@ -1,7 +1,8 @@
 //! What a commit of 10,000 changes costs as the table grows: it must stay flat, 10 million rows against 100 thousand.
 //!
 //! Half of the changes are updates spread evenly over the table, 40 % inserts, 10 % deletes, as in `side_by_side`. The
-//! tables take turns, one commit each. Sizes can be chosen: `CDC_SINK_BENCH_ROWS=100000,1000000 cargo bench --bench commit`.
+//! tables take turns, one commit each. Sizes can be chosen: `CDC_SINK_BENCH_ROWS=100000,1000000 cargo bench --bench commit`,
+//! and so can the place, a folder on the local disk by default: `CDC_SINK_BENCH_WAREHOUSE=s3://bucket/prefix`.
 //! Not criterion: it would repeat the small table's commits until the table is no longer small.
 
 #![expect(
@@ -13,7 +14,6 @@
 
 mod support;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,11 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     for formats in [Formats::Delta, Formats::Iceberg, Formats::Both] {
         let folder = tempfile::tempdir().unwrap();
-        let medians = runtime.block_on(measure(formats, &sizes, folder.path()));
+        let place = match std::env::var("CDC_SINK_BENCH_WAREHOUSE") {
+            Ok(warehouse) => format!("{warehouse}/{formats:?}-{}", uuid::Uuid::new_v4()),
+            Err(_) => folder.path().display().to_string(),
+        };
+        let medians = runtime.block_on(measure(formats, &sizes, &place));
         for (size, median) in sizes.iter().zip(&medians) {
             let ratio = median.as_secs_f64() / medians[0].as_secs_f64();
             println!("commit {formats:?} {size:>9} rows: {:7.1} ms, {ratio:.2}x", millis(*median));
@@ -48,12 +52,10 @@ fn millis(time: Duration) -> f64 {
 }
 
 /// The median commit for each size.
-async fn measure(formats: Formats, sizes: &[i64], folder: &Path) -> Vec<Duration> {
+async fn measure(formats: Formats, sizes: &[i64], place: &str) -> Vec<Duration> {
     let mut tables = Vec::new();
     for size in sizes {
-        let place = folder.join(size.to_string());
-        std::fs::create_dir_all(&place).unwrap();
-        let mut table = Table::new(&place, formats);
+        let mut table = Table::new(&format!("{place}/{size}"), formats);
         load(&mut table, *size).await;
         tables.push((*size, table, Vec::new()));
     }

@@ -77,7 +77,7 @@ async fn create(tables: &mut HashMap<PathBuf, Table>, kind: &str, folder: &Path)
     tables.retain(|place, _| place.starts_with(folder));
     let place = place(kind, folder);
     std::fs::create_dir_all(&place).unwrap();
-    let mut table = Table::new(&place, formats);
+    let mut table = Table::new(&place.display().to_string(), formats);
     let mut files: Vec<_> =
         std::fs::read_dir(folder.join("base")).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();

@@ -1,7 +1,6 @@
 //! What benchmarks of whole commits share: tables on the local disk, and batches made of plain columns.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -52,8 +51,8 @@ pub(crate) fn schema() -> Arc<TableSchema> {
 }
 
 impl Table {
-    /// A new table in `folder`.
-    pub(crate) fn new(folder: &Path, formats: Formats) -> Self {
+    /// A new table at `place`, a folder or `s3://bucket/prefix`.
+    pub(crate) fn new(place: &str, formats: Formats) -> Self {
         let topic: Arc<str> = "bench.public.accounts".into();
         let delta = || {
             LogSetup::Delta(delta::Options {
@@ -79,7 +78,7 @@ impl Table {
         };
         let sink = LakeSink::new(LakeOptions {
             name: Arc::clone(&topic),
-            location: Location::warehouse(&folder.display().to_string()).unwrap(),
+            location: Location::warehouse(place).unwrap(),
             logs,
             partition_by: String::new(),
             physical: physical::Options {
