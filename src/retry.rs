@@ -14,7 +14,7 @@ pub fn waits() -> impl Iterator<Item = Duration> + Send {
 }
 
 /// Makes an attempt again, as long as it fails because something outside is unavailable, and says so; `waiting_for`
-/// names that. For what a run cannot begin without.
+/// names that. For what nothing can go on without.
 pub async fn hold<T, F>(waiting_for: &str, attempt: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,

@@ -508,23 +508,12 @@ async fn bury(
     table: &str,
     rejected: &[Rejected<'_>],
 ) -> Result<()> {
+    let waiting_for = format!("the dead letters of {table}");
     for Rejected { record, reject } in rejected {
         let Some(dead_letters) = dead_letters else {
             return Err(no_dead_letters(record, reject));
         };
-        let mut waits = retry::waits();
-        while let Err(error) = dead_letters.send(record, reject, table).await {
-            let Some(wait) = waits.next().filter(|_| error.is_retryable()) else {
-                return Err(error);
-            };
-            tracing::warn!(
-                table,
-                error = error.report(),
-                "cannot send a dead letter; trying again"
-            );
-            metrics::retried(error.kind());
-            tokio::time::sleep(wait).await;
-        }
+        retry::hold(&waiting_for, || dead_letters.send(record, reject, table)).await?;
         metrics::dead_letter(table, reject.reason);
     }
     Ok(())

@@ -36,8 +36,9 @@ pub enum Start {
 /// What a source reports.
 #[derive(Debug)]
 pub enum Event {
-    /// Partitions were gained, told topic by topic, as a table may take long to answer. Reading of one starts once `start` got an answer for it. Those without an answer, all
-    /// of them when it is dropped, stay unread and come again in another event of this kind.
+    /// Partitions were gained, told topic by topic, as a table may take long to answer. Reading of one starts once
+    /// `start` got an answer for it. Those without an answer, all of them when it is dropped, stay unread and come
+    /// again in another event of this kind.
     Assigned {
         /// The partitions.
         partitions: Vec<TopicPartition>,
