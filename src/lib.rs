@@ -77,3 +77,5 @@ pub mod shutdown;
 pub mod sink;
 pub mod source;
 pub mod table;
+#[cfg(test)]
+mod testing;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
-/// Modules that anyone may use.
-const COMMON: &[&str] = &["clock", "error", "metrics", "retry"];
+/// Modules that anyone may use; `testing` is there for tests alone.
+const COMMON: &[&str] = &["clock", "error", "metrics", "retry", "testing"];
 /// The words of the data path; no I/O.
 const VOCABULARY: &[&str] = &["change", "key", "position", "record", "schema"];
 
@@ -21,6 +21,7 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     ("metrics", &[&["error"]]),
     ("retry", &[&["error", "metrics"]]),
     ("shutdown", &[&["error"]]),
+    ("testing", &[]),
     ("admin", &[COMMON]),
     ("names", &[&["error"]]),
     // Vocabulary.

@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::error::Kind;
 use crate::schema::{Column, ColumnType};
-use support::{Place, by_name, options, read_by_others, same_state, stored, variable};
+use crate::testing::needed;
+use support::{Place, by_name, options, read_by_others, same_state, stored};
 
 fn plain() -> Arc<Partitioning> {
     Arc::default()
@@ -283,7 +284,7 @@ async fn tables_that_are_not_ours_are_refused() {
 /// Every snapshot as PyIceberg and DuckDB read it. Runs where `CDC_SINK_TEST_PYTHON` names a Python that has both.
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_of_others_find_the_same_rows() {
-    let Some(python) = variable("CDC_SINK_TEST_PYTHON") else { return };
+    let Some(python) = needed("CDC_SINK_TEST_PYTHON") else { return };
     for (version, partitioning) in [(2, plain()), (3, plain()), (2, by_name()), (3, by_name())] {
         let place = Place::new();
         let snapshots = Retention { max_count: 20, ..Retention::default() };

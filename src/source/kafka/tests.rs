@@ -15,6 +15,7 @@ use super::*;
 use crate::error::Kind;
 use crate::source::mock::MockCluster;
 use crate::source::{Event, Source, Start};
+use crate::testing::needed;
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -238,9 +239,7 @@ async fn two_members_share_the_partitions_and_each_record_has_one_reader() {
 
 #[tokio::test]
 async fn two_members_share_the_partitions_of_a_real_broker() {
-    let Ok(servers) = std::env::var("CDC_SINK_TEST_BROKERS") else {
-        return skip();
-    };
+    let Some(servers) = needed("CDC_SINK_TEST_BROKERS") else { return };
     let topic = format!("cdc-sink-test-{}.shared", std::process::id());
     let admin: AdminClient<_> =
         ClientConfig::new().set("bootstrap.servers", &servers).create().unwrap();
@@ -450,16 +449,10 @@ fn options_show_no_secret_and_refuse_what_is_missing() {
     assert!(!format!("{:?}", options.unwrap()).contains("canary"));
 }
 
-fn skip() {
-    eprintln!("skipped: CDC_SINK_TEST_BROKERS names no broker");
-}
-
 /// What the mock brokers cannot do: transactions, deleted records, more partitions. Needs a broker that nobody minds.
 #[tokio::test]
 async fn gaps_and_growth_on_a_real_broker() {
-    let Ok(servers) = std::env::var("CDC_SINK_TEST_BROKERS") else {
-        return skip();
-    };
+    let Some(servers) = needed("CDC_SINK_TEST_BROKERS") else { return };
     let prefix = format!("cdc-sink-test-{}", std::process::id());
     let (gaps, cut) = (format!("{prefix}.gaps"), format!("{prefix}.cut"));
     let admin: AdminClient<_> =
@@ -531,9 +524,7 @@ async fn gaps_and_growth_on_a_real_broker() {
 /// Two instances under one name: the broker lets the newer one go on, and the older one must stop.
 #[tokio::test]
 async fn a_name_that_is_taken_over_ends_the_source() {
-    let Ok(servers) = std::env::var("CDC_SINK_TEST_BROKERS") else {
-        return skip();
-    };
+    let Some(servers) = needed("CDC_SINK_TEST_BROKERS") else { return };
     let topic = format!("cdc-sink-test-{}.name", std::process::id());
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", &servers).create().unwrap();

@@ -2,7 +2,7 @@
 import os
 import subprocess
 
-from . import process
+from . import process, services
 from .base import BUCKET, HERE, HOST, PARTS, S3_ACCESS_KEY, S3_REGION, S3_SECRET_KEY, Fail, installed, say, shout
 from .ports import port
 
@@ -42,9 +42,9 @@ def _warn(found):
 
 
 def env(names):
-    """Shell lines for `eval`."""
+    """Shell lines for `eval`; fails when a named server does not run."""
     if names:
-        raise Fail("`env` takes no names")
+        services.check_running(names)
     found = variables()
     _warn(found)
     for key, value in found.items():

@@ -115,19 +115,18 @@ def _venv(name, folder, packages):
 # A lane's parts are installed one after the other, lanes at the same time: one Maven at a time, since its repository has no lock.
 LANES = [
     [minio],
-    [registry, kafka, connectors, converter, postgres, iceberg_rest, nessie],
+    [registry, kafka, connectors, converter, postgres, iceberg_rest, nessie, spark],
     [mysql, mariadb],
     [jdk, readers],
 ]
-SEPARATE = [spark]
 IN_PLACE = {"readers", "spark"}
 GROUPS = {
     "databases": ["postgres", "mysql", "mariadb"],
     "kafka": ["kafka", "connectors", "converter", "registry", "jdk"],
     "lake": ["minio", "iceberg-rest", "nessie", "jdk"],
 }
-GROUPS["default"] = [part.__name__.replace("_", "-") for lane in LANES for part in lane]
-GROUPS["all"] = GROUPS["default"] + ["spark"]
+GROUPS["all"] = [part.__name__.replace("_", "-") for lane in LANES for part in lane]
+GROUPS["default"] = [name for name in GROUPS["all"] if name != "spark"]
 
 
 def install(names):
@@ -139,7 +138,7 @@ def install(names):
     shutil.rmtree(TEMP, ignore_errors=True)  # what an earlier run left half done
     for folder in (PARTS, TEMP):
         folder.mkdir(parents=True, exist_ok=True)
-    lanes = [[part for part in lane if part.__name__.replace("_", "-") in wanted] for lane in [*LANES, SEPARATE]]
+    lanes = [[part for part in lane if part.__name__.replace("_", "-") in wanted] for lane in LANES]
     with ThreadPoolExecutor(len(lanes)) as pool:
         failures = [failure for lane in pool.map(_install_lane, lanes) for failure in lane]
     if failures:

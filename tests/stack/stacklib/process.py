@@ -10,6 +10,10 @@ from .base import LOGS, RUN, Fail, say
 from .clients import tail
 
 
+class Died(Fail):
+    """A server ended before it was ready."""
+
+
 def _start_time(pid):
     """What tells a process from a later one with the same pid; None when it is gone or a zombie."""
     try:
@@ -64,17 +68,21 @@ def spawn(name, command, env=None, cwd="/", user=None):
 
 
 def wait_ready(name, process, ready, seconds):
-    """Waits until `ready()` is true; a dead process ends the wait at once, with the end of its log."""
+    """Waits until `ready()` is true; a dead process ends the wait at once, with the end of its log.
+
+    Another program may answer in its place: ready is only what still runs after the answer.
+    """
     begin = time.monotonic()
     log = LOGS / f"{name}.log"
     while time.monotonic() - begin < seconds:
         try:
-            if ready():
-                return say(f"{name}: ready after {time.monotonic() - begin:.1f} s")
+            answered = ready()
         except OSError:
-            pass
+            answered = False
         if process.poll() is not None:
-            raise Fail(f"{name} died with exit code {process.returncode}; the end of {log}:\n{tail(log)}")
+            raise Died(f"{name} died with exit code {process.returncode}; the end of {log}:\n{tail(log)}")
+        if answered:
+            return say(f"{name}: ready after {time.monotonic() - begin:.1f} s")
         time.sleep(0.1)
     raise Fail(f"{name} was not ready after {seconds} s and still runs (pid {process.pid}); the end of {log}:\n{tail(log)}")
 

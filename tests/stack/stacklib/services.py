@@ -65,7 +65,20 @@ def start(names):
     failures = [str(future.exception()) for future in running.values() if future.exception()]
     if failures:
         raise Fail("\n".join(dict.fromkeys(failures)))
+    check_running(wanted)
     say(f"up: {', '.join(wanted)}")
+
+
+def check_running(names):
+    """Fails when one of the named servers does not run, with what it said last."""
+    gone = [name for name in _expand(names, "all") if not process.pid(name) and not _stood_in_for(name)]
+    if gone:
+        ends = "\n".join(f"the end of {LOGS / name}.log:\n{tail(LOGS / f'{name}.log')}" for name in gone)
+        raise Fail(f"not running: {', '.join(gone)}. Run `stack start {' '.join(gone)}`\n{ends}")
+
+
+def _stood_in_for(name):
+    return name == "mysql" and not installed("mysql") and process.pid("mariadb")
 
 
 def _start_one(name, needs):
@@ -74,9 +87,16 @@ def _start_one(name, needs):
     if process.pid(name):
         return say(f"{name}: already running")
     module = databases if name in GROUPS["databases"] else launch
-    plan = getattr(module, name.replace("-", "_"))()
-    child = process.spawn(name, plan.command, env=plan.env, user=plan.user)
-    process.wait_ready(name, child, plan.ready, plan.seconds)
+    for last in (False, True):
+        plan = getattr(module, name.replace("-", "_"))()
+        child = process.spawn(name, plan.command, env=plan.env, user=plan.user)
+        try:
+            process.wait_ready(name, child, plan.ready, plan.seconds)
+            break
+        except process.Died as died:  # by chance, as when something else takes its port just then
+            if last:
+                raise
+            say(f"{died}\n{name}: starting it once more")
     plan.after()
 
 

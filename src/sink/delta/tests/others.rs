@@ -16,15 +16,7 @@ use crate::sink::delta::DeltaTable;
 use crate::sink::storage::Location;
 use crate::table::partition::{PartitionField, Partitioning, Transform};
 use crate::table::plan::{LiveFile, Published, Scalar};
-
-/// A variable that tells where something is that a test needs; says so when it is not set.
-fn variable(name: &str) -> Option<String> {
-    let value = std::env::var(name).ok();
-    if value.is_none() {
-        eprintln!("skipped: {name} is not set");
-    }
-    value
-}
+use crate::testing::needed;
 
 /// A table on the local disk that has what readers can get wrong: deletion vectors, partitions whose values are encoded
 /// in paths, statistics to skip by, columns added later, a checkpoint. Its live ids are 0, 4 to 18 and 20 to 24.
@@ -85,7 +77,7 @@ const CONDITIONS: [(&str, &[i64]); 8] = [
 /// Runs where `CDC_SINK_TEST_PYTHON` names a Python that has deltalake and DuckDB.
 #[tokio::test(flavor = "multi_thread")]
 async fn deltalake_and_duckdb_read_it_and_write_to_it() {
-    let Some(python) = variable("CDC_SINK_TEST_PYTHON") else { return };
+    let Some(python) = needed("CDC_SINK_TEST_PYTHON") else { return };
     let folder = tempfile::tempdir().unwrap();
     let (mut table, place) = table_for_others(folder.path()).await;
     let mut others = Others::start(&python, include_str!("rust.py"), &folder.path().join("orders"));
@@ -124,7 +116,7 @@ async fn deltalake_and_duckdb_read_it_and_write_to_it() {
 /// An update is a delete and an insert there: nothing is written for the feed.
 #[tokio::test(flavor = "multi_thread")]
 async fn deltalake_reads_the_changes_of_each_version() {
-    let Some(python) = variable("CDC_SINK_TEST_PYTHON") else { return };
+    let Some(python) = needed("CDC_SINK_TEST_PYTHON") else { return };
     let folder = tempfile::tempdir().unwrap();
     let place = Location::warehouse(folder.path().to_str().unwrap()).unwrap().folder("orders");
     let mut table = Table::create_at(place, schema(), Partitioning::default()).await;
@@ -151,7 +143,7 @@ async fn deltalake_reads_the_changes_of_each_version() {
 /// Runs where `CDC_SINK_TEST_SPARK_PYTHON` and `CDC_SINK_TEST_SPARK_JARS` name a PySpark with Delta's jars.
 #[tokio::test(flavor = "multi_thread")]
 async fn spark_reads_it_and_writes_to_it() {
-    let Some(python) = variable("CDC_SINK_TEST_SPARK_PYTHON") else { return };
+    let Some(python) = needed("CDC_SINK_TEST_SPARK_PYTHON") else { return };
     let folder = tempfile::tempdir().unwrap();
     let (mut table, place) = table_for_others(folder.path()).await;
     let mut spark = Others::start(&python, include_str!("spark.py"), &folder.path().join("orders"));
@@ -212,8 +204,8 @@ async fn spark_reads_it_and_writes_to_it() {
 /// Runs where `CDC_SINK_TEST_S3` and its kin name a server that speaks S3.
 #[tokio::test(flavor = "multi_thread")]
 async fn writers_on_s3_meet_in_the_log() {
-    let Some(endpoint) = variable("CDC_SINK_TEST_S3") else { return };
-    let variable = |name: &str| variable(&format!("CDC_SINK_TEST_S3_{name}")).unwrap();
+    let Some(endpoint) = needed("CDC_SINK_TEST_S3") else { return };
+    let variable = |name: &str| needed(&format!("CDC_SINK_TEST_S3_{name}")).unwrap();
     let store = AmazonS3Builder::new()
         .with_endpoint(endpoint)
         .with_allow_http(true)

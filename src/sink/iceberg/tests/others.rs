@@ -5,8 +5,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
-use super::support::{Writer, read, variable};
+use super::support::{Writer, read};
 use super::*;
+use crate::testing::needed;
 
 struct Spark {
     child: Child,
@@ -61,7 +62,7 @@ async fn follow(writer: &mut Writer, place: &Place) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_spark_does_is_taken_over() {
-    let Some(python) = variable("CDC_SINK_TEST_SPARK_PYTHON") else { return };
+    let Some(python) = needed("CDC_SINK_TEST_SPARK_PYTHON") else { return };
     for (version, partitioning) in [(2, plain()), (3, by_name())] {
         let mut place = Place::new();
         let warehouse = place.folder.as_ref().unwrap().path().to_str().unwrap().to_owned();

@@ -6,9 +6,9 @@ use object_store::path::Path;
 use url::Url;
 use uuid::Uuid;
 
-use super::support::variable;
 use super::*;
 use crate::clock::Clock;
+use crate::testing::needed;
 
 /// A folder in the stack's object store.
 fn folder(bucket: &str, path: &str, key: &str, secret: &str) -> Location {
@@ -31,7 +31,7 @@ async fn connect(options: RestOptions) -> Catalog {
 }
 
 async fn apache() -> Option<Place> {
-    let uri = variable("CDC_SINK_TEST_ICEBERG_REST")?;
+    let uri = needed("CDC_SINK_TEST_ICEBERG_REST")?;
     let key = std::env::var("CDC_SINK_TEST_S3_ACCESS_KEY").unwrap();
     let secret = std::env::var("CDC_SINK_TEST_S3_SECRET_KEY").unwrap();
     let bucket = std::env::var("CDC_SINK_TEST_S3_BUCKET").unwrap();
@@ -43,7 +43,7 @@ async fn apache() -> Option<Place> {
 }
 
 async fn nessie() -> Option<Place> {
-    let uri = variable("CDC_SINK_TEST_NESSIE")?;
+    let uri = needed("CDC_SINK_TEST_NESSIE")?;
     let options = RestOptions { uri, vended_credentials: true, ..RestOptions::default() };
     let catalog = connect(options).await;
     let unique = format!("it_{}", Uuid::new_v4().simple());

@@ -445,15 +445,6 @@ pub(super) fn read_by_others(
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A variable that a test needs; a test without it is not run and says so.
-pub(super) fn variable(name: &str) -> Option<String> {
-    let value = std::env::var(name).ok();
-    if value.is_none() {
-        eprintln!("skipped: {name} is not set");
-    }
-    value
-}
-
 /// What goes wrong.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
