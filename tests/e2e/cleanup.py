@@ -12,7 +12,7 @@ from connectors import Kafka, remove
 from sources import SOURCES
 from stack import ENV, http
 
-RUN = re.compile(r"^(e[0-9a-z]{6})(?:(?:pg|my|ma)[jsa])?$")
+RUN = re.compile(r"^(e[0-9a-z]{6})(?:(?:pg|my|ma)[jsa][0-9]?)?$")
 
 
 def connectors_and_sources(run):
@@ -21,7 +21,7 @@ def connectors_and_sources(run):
         remove(prefix)
     for kind, source in SOURCES.items():
         if kind.upper() in ENV and not (kind == "mysql" and ENV["MYSQL_IS"] == "mariadb"):
-            source(run).drop([f"{run}{source.short}{letter}" for letter in "jsa"])
+            source(run).drop([f"{run}{source.short}{letter}{variant}" for letter in "jsa" for variant in ("", *range(10))])
 
 
 def everything(run):

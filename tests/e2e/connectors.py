@@ -29,6 +29,10 @@ class Connector:
         """Of the tables that cdc-sink makes of it."""
         return f"{self.prefix}_{self.run}"
 
+    def declared(self, table):
+        """The types that cdc-sink is told where records have no schema."""
+        return {column.name: column.declared for column in table.columns}
+
     def register(self):
         http("POST", f"{ENV['CONNECT']}/connectors", self.body())
 

@@ -69,7 +69,7 @@ class Instance:
             if connector.encoding == "json":
                 for table in connector.source.tables:
                     lines += ["", f'[tables."{connector.topic(table)}".types]']
-                    lines += [f"{column.name} = {json.dumps(column.declared)}" for column in table.columns]
+                    lines += [f"{name} = {json.dumps(declared)}" for name, declared in connector.declared(table).items()]
         return "\n".join(lines) + "\n"
 
     def alive(self):

@@ -37,7 +37,7 @@ def differences(got, expected, key, fields, later=()):
         rows = pa.table({field.name: from_reader(field.kind, got[field.name]) for field in fields})
     except (Unlike, pa.ArrowInvalid) as error:
         return [*found, *_unlike(got, fields, error)]
-    found += _doubled(got)
+    found += doubled(got)
     rows, wanted = _sorted(rows, key), _sorted(expected.select([field.name for field in fields]), key)
     if rows.num_rows == wanted.num_rows and all(same(field.kind, rows[field.name], wanted[field.name]) for field in fields):
         return found
@@ -54,7 +54,7 @@ def _unlike(got, fields, error):
     return found or [str(error)]
 
 
-def _doubled(got):
+def doubled(got):
     """A record makes one row at most: the same partition and offset twice is a record merged twice."""
     places = got.select(["_cdc_partition", "_cdc_offset"])
     counted = places.group_by(["_cdc_partition", "_cdc_offset"]).aggregate([([], "count_all")])
@@ -86,13 +86,13 @@ def _explain(rows, wanted, key, fields):
         for name in sorted(want.keys() & have.keys()):
             left, right = have[name][0][field.name], want[name][0][field.name]
             if repr(left) != repr(right):
-                cells.append(f"{name} {field.name}: {_short(left)}, the source has {_short(right)}")
+                cells.append(f"{name} {field.name}: {short(left)}, the source has {short(right)}")
     if cells:
         found.append(f"{len(cells)} values differ: {'; '.join(cells[:SHOWN])}")
     return found or ["the rows differ"]
 
 
-def _short(value):
+def short(value):
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:50]}… ({len(text)} long)"
 

@@ -73,6 +73,8 @@ def _plain(kind, value):
             return _document(value)
         case "text":
             return str(value)
+        case "time" if isinstance(value, int):
+            return value
         case "time" if hasattr(value, "total_seconds"):  # MySQL's client
             return (value.days * 86400 + value.seconds) * 1_000_000 + value.microseconds
         case "time":
@@ -97,6 +99,8 @@ def _convert(kind, column):
     held, wanted = column.type, type_of(kind)
     if kind.startswith("list<"):
         if not (pa.types.is_list(held) or pa.types.is_large_list(held)):
+            raise Unlike(f"a {kind} comes as {held}")
+        if not pa.types.is_null(held.value_type) and not _right(kind[5:-1], held.value_type, wanted.value_type):
             raise Unlike(f"a {kind} comes as {held}")
         return column.cast(wanted)
     if not _right(kind, held, wanted):
@@ -131,7 +135,17 @@ def same(kind, left, right):
     return _bits(kind, left).equals(_bits(kind, right))
 
 
+def unlike(kind, left, right):
+    """The places where two columns of a kind differ, with both values."""
+    pairs = zip(_bits(kind, left).to_pylist(), _bits(kind, right).to_pylist())
+    places = [place for place, (one, other) in enumerate(pairs) if one != other]
+    return [(place, left[place].as_py(), right[place].as_py()) for place in places]
+
+
 def _bits(kind, column):
+    if kind in ("list<float>", "list<double>"):
+        element = kind[5:-1]
+        return pa.array([held and _bits(element, pa.array(held, type_of(element))).to_pylist() for held in column.to_pylist()])
     if kind not in ("float", "double"):
         return column
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
