@@ -55,6 +55,10 @@ pub struct Options {
     /// Topic for records that cannot be used; without it their table halts
     #[arg(long, env = "CDC_SINK_DEAD_LETTERS", value_name = "TOPIC", help_heading = "Kafka")]
     pub dead_letters: Option<String>,
+    /// Prefix of the fields and headers that the transformation ExtractNewRecordState adds to rows
+    /// (`add.fields.prefix`, `add.headers.prefix`); what it added is no column [default: __]
+    #[arg(long, env = "CDC_SINK_ADDED_PREFIX", value_name = "TEXT", help_heading = "Kafka")]
+    pub added_prefix: Option<String>,
     /// Table format; give both for one copy of the data under two formats
     #[arg(
         long,
@@ -143,6 +147,7 @@ impl Options {
             group: self.group.or(file.group),
             registry: self.registry.or(file.registry),
             dead_letters: self.dead_letters.or(file.dead_letters),
+            added_prefix: self.added_prefix.or(file.added_prefix),
             to: self.to.or(file.to),
             warehouse: self.warehouse.or(file.warehouse),
             catalog: self.catalog.or(file.catalog),
@@ -193,6 +198,7 @@ impl Options {
             group: self.group.unwrap_or_else(|| "cdc-sink".to_owned()),
             registry: self.registry,
             dead_letters: self.dead_letters,
+            added_prefix: self.added_prefix.unwrap_or_else(|| "__".to_owned()),
             to,
             warehouse: self.warehouse.ok_or_else(|| missing("warehouse", "s3://lake"))?,
             catalog: self.catalog,
@@ -228,6 +234,8 @@ pub struct Config {
     pub registry: Option<String>,
     /// Topic for dead letters.
     pub dead_letters: Option<String>,
+    /// Prefix of what the transformation ExtractNewRecordState adds.
+    pub added_prefix: String,
     /// Formats; the first is the authority.
     pub to: Vec<Format>,
     /// Where the tables lie.

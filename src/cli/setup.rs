@@ -141,6 +141,7 @@ impl Tables {
             for_delta: self.config.to.contains(&Format::Delta),
             declared,
             declared_key: own.key.clone(),
+            added_prefix: self.config.added_prefix.clone(),
             placeholder: PLACEHOLDER.to_owned(),
         })
     }

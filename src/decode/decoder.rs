@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::avro;
-use super::envelope::{Envelope, Unwrapper, end, operation};
+use super::envelope::{Envelope, Payload, Unwrapper, end, operation};
+use super::flattened::{AddedNames, Notes};
 use super::json::Cursor;
 use super::key::{KeyForms, KeyPlan};
 use super::placeholder::Placeholder;
@@ -25,6 +26,8 @@ mod table;
 
 /// The number of the writer of JSON without a schema, of rows and of keys.
 const UNTOLD: usize = 0;
+/// The number of the writer of rows in JSON without an envelope and without a schema.
+const UNTOLD_ROW: usize = 1;
 
 /// Decodes the records of one topic, which feeds one table.
 #[derive(Debug)]
@@ -32,6 +35,7 @@ pub struct Decoder {
     options: Options,
     registry: Option<Arc<Registry>>,
     placeholder: Placeholder,
+    added: AddedNames,
     schema: Option<Arc<TableSchema>>,
     /// Writers whose columns `schema` has.
     covered: HashSet<WriterId>,
@@ -63,6 +67,8 @@ struct Heading {
     before: Option<Range<usize>>,
     after: Option<Range<usize>>,
     source_micros: Option<i64>,
+    /// True for a row without an envelope, of which an update may be a create that nothing tells.
+    flattened: bool,
 }
 
 impl Decoder {
@@ -74,11 +80,13 @@ impl Decoder {
     ) -> Self {
         let mut decoder = Self {
             placeholder: Placeholder::new(&options.placeholder),
+            added: AddedNames::new(&options.added_prefix),
             options,
             registry,
             schema: None,
             covered: HashSet::new(),
-            writers: vec![Writer::untold()],
+            // In the order of `UNTOLD` and `UNTOLD_ROW`.
+            writers: vec![Writer::untold(), Writer::untold()],
             values: Unwrapper::default(),
             key_writers: vec![Writer::untold()],
             keys: Unwrapper::default(),
@@ -111,9 +119,10 @@ impl Decoder {
     }
 
     fn scan_json(&mut self, record: &Record<'_>, value: &[u8]) -> Result<Scanned, ScanError> {
-        let writers = &mut self.writers;
-        let payload =
-            self.values.payload(value, |schema| Ok(learn(writers, Writer::of_value(schema)?)))?;
+        let (writers, added) = (&mut self.writers, &self.added);
+        let payload = self
+            .values
+            .payload(value, |schema| Ok(learn(writers, Writer::of_value(schema, added)?)))?;
         let mut cursor = Cursor::new(value, payload.at);
         if cursor.null()? {
             end(cursor, payload)?;
@@ -127,18 +136,28 @@ impl Decoder {
         if told == Kind::Other || cursor.peek()? != b'{' {
             return Err(foreign().into());
         }
-        let envelope = Envelope::read(&mut cursor)?;
+        if let Kind::Row { named } = told {
+            return self.scan_row(record, value, writer, (payload, named));
+        }
+        let (envelope, row) = (Envelope::read(&mut cursor)?, payload.at);
         end(cursor, payload)?;
         match if told == Kind::Untold { envelope.kind() } else { told } {
+            // A row of this one column has it for its key; a heartbeat's key is another.
+            Kind::Skipped(Skip::Heartbeat) if self.holds_its_key(record, value, writer, row)? => {
+                return self.scan_row(record, value, writer, (payload, false));
+            }
             Kind::Skipped(skip) => return Ok(Scanned::Skipped(skip)),
             Kind::Envelope => {}
+            Kind::Row { named } => {
+                return self.scan_row(record, value, writer, (payload, named));
+            }
             Kind::Untold | Kind::Other => return Err(foreign().into()),
         }
         let operation = envelope.operation(value)?;
         let object = |place: &Range<usize>| value.get(place.start) == Some(&b'{');
         let Envelope { before, after, source_micros, .. } = envelope;
         let (before, after) = (before.filter(object), after.filter(object));
-        let heading = Heading { operation, before, after, source_micros };
+        let heading = Heading { operation, before, after, source_micros, flattened: false };
         self.change(record, value, writer, &heading)
     }
 
@@ -151,19 +170,65 @@ impl Decoder {
     ) -> Result<Scanned, ScanError> {
         let number = self.avro_value(id)?;
         let Some(writer) = self.writers.get(number) else { return Err(foreign().into()) };
-        let layout = match (writer.kind, &writer.layout) {
+        let (named, layout) = match (writer.kind, &writer.layout) {
             (Kind::Skipped(skip), _) => return Ok(Scanned::Skipped(skip)),
-            (Kind::Envelope, Layout::AvroRow(layout)) => layout,
+            (Kind::Envelope, Layout::AvroRow(layout)) => (None, layout),
+            (Kind::Row { named }, Layout::AvroRow(layout)) => (Some(named), layout),
             _ => return Err(foreign().into()),
         };
-        let head = layout.plan().read(value, at).map_err(Reject::from)?;
+        let head = layout.plan().read(value, at)?;
+        if let (Some(named), Some(row)) = (named, head.after.clone()) {
+            let notes = head.notes;
+            return self.flattened(record, value, number, (row, notes, named));
+        }
         let heading = Heading {
             operation: operation(head.code.unwrap_or_default())?,
             before: head.before,
             after: head.after,
             source_micros: head.source_micros,
+            flattened: false,
         };
         self.change(record, value, number, &heading)
+    }
+
+    /// A row in JSON without an envelope, or a foreign record.
+    fn scan_row(
+        &mut self,
+        record: &Record<'_>,
+        value: &[u8],
+        writer: usize,
+        (payload, named): (Payload, bool),
+    ) -> Result<Scanned, ScanError> {
+        let mut cursor = Cursor::new(value, payload.at);
+        let row = Cursor::new(value, payload.at).skip()?;
+        let notes = Notes::read(&mut cursor, &self.added)?;
+        end(cursor, payload)?;
+        let writer = if writer == UNTOLD { UNTOLD_ROW } else { writer };
+        self.flattened(record, value, writer, (row, notes, named))
+    }
+
+    /// The change that a flattened row is, when it is one.
+    fn flattened(
+        &mut self,
+        record: &Record<'_>,
+        value: &[u8],
+        writer: usize,
+        (row, notes, named): (Range<usize>, Notes, bool),
+    ) -> Result<Scanned, ScanError> {
+        let header = self.added.operation_header(record);
+        let told = named || notes.any || header.is_some();
+        if !told && !self.holds_its_key(record, value, writer, row.start)? {
+            return Err(foreign().into());
+        }
+        let operation = notes.operation(header)?;
+        let row = Some(row);
+        let (before, after) = match operation {
+            Operation::Delete => (row, None),
+            _ => (None, row),
+        };
+        let source_micros = notes.source_micros;
+        let heading = Heading { operation, before, after, source_micros, flattened: true };
+        self.change(record, value, writer, &heading)
     }
 
     fn tombstone(&mut self, record: &Record<'_>) -> Result<Scanned, ScanError> {
@@ -207,6 +272,7 @@ impl Decoder {
         };
         let old_key = match operation {
             Operation::Create => self.old_key(record)?,
+            Operation::Update if heading.flattened => self.old_key(record)?,
             _ => None,
         };
         let source_micros = heading.source_micros;
@@ -234,8 +300,9 @@ impl Decoder {
     /// The writer of values of a schema.
     fn avro_value(&mut self, id: SchemaId) -> Result<usize, ScanError> {
         let fetched = self.avro.get_mut(&id).ok_or(ScanError::NeedsSchema(id))?;
-        let (schema, writers) = (&fetched.schema, &mut self.writers);
-        Ok(*fetched.value.get_or_insert_with(|| learn(writers, Writer::of_avro_value(schema))))
+        let (schema, writers, added) = (&fetched.schema, &mut self.writers, &self.added);
+        let learn = || learn(writers, Writer::of_avro_value(schema, added));
+        Ok(*fetched.value.get_or_insert_with(learn))
     }
 
     /// The writer of keys of a schema.
@@ -246,9 +313,8 @@ impl Decoder {
     }
 
     fn writer(&self, id: WriterId) -> Result<&Writer> {
-        let index = usize::try_from(id.0).unwrap_or(usize::MAX);
         self.writers
-            .get(index)
+            .get(id.number())
             .ok_or_else(|| Error::internal("a row of a writer that is not known"))
     }
 
@@ -283,11 +349,21 @@ impl Decoder {
     }
 
     fn route(&self, id: WriterId, schema: &TableSchema) -> Result<Route> {
-        if id == WriterId(0) {
-            return Ok(Route::of_table(schema, &self.options));
+        if is_untold(id.number()) {
+            let added = (id.number() == UNTOLD_ROW).then(|| self.added.clone());
+            return Ok(Route { added, ..Route::of_table(schema, &self.options) });
         }
         Route::of_writer(self.writer(id)?, schema)
     }
+}
+
+/// True for the writers of rows in JSON without a schema.
+fn is_untold(writer: usize) -> bool {
+    writer <= UNTOLD_ROW
+}
+
+fn narrow(place: usize) -> Result<u32, Reject> {
+    u32::try_from(place).map_err(|_| Reject::new("too_large", "a record of more than 4 GiB"))
 }
 
 /// The schema and the body of bytes that are framed: a zero byte and the schema's number, as Confluent's converters
@@ -320,15 +396,19 @@ fn learn(writers: &mut Vec<Writer>, writer: Writer) -> usize {
 fn row_ref(writer: usize, heading: &Heading) -> Result<RowRef, Reject> {
     let row = heading.after.as_ref();
     let row = row.ok_or_else(|| Reject::new("no_row", "the change has no row after it"))?;
-    let narrow = |place: usize| {
-        u32::try_from(place).map_err(|_| Reject::new("too_large", "a record of more than 4 GiB"))
-    };
-    let (start, end) = (narrow(row.start)?, narrow(row.end)?);
-    Ok(RowRef { writer: WriterId(narrow(writer)?), start, end })
+    Ok(RowRef {
+        writer: WriterId(narrow(writer)?),
+        start: narrow(row.start)?,
+        end: narrow(row.end)?,
+    })
 }
 
 fn foreign() -> Reject {
-    Reject::new("not_an_envelope", "the record is no envelope of Debezium")
+    Reject::new(
+        "not_an_envelope",
+        "the record is no envelope of Debezium, and nothing tells that it is a flattened row (a schema named Value, an \
+         added field such as __op, or its key among its columns)",
+    )
 }
 
 fn truncate() -> Reject {

@@ -37,7 +37,7 @@ macro_rules! seen {
 
 seen! {
     SOURCE = 0, TS = 1, STATUS = 2, ID = 3, EVENT_COUNT = 4, DATA_COLLECTIONS = 5, DDL = 6,
-    TABLE_CHANGES = 7, AGGREGATE_TYPE = 8, TYPE = 9, OTHER = 10, OP = 11,
+    TABLE_CHANGES = 7, AGGREGATE_TYPE = 8, TYPE = 9, OTHER = 10, OP = 11, SPEC_VERSION = 12,
 }
 
 impl Envelope {
@@ -56,10 +56,12 @@ impl Envelope {
                     envelope.seen |= OP;
                 }
                 b"source" => {
+                    // A row's own column of that name is no block.
+                    let block = cursor.peek()? == b'{';
                     let micros = source(cursor)?;
                     once(envelope.seen & SOURCE != 0, None)?;
                     envelope.source_micros = micros;
-                    envelope.seen |= SOURCE;
+                    envelope.seen |= if block { SOURCE } else { OTHER };
                 }
                 other => {
                     envelope.seen |= bit(other);
@@ -85,8 +87,10 @@ impl Envelope {
             Kind::Skipped(Skip::Notification)
         } else if self.seen == TS && self.after.is_none() && self.before.is_none() {
             Kind::Skipped(Skip::Heartbeat)
-        } else {
+        } else if has(SPEC_VERSION) {
             Kind::Other
+        } else {
+            Kind::Row { named: false }
         }
     }
 
@@ -117,6 +121,7 @@ fn bit(name: &[u8]) -> u32 {
         b"tableChanges" => TABLE_CHANGES,
         b"aggregate_type" => AGGREGATE_TYPE,
         b"type" => TYPE,
+        b"specversion" => SPEC_VERSION,
         _ => OTHER,
     }
 }
@@ -186,6 +191,9 @@ impl Unwrapper {
         }
         let Some((schema, payload)) = wrapped(bytes)? else { return Ok(BARE) };
         let schema_bytes = bytes.get(schema.clone()).unwrap_or_default();
+        if !schema_bytes.starts_with(b"{") && schema_bytes != b"null" {
+            return Ok(BARE); // A row with these two columns.
+        }
         if schema_bytes == b"null" {
             return Ok(Payload { at: payload.start, schema: None, wrapped: true });
         }
@@ -225,7 +233,7 @@ fn is_bare(bytes: &[u8]) -> bool {
 }
 
 /// The places of schema and payload when `bytes` is an object of just these two.
-fn wrapped(bytes: &[u8]) -> Result<Option<(Place, Place)>, Malformed> {
+pub(super) fn wrapped(bytes: &[u8]) -> Result<Option<(Place, Place)>, Malformed> {
     let mut cursor = Cursor::new(bytes, 0);
     if cursor.peek()? != b'{' || !cursor.open_object()? {
         return Ok(None);

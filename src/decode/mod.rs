@@ -13,6 +13,7 @@ mod avro;
 mod cells;
 mod decoder;
 mod envelope;
+mod flattened;
 mod infer;
 mod json;
 mod key;
@@ -29,6 +30,13 @@ pub use types::{DeclaredType, Unit};
 /// A writer schema known to a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WriterId(pub u32);
+
+impl WriterId {
+    /// Its place among the decoder's writers.
+    fn number(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
 
 /// Where a row's after-image lies in its record's value, and which schema it was written with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +130,8 @@ pub struct Options {
     pub declared: Vec<(String, DeclaredType)>,
     /// The key's columns, for records whose Kafka key is null or one bare value.
     pub declared_key: Vec<String>,
+    /// The prefix of fields and headers that Debezium's `ExtractNewRecordState` adds.
+    pub added_prefix: String,
 }
 
 impl Options {

@@ -3,6 +3,7 @@
 use arrow::array::RecordBatch;
 
 use super::cells::Cells;
+use super::flattened::AddedNames;
 use super::json::Cursor;
 use super::key::{ambiguous, misfit_in, scalar};
 use super::placeholder::Placeholder;
@@ -18,6 +19,8 @@ use crate::schema::{
 #[derive(Debug)]
 pub(super) struct Route {
     pub(super) fields: Vec<RouteField>,
+    /// Fields of other names that go nowhere, when the rows are flattened and come without a schema.
+    pub(super) added: Option<AddedNames>,
 }
 
 /// Where a field goes.
@@ -36,6 +39,8 @@ pub(super) enum Target {
     Unsupported(String),
     /// Its unit is not known (the column's type is named here): it must be null.
     Ambiguous(ColumnType),
+    /// It is no column of the source.
+    Nowhere,
 }
 
 impl Route {
@@ -44,6 +49,7 @@ impl Route {
         let mut fields = Vec::with_capacity(writer.fields.len());
         for field in &writer.fields {
             let target = match &field.mapped {
+                _ if field.added => Target::Nowhere,
                 Err(ty) => Target::Unsupported(ty.clone()),
                 Ok(mapped) => {
                     let index = schema.index_of(&field.name).ok_or_else(|| {
@@ -54,7 +60,7 @@ impl Route {
             };
             fields.push(RouteField { name: field.name.clone(), target });
         }
-        Ok(Self { fields })
+        Ok(Self { fields, added: None })
     }
 
     /// The way of rows that come without a schema.
@@ -68,7 +74,15 @@ impl Route {
             };
             RouteField { name: column.name.clone(), target }
         };
-        Self { fields: columns.map(field).collect() }
+        Self { fields: columns.map(field).collect(), added: None }
+    }
+
+    /// True for a field that is no column of the source.
+    fn is_added(&self, name: &[u8]) -> bool {
+        let is_added = |names: &AddedNames| {
+            std::str::from_utf8(name).is_ok_and(|name| names.of(name).is_some())
+        };
+        self.added.as_ref().is_some_and(is_added)
     }
 }
 
@@ -301,8 +315,13 @@ pub(super) fn json_row(
             Some(RouteField { target: Target::Column(column, form), .. }) => {
                 json_value(filler, index, *column, form, &mut cursor, partial)?;
             }
+            Some(RouteField { target: Target::Nowhere, .. }) => {
+                cursor.skip()?;
+            }
             other => {
-                if !cursor.null()? {
+                if route.is_added(name.raw) {
+                    cursor.skip()?;
+                } else if !cursor.null()? {
                     let name = cursor.text(name)?;
                     return Err(homeless(&name, other.map(|field| &field.target)));
                 }
@@ -318,7 +337,9 @@ pub(super) fn homeless(name: &str, target: Option<&Target>) -> Reject {
     let ty = match target {
         Some(Target::Ambiguous(ty)) => return ambiguous(name, ty),
         Some(Target::Unsupported(ty)) => ty.as_str(),
-        Some(Target::Column(..)) | None => "an object, a nested array or a number out of range",
+        Some(Target::Column(..) | Target::Nowhere) | None => {
+            "an object, a nested array or a number out of range"
+        }
     };
     Reject::new(
         "unsupported_type",

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::avro;
+use super::flattened::AddedNames;
 use super::types::{ConnectType, Described, Mapped};
 use super::{Reject, Skip};
 
@@ -17,7 +18,10 @@ pub(super) enum Kind {
     Skipped(Skip),
     /// No schema tells, the record itself must.
     Untold,
-    /// Anything else: a row without an envelope, a foreign record.
+    /// A row without an envelope, or a foreign record that looks like one; `named` when its schema has the name of a
+    /// row of Debezium's.
+    Row { named: bool },
+    /// Anything else: a foreign record.
     Other,
 }
 
@@ -28,6 +32,22 @@ pub(super) struct Field {
     pub(super) name: String,
     /// Its type and form, or the name of a type that no column holds.
     pub(super) mapped: Result<Mapped, String>,
+    /// True for a field that was added to a flattened row: no column.
+    pub(super) added: bool,
+}
+
+impl Field {
+    /// A column of the source.
+    pub(super) fn new(name: String, described: &Described) -> Self {
+        Self { name, mapped: described.map(), added: false }
+    }
+}
+
+/// Tells the fields that were added to a flattened row from its columns.
+pub(super) fn mark_added(fields: &mut [Field], names: &AddedNames) {
+    for field in fields {
+        field.added = names.of(&field.name).is_some();
+    }
 }
 
 /// How a writer's bytes are laid out.
@@ -54,11 +74,21 @@ impl Writer {
     }
 
     /// The schema of a record's value, from the JSON form of a Connect schema.
-    pub(super) fn of_value(schema: &[u8]) -> Result<Self, Reject> {
+    pub(super) fn of_value(schema: &[u8], added: &AddedNames) -> Result<Self, Reject> {
         let schema = parse(schema)?;
-        let kind = kind(schema.name.as_deref(), |name| schema.child(name).is_some());
-        let after = schema.child("after").map(Connect::columns).unwrap_or_default();
-        Ok(Self { kind, fields: after, layout: Layout::Json })
+        let kind = match schema.ty.as_str() {
+            "struct" => kind(schema.name.as_deref(), |name| schema.child(name).is_some()),
+            _ => Kind::Other,
+        };
+        let mut fields = match kind {
+            Kind::Envelope => schema.child("after").map(Connect::columns).unwrap_or_default(),
+            Kind::Row { .. } => schema.columns(),
+            Kind::Skipped(_) | Kind::Untold | Kind::Other => Vec::new(),
+        };
+        if matches!(kind, Kind::Row { .. }) {
+            mark_added(&mut fields, added);
+        }
+        Ok(Self { kind, fields, layout: Layout::Json })
     }
 
     /// The schema of a record's key, from the JSON form of a Connect schema.
@@ -67,7 +97,7 @@ impl Writer {
         let fields = if schema.ty == "struct" {
             schema.columns()
         } else {
-            vec![Field { name: String::new(), mapped: schema.described().map() }]
+            vec![Field::new(String::new(), &schema.described())]
         };
         Ok(Self { kind: Kind::Other, fields, layout: Layout::Json })
     }
@@ -89,8 +119,15 @@ pub(super) fn kind(name: Option<&str>, has: impl Fn(&str) -> bool) -> Kind {
         "MessageValue" => return Kind::Skipped(Skip::Message),
         _ => {}
     }
-    let envelope = has("op") && has("after") && has("source") && !has("specversion");
-    if envelope { Kind::Envelope } else { Kind::Other }
+    if has("specversion") {
+        Kind::Other
+    } else if has("op") && has("after") && has("source") {
+        Kind::Envelope
+    } else if short == "Envelope" {
+        Kind::Other
+    } else {
+        Kind::Row { named: short == "Value" }
+    }
 }
 
 /// A Connect schema in JSON.
@@ -119,10 +156,8 @@ impl Connect {
     }
 
     fn columns(&self) -> Vec<Field> {
-        let column = |child: &Self| Field {
-            name: child.field.clone().unwrap_or_default(),
-            mapped: child.described().map(),
-        };
+        let column =
+            |child: &Self| Field::new(child.field.clone().unwrap_or_default(), &child.described());
         self.fields.iter().map(column).collect()
     }
 

@@ -80,6 +80,7 @@ fn options(declared: &[(&str, &str)]) -> Options {
     let declared = declared.iter().map(|(name, ty)| ((*name).to_owned(), ty.parse().unwrap()));
     Options {
         placeholder: "__debezium_unavailable_value".into(),
+        added_prefix: "__".into(),
         declared: declared.collect(),
         ..Options::default()
     }
@@ -266,11 +267,13 @@ const DECLARED: [(&str, &str); 2] = [("big_bytes", "bytes"), ("n", "decimal(10,2
 #[test]
 fn tables_are_what_the_databases_held() {
     let mut compared = 0;
-    for (database, kind) in product() {
+    for (database, kind) in product().chain([("postgres", "flattened")]) {
         for (topic, records) in topics(&format!("{database}-{kind}")) {
             let table =
                 topic.split('.').nth(2).unwrap_or_default().replace("Mixed_Case", "Mixed Case");
-            if !TABLES.contains(&table.as_str()) {
+            // The transformation drops the truncate that emptied this table.
+            let truncated = kind == "flattened" && table == "composite";
+            if !TABLES.contains(&table.as_str()) || truncated {
                 continue;
             }
             let context = format!("{database} {kind} {table}");
@@ -311,7 +314,7 @@ fn tables_are_what_the_databases_held() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 66);
+    assert_eq!(compared, 67);
 }
 
 fn product() -> impl Iterator<Item = (&'static str, &'static str)> {

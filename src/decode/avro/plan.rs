@@ -6,16 +6,19 @@ use std::sync::Arc;
 use super::{Broken, MAX_DEPTH, NodeId, Reader, Schema, Shape};
 use crate::decode::Reject;
 use crate::decode::Row;
+use crate::decode::flattened::{Added, AddedNames, Notes};
 use crate::decode::rows::{Elements, Filler, Route, RouteField, Target, homeless, is_partial};
 use crate::decode::types::Raw;
-use crate::decode::writer::{Field, Kind, Layout, Writer, kind};
+use crate::decode::writer::{Field, Kind, Layout, Writer, kind, mark_added};
 
 /// How a value is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::decode) struct Plan {
     schema: Arc<Schema>,
-    /// The envelope's fields in their order.
-    envelope: Vec<(Part, NodeId)>,
+    /// The value's fields in their order.
+    parts: Vec<(Part, NodeId)>,
+    /// True when the value is a row without an envelope.
+    flattened: bool,
 }
 
 /// How a row is read: its fields in their order.
@@ -32,7 +35,7 @@ pub(in crate::decode) struct KeyLayout {
     fields: Vec<NodeId>,
 }
 
-/// A field of an envelope.
+/// A field of an envelope or of a flattened row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Before,
@@ -40,32 +43,54 @@ enum Part {
     Operation,
     /// Its fields: for each the factor to microseconds when it is the time of the commit.
     Source(Vec<(Option<i64>, NodeId)>),
+    /// What was added to a flattened row.
+    Added(Added),
     Other,
 }
 
-/// What the first stage reads of an envelope.
+/// What the first stage reads of a value. A row without an envelope is its own `after`.
 #[derive(Debug, Default)]
 pub(in crate::decode) struct Head<'a> {
     pub(in crate::decode) code: Option<&'a str>,
     pub(in crate::decode) before: Option<Range<usize>>,
     pub(in crate::decode) after: Option<Range<usize>>,
     pub(in crate::decode) source_micros: Option<i64>,
+    pub(in crate::decode) notes: Notes,
 }
 
 impl Writer {
     /// The writer of values of an Avro schema.
-    pub(in crate::decode) fn of_avro_value(schema: &Arc<Schema>) -> Self {
-        let root = schema.fields(schema.root).unwrap_or_default();
+    pub(in crate::decode) fn of_avro_value(schema: &Arc<Schema>, added: &AddedNames) -> Self {
+        let record = schema.fields(schema.root);
+        let root = record.unwrap_or_default();
         let has = |name: &str| root.iter().any(|(own, _)| own == name);
-        let kind = kind(schema.record_name(schema.root), has);
-        let after = root.iter().find(|(name, _)| name == "after");
-        let after = after.and_then(|(_, node)| schema.fields(schema.present(*node)?));
-        let after = if kind == Kind::Envelope { after.unwrap_or_default() } else { &[] };
-        let envelope = root.iter().map(|(name, node)| (part(schema, name, *node), *node)).collect();
-        let plan = Plan { schema: Arc::clone(schema), envelope };
-        let nodes = after.iter().map(|(_, node)| *node).collect();
+        let kind = match record {
+            Some(_) => kind(schema.record_name(schema.root), has),
+            None => Kind::Other,
+        };
+        let after = || {
+            let (_, node) = root.iter().find(|(name, _)| name == "after")?;
+            schema.fields(schema.present(*node)?)
+        };
+        let flattened = matches!(kind, Kind::Row { .. });
+        let columns = match kind {
+            Kind::Envelope => after().unwrap_or_default(),
+            Kind::Row { .. } => root,
+            Kind::Skipped(_) | Kind::Untold | Kind::Other => &[],
+        };
+        let part = |name: &str, node| match flattened {
+            true => added.of(name).map_or(Part::Other, Part::Added),
+            false => part(schema, name, node),
+        };
+        let parts = root.iter().map(|(name, node)| (part(name, *node), *node)).collect();
+        let plan = Plan { schema: Arc::clone(schema), parts, flattened };
+        let nodes = columns.iter().map(|(_, node)| *node).collect();
         let layout = Layout::AvroRow(RowLayout { plan, fields: nodes });
-        Self { kind, fields: fields(schema, after), layout }
+        let mut fields = fields(schema, columns);
+        if flattened {
+            mark_added(&mut fields, added);
+        }
+        Self { kind, fields, layout }
     }
 
     /// The writer of keys of an Avro schema.
@@ -79,10 +104,8 @@ impl Writer {
 }
 
 fn fields(schema: &Schema, columns: &[(String, NodeId)]) -> Vec<Field> {
-    let field = |(name, node): &(String, NodeId)| Field {
-        name: name.clone(),
-        mapped: schema.described(*node).map(),
-    };
+    let field =
+        |(name, node): &(String, NodeId)| Field::new(name.clone(), &schema.described(*node));
     columns.iter().map(field).collect()
 }
 
@@ -106,16 +129,16 @@ fn part(schema: &Schema, name: &str, node: NodeId) -> Part {
 }
 
 impl Plan {
-    /// Reads the envelope that starts at `at`, and checks that nothing follows it.
+    /// Reads the value that starts at `at`, and checks that nothing follows it.
     pub(in crate::decode) fn read<'a>(
         &'a self,
         bytes: &'a [u8],
         at: usize,
-    ) -> Result<Head<'a>, Broken> {
+    ) -> Result<Head<'a>, Reject> {
         let schema = &*self.schema;
         let mut reader = Reader::new(bytes, at);
         let mut head = Head::default();
-        for (part, node) in &self.envelope {
+        for (part, node) in &self.parts {
             let node = reader.branch(schema, *node)?;
             let start = reader.at;
             let null = *schema.shape(node)? == Shape::Null;
@@ -123,6 +146,12 @@ impl Plan {
                 Part::Operation => {
                     if let Some(Raw::Text(code)) = reader.scalar(schema, node)? {
                         head.code = Some(code);
+                        continue;
+                    }
+                }
+                Part::Added(added) => {
+                    if let Some(raw) = reader.scalar(schema, node)? {
+                        head.notes.take(*added, raw)?;
                         continue;
                     }
                 }
@@ -139,8 +168,11 @@ impl Plan {
             match part {
                 Part::Before => head.before = Some(start..reader.at),
                 Part::After => head.after = Some(start..reader.at),
-                Part::Operation | Part::Source(_) | Part::Other => {}
+                Part::Operation | Part::Source(_) | Part::Added(_) | Part::Other => {}
             }
+        }
+        if self.flattened {
+            head.after = Some(at..reader.at);
         }
         reader.finish()?;
         Ok(head)
@@ -196,7 +228,9 @@ impl RowLayout {
         for (node, RouteField { name, target }) in self.fields.iter().zip(&route.fields) {
             let node = reader.branch(schema, *node)?;
             let Target::Column(column, form) = target else {
-                if *schema.shape(node)? != Shape::Null {
+                if matches!(target, Target::Nowhere) {
+                    reader.skip(schema, node, MAX_DEPTH)?;
+                } else if *schema.shape(node)? != Shape::Null {
                     return Err(homeless(name, Some(target)));
                 }
                 continue;

@@ -1,6 +1,6 @@
 //! Keys of records: from the record's key, its row or its header.
 
-use super::{Decoder, Heading, UNTOLD, framed, learn};
+use super::{Decoder, Heading, UNTOLD, framed, is_untold, learn};
 use crate::decode::envelope::end;
 use crate::decode::infer;
 use crate::decode::json::Cursor;
@@ -143,18 +143,9 @@ impl Decoder {
         if self.key.is_none() {
             self.key = Some(KeyPlan::of_fields(self.image_columns(writer)?)?);
         }
-        let written = self.writers.get(writer).ok_or_else(no_key)?;
-        let plan = self.key.as_mut().ok_or_else(no_key)?;
-        let forms = plan.forms(written, writer != UNTOLD)?;
-        let mut read = |at: usize| match &written.layout {
-            Layout::AvroRow(layout) => plan.read_avro(layout.values(value, at), &forms, true),
-            Layout::Json | Layout::AvroKey(_) => {
-                plan.read_image(Cursor::new(value, at), &forms.forms)
-            }
-        };
-        let key = read(image.start)?;
+        let key = self.key_in_row(value, writer, image.start)?;
         if let (Some(before), Some(_)) = (&heading.before, &heading.after)
-            && read(before.start)? != key
+            && self.key_in_row(value, writer, before.start)? != key
         {
             return Err(Reject::new(
                 "key_changed",
@@ -164,9 +155,49 @@ impl Decoder {
         Ok(key)
     }
 
+    /// The values that a row has in the key's columns.
+    fn key_in_row(&mut self, value: &[u8], writer: usize, at: usize) -> Result<Key, Reject> {
+        let written = self.writers.get(writer).ok_or_else(no_key)?;
+        let plan = self.key.as_mut().ok_or_else(no_key)?;
+        let forms = plan.forms(written, !is_untold(writer))?;
+        match &written.layout {
+            Layout::AvroRow(layout) => plan.read_avro(layout.values(value, at), &forms, true),
+            Layout::Json | Layout::AvroKey(_) => {
+                plan.read_image(Cursor::new(value, at), &forms.forms)
+            }
+        }
+    }
+
+    /// True when the row has the record's key in itself, or the columns that are declared to be the key. A record
+    /// for which it is false settles nothing.
+    pub(super) fn holds_its_key(
+        &mut self,
+        record: &Record<'_>,
+        value: &[u8],
+        writer: usize,
+        at: usize,
+    ) -> Result<bool, ScanError> {
+        let settled = self.key.is_some();
+        let key = match record.key {
+            Some(key) => self.record_key(key),
+            None => Ok(None),
+        };
+        let holds = match key {
+            Ok(Some(key)) => self.key_in_row(value, writer, at) == Ok(key),
+            Ok(None) => !self.options.declared_key.is_empty(),
+            Err(ScanError::Reject(_)) => false,
+            Err(needs) => return Err(needs),
+        };
+        if !holds && !settled {
+            self.key = None;
+            self.key_forms.clear();
+        }
+        Ok(holds)
+    }
+
     /// The declared key's columns as the writer of a row has them, or as they are declared.
     fn image_columns(&self, writer: usize) -> Result<Vec<(String, Mapped)>, Reject> {
-        let told = self.writers.get(writer).filter(|_| writer != UNTOLD);
+        let told = self.writers.get(writer).filter(|_| !is_untold(writer));
         let column = |name: &String| {
             let mapped = match told {
                 Some(writer) => writer.field(name).and_then(|field| field.mapped.clone().ok()),

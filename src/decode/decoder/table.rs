@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::Decoder;
+use super::{Decoder, UNTOLD_ROW, is_untold};
 use crate::decode::infer;
 use crate::decode::json::Cursor;
 use crate::decode::key::{KeyColumn, KeyPlan};
@@ -21,7 +21,7 @@ impl Decoder {
         let mut wanted = Wanted::default();
         let mut last = None;
         for row in rows {
-            if row.writer == WriterId(0) {
+            if is_untold(row.writer.number()) {
                 self.infer(row, &mut wanted);
             } else if last != Some(row.writer) && !self.covered.contains(&row.writer) {
                 self.cover(row.writer, &mut wanted)?;
@@ -55,7 +55,7 @@ impl Decoder {
             return Ok(());
         }
         let writer = self.writer(id)?;
-        for field in &writer.fields {
+        for field in writer.fields.iter().filter(|field| !field.added) {
             let mapped = match &field.mapped {
                 Ok(mapped) => mapped,
                 Err(ty) => {
@@ -102,8 +102,11 @@ impl Decoder {
             }
             Ok(found)
         };
+        let flattened = row.writer.number() == UNTOLD_ROW;
         for (name, ty) in read().unwrap_or_default() {
-            wanted.infer(&name, ty);
+            if !flattened || self.added.of(&name).is_none() {
+                wanted.infer(&name, ty);
+            }
         }
     }
 

@@ -134,7 +134,7 @@ fn records_that_are_no_change_are_told_apart() {
         ("[]", "not_an_envelope"),
         ("", "malformed_json"),
         ("{", "malformed_json"),
-        (r#"{"status":"BEGIN","id":1}"#, "not_an_envelope"),
+        (r#"{"status":"BEGIN","id":2}"#, "not_an_envelope"),
         (r#"{"op":"x","source":{},"after":{}}"#, "unknown_operation"),
         (r#"{"op":"t","source":{},"after":null}"#, "truncate_unsupported"),
         (r#"{"op":"u","source":{},"after":null}"#, "no_row"),
@@ -528,8 +528,8 @@ mod avro_records {
             (key(1, "a"), value[..value.len() - 1].to_vec(), "malformed_avro"),
             (key(1, "a"), vec![1; 20], "unsupported_framing"),
             (key(1, "a"), vec![0, 1], "unsupported_framing"),
-            // The schema of the key is none of an envelope.
-            (key(1, "a"), key(1, "a"), "not_an_envelope"),
+            // The schema of the key is none of an envelope, nor is this the row of the key.
+            (key(1, "a"), key(2, "a"), "not_an_envelope"),
             ([key(1, "a"), vec![0]].concat(), value.clone(), "malformed_avro"),
         ] {
             assert_eq!(reason(&mut decoder, &key, &value), expected);
@@ -593,3 +593,5 @@ fn every_form_of_the_placeholder_is_a_hole() {
         []
     );
 }
+
+mod flattened;
