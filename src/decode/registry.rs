@@ -19,11 +19,16 @@ const MAX_REFERENCES: usize = 100;
 
 /// A client of a registry with the API of Confluent's (Karapace, and Apicurio under `/apis/ccompat/v7`, have it too).
 pub struct Registry {
-    client: Client,
     /// None: only what was preloaded is known.
-    base: Option<Url>,
-    auth: Option<Auth>,
+    server: Option<Server>,
     cache: Mutex<HashMap<SchemaId, Arc<Text>>>,
+}
+
+/// Where to ask, and as whom.
+struct Server {
+    client: Client,
+    base: Url,
+    auth: Option<Auth>,
 }
 
 /// User and password for the registry.
@@ -67,7 +72,7 @@ impl fmt::Debug for Auth {
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let base = self.base.as_ref().map(Url::as_str);
+        let base = self.server.as_ref().map(|server| server.base.as_str());
         f.debug_struct("Registry").field("base", &base).finish_non_exhaustive()
     }
 }
@@ -93,16 +98,15 @@ impl Registry {
         let client = Client::builder().timeout(TIMEOUT).build().map_err(|error| {
             Error::invalid("the client for the registry cannot be made").because(error)
         })?;
-        let cache = Mutex::default();
-        Ok(Arc::new(Self { client, base: Some(base), auth, cache }))
+        let server = Some(Server { client, base, auth });
+        Ok(Arc::new(Self { server, cache: Mutex::default() }))
     }
 
     /// A registry of just these schemas, which asks nobody.
     pub fn preloaded(schemas: impl IntoIterator<Item = (SchemaId, String)>) -> Arc<Self> {
         let text = |schema| Arc::new(Text { schema, references: Vec::new() });
         let cache = schemas.into_iter().map(|(id, schema)| (id, text(schema))).collect();
-        let cache = Mutex::new(cache);
-        Arc::new(Self { client: Client::new(), base: None, auth: None, cache })
+        Arc::new(Self { server: None, cache: Mutex::new(cache) })
     }
 
     /// The schema of a number.
@@ -150,12 +154,12 @@ impl Registry {
 
     async fn ask(&self, path: &str, what: &str) -> Result<Answer> {
         let unknown = || Error::data(format!("the registry has no {what}"));
-        let Some(base) = &self.base else { return Err(unknown()) };
+        let Some(Server { client, base, auth }) = &self.server else { return Err(unknown()) };
         let url = base.join(path).map_err(|error| {
             Error::invalid("the registry's address cannot be used").because(error)
         })?;
-        let mut request = self.client.get(url).header("accept", ACCEPT);
-        if let Some(Auth { user, password }) = &self.auth {
+        let mut request = client.get(url).header("accept", ACCEPT);
+        if let Some(Auth { user, password }) = auth {
             request = request.basic_auth(user, Some(password));
         }
         let failed = |error: reqwest::Error| {
