@@ -4,7 +4,7 @@ mod demo;
 mod display;
 mod log;
 mod run;
-mod setup;
+pub mod setup;
 mod status;
 
 use std::io::Write;

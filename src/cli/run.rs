@@ -89,12 +89,7 @@ async fn keep(
         .map(|topic| DeadLetters::new(&kafka.connection, topic))
         .transpose()?
         .map(Arc::new);
-    let options = pipeline::Options {
-        limits: config.limits,
-        buffer_bytes: config.memory / 4,
-        once: config.once,
-        dead_letters,
-    };
+    let options = setup::pipeline(config, dead_letters);
     let source = KafkaSource::start(kafka)?;
     pipeline::run(source, |topic| tables.setup(topic), options, progress, stop).await
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::config::{Config, Format, TableOptions};
+use crate::dead_letter::DeadLetters;
 use crate::decode::{self, Auth, Decoder, Registry};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::names::{Registrar, TableId};
-use crate::pipeline::TableSetup;
+use crate::pipeline::{self, TableSetup};
 use crate::retry;
 use crate::sink::delta;
 use crate::sink::iceberg::{self, Catalog, RestCatalog, RestOptions, Secret};
@@ -26,7 +27,7 @@ const CHECKPOINT_INTERVAL: u64 = 50;
 
 /// Makes the setup of each topic's table.
 #[derive(Debug)]
-pub(super) struct Tables {
+pub struct Tables {
     config: Config,
     warehouse: Location,
     catalog: Arc<Catalog>,
@@ -38,7 +39,7 @@ pub(super) struct Tables {
 
 impl Tables {
     /// Opens the warehouse and the catalog, once it answers; `registry` has the schemas of Avro records.
-    pub(super) async fn open(
+    pub async fn open(
         config: &Config,
         registry: Option<Arc<Registry>>,
         clock: Clock,
@@ -56,7 +57,7 @@ impl Tables {
 
     /// Waits until the warehouse is known to be one that two writers cannot overwrite each other's commits in: Delta,
     /// and Iceberg without a catalog, commit by making a file that must not be there yet. Fails when it is not.
-    pub(super) async fn check_store(&self) -> Result<()> {
+    pub async fn check_store(&self) -> Result<()> {
         let by_catalog = matches!(*self.catalog, Catalog::Rest(_));
         if by_catalog && !self.config.to.contains(&Format::Delta) {
             return Ok(());
@@ -65,7 +66,7 @@ impl Tables {
     }
 
     /// The setup of the table of `topic`.
-    pub(super) fn setup(&self, topic: &Arc<str>) -> Result<TableSetup<LakeSink>> {
+    pub fn setup(&self, topic: &Arc<str>) -> Result<TableSetup<LakeSink>> {
         let lake = self.lake(topic)?;
         let decoder = self.decoder(topic)?;
         let formats = self.config.to.iter().map(|format| format.name()).collect::<Vec<_>>();
@@ -74,7 +75,7 @@ impl Tables {
     }
 
     /// How the table of `topic` is kept.
-    pub(super) fn lake(&self, topic: &Arc<str>) -> Result<LakeOptions> {
+    pub fn lake(&self, topic: &Arc<str>) -> Result<LakeOptions> {
         let id = self.registrar.claim(topic)?;
         let own = self.own(topic).and_then(|own| own.partition_by.clone());
         Ok(LakeOptions {
@@ -92,7 +93,7 @@ impl Tables {
     }
 
     /// The decoder of `topic`.
-    pub(super) fn decoder(&self, topic: &Arc<str>) -> Result<Decoder> {
+    pub fn decoder(&self, topic: &Arc<str>) -> Result<Decoder> {
         let own = self.own(topic).cloned().unwrap_or_default();
         Ok(Decoder::new(self.decode_options(topic, &own)?, self.registry.clone(), None))
     }
@@ -144,6 +145,16 @@ impl Tables {
             added_prefix: self.config.added_prefix.clone(),
             placeholder: PLACEHOLDER.to_owned(),
         })
+    }
+}
+
+/// How the pipeline runs; `dead_letters` is where its records go that are no changes.
+pub fn pipeline(config: &Config, dead_letters: Option<Arc<DeadLetters>>) -> pipeline::Options {
+    pipeline::Options {
+        limits: config.limits,
+        buffer_bytes: config.memory / 4,
+        once: config.once,
+        dead_letters,
     }
 }
 

@@ -16,6 +16,7 @@ mod generated;
 mod lake;
 mod pipeline;
 mod tidy;
+mod vectors;
 
 /// A file of the repository, as text.
 fn repository_file(path: &str) -> String {
