@@ -2,6 +2,7 @@
 import json
 from collections import Counter, defaultdict
 
+from catalogs import WORK
 from model import holds
 from pending import PENDING
 
@@ -102,6 +103,8 @@ class Report:
         for (kind, table, column, value, _), found in list(wrong.items())[:SHOWN * 10]:
             about, text = found[0]
             print(f"DIFFERENT {kind}.{table}.{column} {value} ({len(found)} times, first in {about['label']}, {about['target']} {about['reader']}): {text[:400]}")
+        with open(WORK / "zoo-differences.txt", "w") as file:
+            file.writelines(f"{about} {text} {'pending' if pending else ''}\n" for about, text, pending in self.differences)
         for (kind, loss) in sorted(self.losses) if self.options.losses else ():
             print(f"EXPECTED {kind}.{loss}")
         for entry in PENDING:

@@ -68,6 +68,7 @@ class Column:
     sql: str
     views: tuple
     values: tuple
+    streamed: str = ""  # SQL of what is read in rows that were last written while streaming, where the connector leaves the column out then
 
     def view(self, context):
         return next(view for view in self.views if holds(view.when, context))
@@ -90,10 +91,10 @@ class Table:
         return next((other for other in column.values if other is not value and not other.outcomes), None)
 
 
-def column(name, sql, views, *values):
+def column(name, sql, views, *values, streamed=""):
     views = (views,) if isinstance(views, View) else tuple(views)
     made = tuple(value if isinstance(value, Value) else Value(value) for value in values)
-    return Column(name, sql, views, made)
+    return Column(name, sql, views, made, streamed)
 
 
 def value(sql, *outcomes):

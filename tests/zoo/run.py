@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The type zoo: every type of real databases through real Debezium into Delta and Iceberg, read by other engines.
+"""The type zoo: every type of real Postgres, MySQL and MariaDB through real Debezium into Delta and Iceberg, read by other engines.
 
 Each table has a row for each value of each column, in the initial snapshot, inserted, updated and deleted while streaming. At two versions,
 after the initial snapshot and at the end, every cell that a reader returns must be what SQL on the source returns, or what is
-said beside the value in `postgres.py`, with the reason: a dead letter, or something that the connector wrote in its place.
+said beside the value in `postgres.py` and `mysql.py`, with the reason: a dead letter, or something that the connector wrote in its place.
 """
 import argparse
 import json
@@ -109,6 +109,7 @@ class Course:
             self.count(self.source.fill())
             for connector in self.connectors:
                 connector.register()
+            self.arrive()
             self.start()
             self.phase(0)
             self.count(self.source.change())
@@ -148,9 +149,12 @@ class Course:
             self.instances[target.name] = Instance(target, "a", self.run, self.folder, options)
             self.instances[target.name].start(known_member=False)
 
+    def arrive(self):
+        self.ends = self.kafka.wait_for(self.counts, self.connectors, 120)
+
     def phase(self, phase):
         begin = time.monotonic()
-        self.ends = self.kafka.wait_for(self.counts, self.connectors, 240)
+        self.arrive()
         arrived = time.monotonic()
         for target in self.targets:
             self.settle(target)

@@ -1,4 +1,5 @@
 """The zoo in a database: made, filled, changed, and what SQL says of it."""
+import mysql
 import pyarrow as pa
 from model import (DELETE, EMPTY, EMPTY_INSERT, FULL, FULL_INSERT, INSERT, SNAPSHOT, TO_EMPTY, TO_FULL, UPDATE)
 
@@ -100,5 +101,24 @@ class Postgres(Zoo, sources.Postgres):
             cursor.execute(statement)
 
 
-SOURCES = {source.kind: source for source in (Postgres,)}
-VARIANTS = {"postgres": postgres.VARIANTS}
+class MySql(Zoo, sources.MySql):
+    suffix = ""
+
+    def __init__(self, run):
+        super().__init__(run)
+        self.tables = mysql.tables(is_mariadb=self.kind == "mariadb")
+
+    def connect(self):
+        connection = super().connect()
+        with connection.cursor() as cursor:
+            cursor.execute("SET sql_mode = 'NO_ENGINE_SUBSTITUTION'")  # As old applications run, which write zero dates.
+        return connection
+
+
+class MariaDb(MySql):
+    kind = "mariadb"
+    short = "ma"
+
+
+SOURCES = {source.kind: source for source in (Postgres, MySql, MariaDb)}
+VARIANTS = {"postgres": postgres.VARIANTS, "mysql": mysql.VARIANTS, "mariadb": mysql.VARIANTS}

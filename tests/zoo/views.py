@@ -68,3 +68,10 @@ def wkb(kind, srid):
 
 def points(numbers):
     return struct.pack("<I", len(numbers) // 2) + struct.pack(f"<{len(numbers)}d", *numbers)
+
+
+def ewkb(plain, srid):
+    """Well-known binary with its reference system put inside."""
+    order, kind = struct.unpack("<BI", plain[:5])
+    assert order == 1
+    return wkb(kind, srid) + plain[5:]
