@@ -8,7 +8,11 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
+use crate::decode::InvalidValue;
 use crate::error::{Error, Result};
+
+/// Debezium's default for `unavailable.value.placeholder`.
+const PLACEHOLDER: &str = "__debezium_unavailable_value";
 
 /// A table format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -59,6 +63,10 @@ pub struct Options {
     /// (`add.fields.prefix`, `add.headers.prefix`); what it added is no column [default: __]
     #[arg(long, env = "CDC_SINK_ADDED_PREFIX", value_name = "TEXT", help_heading = "Kafka")]
     pub added_prefix: Option<String>,
+    /// The connectors' `unavailable.value.placeholder`; empty when they have none
+    /// [default: __debezium_unavailable_value]
+    #[arg(long, env = "CDC_SINK_PLACEHOLDER", value_name = "TEXT", help_heading = "Kafka")]
+    pub placeholder: Option<String>,
     /// Table format; give both for one copy of the data under two formats
     #[arg(
         long,
@@ -87,6 +95,17 @@ pub struct Options {
     /// Partition fields of new tables, such as `region, days(created_at), bucket(16, id)`
     #[arg(long, env = "CDC_SINK_PARTITION_BY", value_name = "FIELDS", help_heading = "Tables")]
     pub partition_by: Option<String>,
+    /// What becomes of values that their column's type does not have, such as infinite dates and years before 1: their
+    /// record is a dead letter, null is stored, or the nearest value that the type has, where there is one
+    /// [default: dead-letter]
+    #[arg(
+        long,
+        env = "CDC_SINK_INVALID_VALUE",
+        value_name = "POLICY",
+        hide_possible_values = true,
+        help_heading = "Tables"
+    )]
+    pub invalid_value: Option<InvalidValue>,
     /// Merge a table once it has this many new records [default: 200000]
     #[arg(long, env = "CDC_SINK_BATCH_ROWS", value_name = "N", help_heading = "Batches")]
     pub batch_rows: Option<usize>,
@@ -124,8 +143,11 @@ pub struct Options {
 pub struct TableOptions {
     /// Partition fields, in place of the general ones.
     pub partition_by: Option<String>,
-    /// Types of columns for JSON without schema, such as `amount = "decimal(12,2)"`.
+    /// Types of columns, such as `amount = "decimal(12,2)"`: what JSON without a schema does not tell, or another than
+    /// the schema's.
     pub types: BTreeMap<String, String>,
+    /// What becomes of values that a column's type does not have, by column: `dead-letter`, `null` or `clamp`.
+    pub invalid_value: BTreeMap<String, InvalidValue>,
     /// The key's columns, where the record's key does not tell their order.
     pub key: Vec<String>,
 }
@@ -148,6 +170,7 @@ impl Options {
             registry: self.registry.or(file.registry),
             dead_letters: self.dead_letters.or(file.dead_letters),
             added_prefix: self.added_prefix.or(file.added_prefix),
+            placeholder: self.placeholder.or(file.placeholder),
             to: self.to.or(file.to),
             warehouse: self.warehouse.or(file.warehouse),
             catalog: self.catalog.or(file.catalog),
@@ -155,6 +178,7 @@ impl Options {
             vended_credentials: self.vended_credentials.or(file.vended_credentials),
             format_version: self.format_version.or(file.format_version),
             partition_by: self.partition_by.or(file.partition_by),
+            invalid_value: self.invalid_value.or(file.invalid_value),
             batch_rows: self.batch_rows.or(file.batch_rows),
             batch_bytes: self.batch_bytes.or(file.batch_bytes),
             batch_age: self.batch_age.or(file.batch_age),
@@ -199,6 +223,7 @@ impl Options {
             registry: self.registry,
             dead_letters: self.dead_letters,
             added_prefix: self.added_prefix.unwrap_or_else(|| "__".to_owned()),
+            placeholder: self.placeholder.unwrap_or_else(|| PLACEHOLDER.to_owned()),
             to,
             warehouse: self.warehouse.ok_or_else(|| missing("warehouse", "s3://lake"))?,
             catalog: self.catalog,
@@ -206,6 +231,7 @@ impl Options {
             vended_credentials: self.vended_credentials.unwrap_or(false),
             format_version,
             partition_by: self.partition_by.unwrap_or_default(),
+            invalid_value: self.invalid_value.unwrap_or_default(),
             limits: crate::batch::Limits {
                 rows: positive("batch-rows", self.batch_rows.unwrap_or(200_000))?,
                 bytes: bytes("batch-bytes", self.batch_bytes.unwrap_or(default_batch))?,
@@ -236,6 +262,8 @@ pub struct Config {
     pub dead_letters: Option<String>,
     /// Prefix of what the transformation ExtractNewRecordState adds.
     pub added_prefix: String,
+    /// The connectors' placeholder for values that did not change.
+    pub placeholder: String,
     /// Formats; the first is the authority.
     pub to: Vec<Format>,
     /// Where the tables lie.
@@ -250,6 +278,8 @@ pub struct Config {
     pub format_version: u8,
     /// Partition fields of new tables.
     pub partition_by: String,
+    /// What becomes of values that their column's type does not have.
+    pub invalid_value: InvalidValue,
     /// When a table is merged.
     pub limits: crate::batch::Limits,
     /// Bytes for queues, buffers and indexes.

@@ -151,6 +151,18 @@ const DEAD_LETTERS: Metric = counter(
     &["table", "reason"],
     "Records that are no change of a row and were put aside, by reason.",
 );
+const INVALID_VALUES: Metric = counter(
+    "cdc_sink_invalid_values_total",
+    &["table", "reason", "policy"],
+    "Values that their column's type does not have (infinite dates, years before 1 and the like), by reason and by what \
+     became of them: null, clamp (the nearest value that the type has) or dead-letter (their record was put aside).",
+);
+const PLACEHOLDER_LITERALS: Metric = counter(
+    "cdc_sink_placeholder_literals_total",
+    &["table"],
+    "Values equal to the connector's placeholder for unavailable values in records that cannot have any (inserts, \
+     snapshot rows): stored as the data they are.",
+);
 const TABLE_HALTED: Metric = gauge(
     "cdc_sink_table_halted",
     Unit::Count,
@@ -186,7 +198,7 @@ const ERRORS: Metric =
 const BUILD_INFO: Metric =
     gauge("cdc_sink_build_info", Unit::Count, &["version"], "Always 1; the label says what runs.");
 
-static CATALOGUE: [Metric; 22] = [
+static CATALOGUE: [Metric; 24] = [
     RECORDS_RECEIVED,
     RECORDS,
     CHANGES_MERGED,
@@ -201,6 +213,8 @@ static CATALOGUE: [Metric; 22] = [
     STALENESS,
     LAST_COMMIT,
     DEAD_LETTERS,
+    INVALID_VALUES,
+    PLACEHOLDER_LITERALS,
     TABLE_HALTED,
     BUFFERED,
     BUFFER_LIMIT,
@@ -442,6 +456,20 @@ pub fn table_staleness(table: &str, seconds: f64) {
 /// A record of the table went to the dead letters; `reason` is one of a fixed set of words.
 pub fn dead_letter(table: &str, reason: &'static str) {
     counter!(DEAD_LETTERS.name, "table" => table.to_owned(), "reason" => reason).increment(1);
+}
+
+/// `values` of the table were invalid for `reason`, one of a fixed set of words; `policy` says what became of them.
+pub fn invalid_values(table: &str, reason: &'static str, policy: &'static str, values: u64) {
+    counter!(
+        INVALID_VALUES.name,
+        "table" => table.to_owned(), "reason" => reason, "policy" => policy
+    )
+    .increment(values);
+}
+
+/// `values` of the table looked like the placeholder for unavailable values and were data.
+pub fn placeholder_literals(table: &str, values: u64) {
+    counter!(PLACEHOLDER_LITERALS.name, "table" => table.to_owned()).increment(values);
 }
 
 /// The table halted, or runs.

@@ -20,8 +20,6 @@ use crate::source::{KafkaOptions, Topics};
 use crate::table::index::Budget;
 use crate::table::physical;
 
-/// Debezium's default for `unavailable.value.placeholder`.
-const PLACEHOLDER: &str = "__debezium_unavailable_value";
 /// Commits from one checkpoint of a Delta log to the next.
 const CHECKPOINT_INTERVAL: u64 = 50;
 
@@ -94,8 +92,9 @@ impl Tables {
 
     /// The decoder of `topic`.
     pub fn decoder(&self, topic: &Arc<str>) -> Result<Decoder> {
-        let own = self.own(topic).cloned().unwrap_or_default();
-        Ok(Decoder::new(self.decode_options(topic, &own)?, self.registry.clone(), None))
+        let table = self.registrar.claim(topic)?.to_string();
+        let options = decode_options(&self.config, topic, &table)?;
+        Ok(Decoder::new(options, self.registry.clone(), None))
     }
 
     fn own(&self, topic: &str) -> Option<&TableOptions> {
@@ -126,26 +125,31 @@ impl Tables {
         };
         self.config.to.iter().map(setup).collect()
     }
+}
 
-    fn decode_options(&self, topic: &str, own: &TableOptions) -> Result<decode::Options> {
-        let declared = own
-            .types
-            .iter()
-            .map(|(column, ty)| {
-                let ty = ty.parse().map_err(|e: Error| {
-                    Error::invalid(format!("option tables.{topic:?}.types.{column}")).because(e)
-                })?;
-                Ok((column.clone(), ty))
-            })
-            .collect::<Result<_>>()?;
-        Ok(decode::Options {
-            for_delta: self.config.to.contains(&Format::Delta),
-            declared,
-            declared_key: own.key.clone(),
-            added_prefix: self.config.added_prefix.clone(),
-            placeholder: PLACEHOLDER.to_owned(),
+/// How the records of `topic` are decoded, whose table is called `table`.
+pub(super) fn decode_options(config: &Config, topic: &str, table: &str) -> Result<decode::Options> {
+    let own = config.tables.get(topic).cloned().unwrap_or_default();
+    let declared = own
+        .types
+        .iter()
+        .map(|(column, ty)| {
+            let ty = ty.parse().map_err(|e: Error| {
+                Error::invalid(format!("option tables.{topic:?}.types.{column}")).because(e)
+            })?;
+            Ok((column.clone(), ty))
         })
-    }
+        .collect::<Result<_>>()?;
+    Ok(decode::Options {
+        table: table.into(),
+        for_delta: config.to.contains(&Format::Delta),
+        declared,
+        declared_key: own.key,
+        added_prefix: config.added_prefix.clone(),
+        placeholder: config.placeholder.clone(),
+        invalid: config.invalid_value,
+        invalid_columns: own.invalid_value.into_iter().collect(),
+    })
 }
 
 /// How the pipeline runs; `dead_letters` is where its records go that are no changes.

@@ -12,6 +12,7 @@ use super::types::Raw;
 
 mod meaning;
 mod plan;
+mod render;
 
 pub(super) use plan::{KeyLayout, RowLayout, Values};
 

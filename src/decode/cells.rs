@@ -36,8 +36,8 @@ enum Values {
     List { ends: Vec<i32>, elements: Box<Cells> },
 }
 
-const MIXED: Misfit = Misfit { reason: "internal", what: "a value of another column's type" };
-const FULL: Misfit = Misfit { reason: "out_of_range", what: "more than 2 GiB in one column" };
+const MIXED: Misfit = Misfit::new("internal", "a value of another column's type");
+const FULL: Misfit = Misfit::new("out_of_range", "more than 2 GiB in one column");
 
 impl Cells {
     /// No values yet, of type `ty`.
@@ -141,32 +141,6 @@ impl Cells {
         if let Values::List { ends, elements } = &mut self.values {
             let end = ends.last().copied().unwrap_or(0);
             elements.truncate(usize::try_from(end).unwrap_or(0));
-        }
-    }
-
-    /// True when the elements of the list being appended are `text` alone, or all of `numbers` in order.
-    pub(super) fn open_list_is(&self, texts: &[&[u8]], numbers: &[u8]) -> bool {
-        let Values::List { ends, elements } = &self.values else { return false };
-        let start = usize::try_from(ends.last().copied().unwrap_or(0)).unwrap_or(0);
-        let count = elements.len().saturating_sub(start);
-        match &elements.values {
-            Values::Bytes { ends, data } if count == 1 => {
-                let from =
-                    start.checked_sub(1).and_then(|last| ends.get(last)).copied().unwrap_or(0);
-                let value = usize::try_from(from).ok().and_then(|from| data.get(from..));
-                value.is_some_and(|value| texts.contains(&value))
-            }
-            Values::Int32(values) if count == numbers.len() => values
-                .iter()
-                .skip(start)
-                .zip(numbers)
-                .all(|(value, byte)| *value == i32::from(*byte)),
-            Values::Int64(values) if count == numbers.len() => values
-                .iter()
-                .skip(start)
-                .zip(numbers)
-                .all(|(value, byte)| *value == i64::from(*byte)),
-            _ => false,
         }
     }
 

@@ -48,8 +48,6 @@ pub struct Decoder {
     /// How each key writer writes the columns of `key`, as far as known.
     key_forms: Vec<Option<KeyForms>>,
     avro: HashMap<SchemaId, Fetched>,
-    /// Columns of which was said that the table does not have them.
-    warned: HashSet<String>,
 }
 
 /// A schema of the registry, and the writers made from it.
@@ -93,7 +91,6 @@ impl Decoder {
             key: None,
             key_forms: Vec::new(),
             avro: HashMap::new(),
-            warned: HashSet::new(),
         };
         if let Some(schema) = schema {
             decoder.set_schema(schema);
@@ -324,7 +321,7 @@ impl Decoder {
         if i32::try_from(bytes).is_err() {
             return Err(Error::internal("more than 2 GiB of rows to decode at once"));
         }
-        let mut filler = Filler::new(schema, &self.placeholder, rows.len());
+        let mut filler = Filler::new(schema, &self.options, &self.placeholder, rows.len());
         let mut routes: Vec<(WriterId, Route)> = Vec::new();
         let mut at = 0;
         for (index, row) in rows.iter().enumerate() {
@@ -353,7 +350,7 @@ impl Decoder {
             let added = (id.number() == UNTOLD_ROW).then(|| self.added.clone());
             return Ok(Route { added, ..Route::of_table(schema, &self.options) });
         }
-        Route::of_writer(self.writer(id)?, schema)
+        Route::of_writer(self.writer(id)?, schema, &self.options)
     }
 }
 

@@ -71,18 +71,20 @@ impl KeyPlan {
     }
 
     /// How each column is written by `writer`; by the table's own forms when it is untold.
-    pub(super) fn forms(&self, writer: &Writer, told: bool) -> Result<KeyForms, Reject> {
+    pub(super) fn forms(
+        &self,
+        writer: &Writer,
+        told: bool,
+        options: &Options,
+    ) -> Result<KeyForms, Reject> {
         let mut key_forms = KeyForms { forms: Vec::new(), places: Vec::new() };
         for column in &self.columns {
             let form = if told {
                 let named = |field: &Field| field.name == column.name || field.name.is_empty();
                 let place = writer.fields.iter().position(named).ok_or_else(|| self.mismatch())?;
                 key_forms.places.push(place);
-                match writer.fields.get(place).map(|field| &field.mapped) {
-                    Some(Ok(mapped)) => Some(mapped.form.clone()),
-                    Some(Err(ty)) => return Err(unsupported(&column.name, ty)),
-                    None => None,
-                }
+                let field = writer.fields.get(place).ok_or_else(|| self.mismatch())?;
+                Some(options.told(&column.name, &field.mapped)?.form)
             } else {
                 column.form.clone()
             };
@@ -103,7 +105,7 @@ impl KeyPlan {
         let (mut next, mut place) = (0, 0);
         while let Some(raw) = values.next()? {
             if forms.places.get(next) == Some(&place) {
-                self.push(next, raw, &forms.forms)?;
+                self.push(next, raw.as_raw(), &forms.forms)?;
                 next += 1;
             } else if !image && !forms.places.contains(&place) {
                 return Err(self.mismatch());
@@ -114,8 +116,9 @@ impl KeyPlan {
         }
         // What is left comes earlier in the record than in the key.
         for (index, place) in forms.places.iter().enumerate().skip(next) {
-            let raw = later.iter().find(|(other, _)| other == place).map(|(_, raw)| *raw);
-            self.push(index, raw.ok_or_else(|| self.mismatch())?, &forms.forms)?;
+            let found = later.iter().find(|(other, _)| other == place);
+            let (_, value) = found.ok_or_else(|| self.mismatch())?;
+            self.push(index, value.as_raw(), &forms.forms)?;
         }
         if !image {
             values.finish()?;
@@ -167,7 +170,7 @@ impl KeyPlan {
             if !more || !expected.is_some_and(|expected| expected_is(cursor, expected)) {
                 return Ok(false);
             }
-            let raw = scalar(cursor)?;
+            let raw = value(cursor)?;
             self.push(index, raw.as_raw(), forms)?;
             more = cursor.next_field()?;
         }
@@ -195,7 +198,7 @@ impl KeyPlan {
         }
         for (index, place) in places.into_iter().enumerate() {
             let mut place = place.ok_or_else(|| self.mismatch())?;
-            let raw = scalar(&mut place)?;
+            let raw = value(&mut place)?;
             self.push(index, raw.as_raw(), forms)?;
         }
         Ok(())
@@ -241,12 +244,6 @@ impl KeyPlan {
     }
 }
 
-/// The reject of a key whose column's type is unsupported.
-pub(super) fn unsupported(column: &str, ty: &str) -> Reject {
-    let what = format!("key column {column} is {ty}, for which there is no column type yet");
-    Reject::new("unsupported_key", what)
-}
-
 fn expected_is(cursor: &mut Cursor<'_>, expected: &str) -> bool {
     cursor.name().is_ok_and(|name| name.is(expected))
 }
@@ -268,11 +265,13 @@ pub(super) fn ambiguous(column: &str, ty: &ColumnType) -> Reject {
     )
 }
 
-/// A JSON scalar, its text unescaped.
+/// A value, its text unescaped.
 #[derive(Debug)]
 pub(super) enum Scalar<'a> {
     Plain(Raw<'a>),
     Text(Cow<'a, str>),
+    /// An object or array.
+    Json(Cow<'a, str>),
 }
 
 impl Scalar<'_> {
@@ -281,8 +280,20 @@ impl Scalar<'_> {
         match self {
             Self::Plain(raw) => *raw,
             Self::Text(text) => Raw::Text(text),
+            Self::Json(json) => Raw::Json(json),
         }
     }
+}
+
+/// Reads a value, whatever it is.
+#[inline]
+pub(super) fn value<'a>(cursor: &mut Cursor<'a>) -> Result<Scalar<'a>, Malformed> {
+    if matches!(cursor.peek()?, b'{' | b'[') {
+        let place = cursor.skip()?;
+        let json = std::str::from_utf8(cursor.slice(place));
+        return Ok(Scalar::Json(json.map_err(|_| Malformed("text that is not UTF-8"))?.into()));
+    }
+    scalar(cursor)
 }
 
 /// Reads a value that is no object and no array.

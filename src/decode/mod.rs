@@ -2,6 +2,7 @@
 //! writer schema, where its row is), and its columns are decoded only when its batch is written, if it survived.
 
 use std::fmt;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 
@@ -25,7 +26,7 @@ mod writer;
 
 pub use decoder::Decoder;
 pub use registry::{Auth, Registry};
-pub use types::{DeclaredType, Unit};
+pub use types::{DeclaredType, Encoding, InvalidValue, TypeRule, Unit, rules};
 
 /// A writer schema known to a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -124,27 +125,57 @@ impl std::error::Error for Reject {}
 pub struct Options {
     /// The connector's `unavailable.value.placeholder`; nothing is one when it is empty.
     pub placeholder: String,
+    /// The table's name, for metrics.
+    pub table: Arc<str>,
     /// Columns are stored as [`ColumnType::for_delta`] has them.
     pub for_delta: bool,
-    /// Types of columns that JSON without a schema does not tell.
+    /// Types of columns: what JSON without a schema does not tell, or another than the schema's.
     pub declared: Vec<(String, DeclaredType)>,
     /// The key's columns, for records whose Kafka key is null or one bare value.
     pub declared_key: Vec<String>,
     /// The prefix of fields and headers that Debezium's `ExtractNewRecordState` adds.
     pub added_prefix: String,
+    /// What becomes of values that their column's type does not have.
+    pub invalid: InvalidValue,
+    /// The same for single columns.
+    pub invalid_columns: Vec<(String, InvalidValue)>,
 }
 
 impl Options {
     /// The declaration of a column.
     fn declared(&self, column: &str) -> Option<types::Mapped> {
-        let (_, declared) = self.declared.iter().find(|(name, _)| name == column)?;
-        Some(self.adapt(declared.map()))
+        Some(self.adapt(self.declaration(column)?.map()))
+    }
+
+    fn declaration(&self, column: &str) -> Option<&DeclaredType> {
+        self.declared.iter().find(|(name, _)| name == column).map(|(_, declared)| declared)
+    }
+
+    /// The column for what a writer's schema describes as `mapped`: as it is declared, and as this table's formats
+    /// store it.
+    fn told(&self, column: &str, mapped: &types::Mapped) -> Result<types::Mapped, Reject> {
+        match self.declaration(column) {
+            None => Ok(self.adapt(mapped.clone())),
+            Some(declared) => declared.over(mapped).map(|mapped| self.adapt(mapped)).ok_or_else(|| {
+                let ty = types::type_name(&mapped.ty);
+                Reject::new(
+                    "declared_type",
+                    format!("column {column} is declared {declared}, which the topic's {ty} cannot be read as"),
+                )
+            }),
+        }
     }
 
     /// The column as this table's formats store it.
     fn adapt(&self, mapped: types::Mapped) -> types::Mapped {
         let ty = if self.for_delta { mapped.ty.for_delta() } else { mapped.ty };
         types::Mapped { ty, ..mapped }
+    }
+
+    /// What becomes of a column's invalid values.
+    pub fn invalid_value(&self, column: &str) -> InvalidValue {
+        let own = self.invalid_columns.iter().find(|(name, _)| name == column);
+        own.map_or(self.invalid, |(_, policy)| *policy)
     }
 
     /// How values of a table's column are written when no schema tells.

@@ -4,13 +4,15 @@ use arrow::array::RecordBatch;
 
 use super::cells::Cells;
 use super::flattened::AddedNames;
+use super::infer;
 use super::json::Cursor;
-use super::key::{ambiguous, misfit_in, scalar};
-use super::placeholder::Placeholder;
-use super::types::{Form, Misfit, Raw, Stored, store, type_name};
+use super::key::{ambiguous, misfit_in, scalar, value};
+use super::placeholder::{ListMatch, Placeholder};
+use super::types::{Form, InvalidValue, Misfit, Raw, Stored, store, type_name};
 use super::writer::Writer;
 use super::{Columns, Operation, Options, Reject, Row};
 use crate::error::{Error, Result};
+use crate::metrics;
 use crate::schema::{
     ColumnType, OFFSET_COLUMN, OP_COLUMN, PARTITION_COLUMN, TS_COLUMN, TableSchema,
 };
@@ -35,8 +37,6 @@ pub(super) struct RouteField {
 pub(super) enum Target {
     /// It goes into the table's column of this number.
     Column(usize, Form),
-    /// No column holds its type (named here): it must be null.
-    Unsupported(String),
     /// Its unit is not known (the column's type is named here): it must be null.
     Ambiguous(ColumnType),
     /// It is no column of the source.
@@ -45,19 +45,23 @@ pub(super) enum Target {
 
 impl Route {
     /// The way of the rows of a writer whose schema is known.
-    pub(super) fn of_writer(writer: &Writer, schema: &TableSchema) -> Result<Self> {
+    pub(super) fn of_writer(
+        writer: &Writer,
+        schema: &TableSchema,
+        options: &Options,
+    ) -> Result<Self> {
         let mut fields = Vec::with_capacity(writer.fields.len());
         for field in &writer.fields {
-            let target = match &field.mapped {
-                _ if field.added => Target::Nowhere,
-                Err(ty) => Target::Unsupported(ty.clone()),
-                Ok(mapped) => {
-                    let index = schema.index_of(&field.name).ok_or_else(|| {
-                        Error::internal(format!("the table has no column {} yet", field.name))
-                    })?;
-                    Target::Column(index, mapped.form.clone())
-                }
-            };
+            if field.added {
+                fields.push(RouteField { name: field.name.clone(), target: Target::Nowhere });
+                continue;
+            }
+            let index = schema.index_of(&field.name).ok_or_else(|| {
+                Error::internal(format!("the table has no column {} yet", field.name))
+            })?;
+            let told = options.told(&field.name, &field.mapped);
+            let told = told.map_err(|reject| Error::invalid(reject.message))?;
+            let target = Target::Column(index, told.form);
             fields.push(RouteField { name: field.name.clone(), target });
         }
         Ok(Self { fields, added: None })
@@ -90,26 +94,53 @@ impl Route {
 #[derive(Debug)]
 pub(super) struct Filler<'a> {
     schema: &'a TableSchema,
+    options: &'a Options,
     placeholder: &'a Placeholder,
     cells: Vec<Cells>,
     metadata: [Option<usize>; 4],
     unavailable: Vec<(usize, usize)>,
     rejects: Vec<(usize, Reject)>,
     scratch: Vec<u8>,
+    tally: Tally,
+}
+
+/// Values that were not stored as they came.
+#[derive(Debug, Default)]
+struct Tally {
+    /// How many were replaced, by reason and policy.
+    invalid: Vec<(&'static str, InvalidValue, u64)>,
+    /// Values that look like a placeholder where none can be.
+    literals: u64,
+}
+
+impl Tally {
+    fn count(&mut self, reason: &'static str, policy: InvalidValue) {
+        match self.invalid.iter_mut().find(|(r, p, _)| (*r, *p) == (reason, policy)) {
+            Some((_, _, count)) => *count += 1,
+            None => self.invalid.push((reason, policy, 1)),
+        }
+    }
 }
 
 impl<'a> Filler<'a> {
-    pub(super) fn new(schema: &'a TableSchema, placeholder: &'a Placeholder, rows: usize) -> Self {
+    pub(super) fn new(
+        schema: &'a TableSchema,
+        options: &'a Options,
+        placeholder: &'a Placeholder,
+        rows: usize,
+    ) -> Self {
         let cells = schema.columns().iter().map(|column| Cells::new(&column.ty, rows)).collect();
         let metadata = [OP_COLUMN, TS_COLUMN, PARTITION_COLUMN, OFFSET_COLUMN];
         Self {
             schema,
+            options,
             placeholder,
             cells,
             metadata: metadata.map(|name| schema.index_of(name)),
             unavailable: Vec::new(),
             rejects: Vec::new(),
             scratch: Vec::new(),
+            tally: Tally::default(),
         }
     }
 
@@ -177,23 +208,42 @@ impl<'a> Filler<'a> {
             return Err(self.twice(column));
         }
         let nullable = || self.schema.columns().get(column).is_none_or(|column| column.nullable);
-        let put = if raw == Raw::Null {
+        if raw == Raw::Null {
             if nullable() {
                 cells.push_null();
                 return Ok(());
             }
-            Err(Misfit { reason: "null_key", what: "null in a key column" })
-        } else if partial && self.placeholder.is(raw, form) && nullable() {
-            cells.push_null();
-            self.unavailable.push((index, column));
-            return Ok(());
-        } else {
-            store(raw, form, cells.ty(), &mut self.scratch).and_then(|value| cells.push(value))
-        };
-        put.map_err(|misfit| self.misfit(column, misfit))
+            return Err(self.misfit(column, Misfit::new("null_key", "null in a key column")));
+        }
+        if self.placeholder.is(raw, form) {
+            if partial && nullable() {
+                cells.push_null();
+                self.unavailable.push((index, column));
+                return Ok(());
+            }
+            // Whatever it looks like, it is what the source has.
+            self.tally.literals += 1;
+        }
+        match store(raw, form, cells.ty(), &mut self.scratch).and_then(|value| cells.push(value)) {
+            Ok(()) => Ok(()),
+            Err(misfit) => self.on_misfit(column, misfit),
+        }
     }
 
-    /// Puts a list into a column: `next` gives its elements one after the other.
+    /// A value does not fit its column: the policy may put another in its place.
+    #[cold]
+    fn on_misfit(&mut self, column: usize, misfit: Misfit) -> Result<(), Reject> {
+        let Some(known) = self.schema.columns().get(column).filter(|_| misfit.invalid) else {
+            return Err(self.misfit(column, misfit));
+        };
+        let policy = self.options.invalid_value(&known.name);
+        let Some(cells) = self.cells.get_mut(column) else { return Ok(()) };
+        let replaced = replace(cells, policy, misfit, known.nullable);
+        self.tally.count(misfit.reason, if replaced { policy } else { InvalidValue::DeadLetter });
+        if replaced { Ok(()) } else { Err(self.misfit(column, misfit)) }
+    }
+
+    /// Puts a list into a column: `fill` puts its elements one after the other.
     pub(super) fn put_list(
         &mut self,
         index: usize,
@@ -205,31 +255,39 @@ impl<'a> Filler<'a> {
         if self.has(column, index) {
             return Err(self.twice(column));
         }
-        let (Form::List(form), Some(cells)) = (form, self.cells.get_mut(column)) else {
-            return Err(
-                self.misfit(column, Misfit::mismatch("an array in a column of another type"))
-            );
+        let known = self.schema.columns().get(column);
+        let policy =
+            || known.map_or(self.options.invalid, |known| self.options.invalid_value(&known.name));
+        let elements = self.cells.get_mut(column).and_then(Cells::elements);
+        let (Form::List(form), Some(cells)) = (form, elements) else {
+            let misfit = Misfit::mismatch("an array in a column of another type");
+            return Err(self.misfit(column, misfit));
         };
-        let scratch = &mut self.scratch;
-        let Some(elements) = cells.elements() else {
-            return Err(
-                self.misfit(column, Misfit::mismatch("an array in a column of another type"))
-            );
+        let (scratch, tally) = (&mut self.scratch, &mut self.tally);
+        let mut elements = Elements {
+            cells,
+            form,
+            scratch,
+            tally,
+            policy: policy(),
+            list: self.placeholder.list(),
         };
-        fill(&mut Elements { cells: elements, form, scratch }).map_err(|reject| Reject {
-            message: match self.schema.columns().get(column) {
+        fill(&mut elements).map_err(|reject| Reject {
+            message: match known {
                 Some(column) => format!("column {}: {}", column.name, reject.message),
                 None => reject.message,
             },
             ..reject
         })?;
+        let is_placeholder = elements.list.is_whole();
         let Some(cells) = self.cells.get_mut(column) else { return Ok(()) };
-        if partial && self.placeholder.is_list(cells) {
+        if is_placeholder && partial {
             cells.drop_open_list();
             cells.push_null();
             self.unavailable.push((index, column));
             return Ok(());
         }
+        self.tally.literals += u64::from(is_placeholder);
         cells.end_list().map_err(|misfit| self.misfit(column, misfit))
     }
 
@@ -255,7 +313,35 @@ impl<'a> Filler<'a> {
         let rows = RecordBatch::try_new(arrow, arrays).map_err(|error| {
             Error::internal("decoded columns do not make a batch").because(error)
         })?;
+        self.tally.report(&self.options.table, self.rejects.is_empty());
         Ok(Columns { rows, unavailable: self.unavailable, rejects: self.rejects })
+    }
+}
+
+impl Tally {
+    /// Counts what was replaced. Rows are decoded again without those that are rejected: what was replaced in others
+    /// is counted only when there are none.
+    fn report(self, table: &str, complete: bool) {
+        for (reason, policy, count) in self.invalid {
+            if complete || policy == InvalidValue::DeadLetter {
+                metrics::invalid_values(table, reason, policy.name(), count);
+            }
+        }
+        if complete && self.literals > 0 {
+            metrics::placeholder_literals(table, self.literals);
+        }
+    }
+}
+
+/// Puts what the policy says in place of a value that does not fit; false when it says nothing.
+fn replace(cells: &mut Cells, policy: InvalidValue, misfit: Misfit, nullable: bool) -> bool {
+    match (policy, misfit.nearest) {
+        (InvalidValue::Null, _) if nullable => {
+            cells.push_null();
+            true
+        }
+        (InvalidValue::Clamp, Some(nearest)) => cells.push(nearest).is_ok(),
+        _ => false,
     }
 }
 
@@ -265,17 +351,36 @@ pub(super) struct Elements<'a> {
     cells: &'a mut Cells,
     form: &'a Form,
     scratch: &'a mut Vec<u8>,
+    tally: &'a mut Tally,
+    policy: InvalidValue,
+    list: ListMatch<'a>,
 }
 
 impl Elements<'_> {
     pub(super) fn put(&mut self, raw: Raw<'_>) -> Result<(), Reject> {
+        self.list.element(raw);
         if raw == Raw::Null {
             self.cells.push_null();
             return Ok(());
         }
-        store(raw, self.form, self.cells.ty(), self.scratch)
-            .and_then(|value| self.cells.push(value))
-            .map_err(|misfit| Reject::new(misfit.reason, format!("an element: {}", misfit.what)))
+        let stored = store(raw, self.form, self.cells.ty(), self.scratch);
+        match stored.and_then(|value| self.cells.push(value)) {
+            Ok(()) => Ok(()),
+            Err(misfit) => self.on_misfit(misfit),
+        }
+    }
+
+    #[cold]
+    fn on_misfit(&mut self, misfit: Misfit) -> Result<(), Reject> {
+        let replaced = misfit.invalid && replace(self.cells, self.policy, misfit, true);
+        if misfit.invalid {
+            let policy = if replaced { self.policy } else { InvalidValue::DeadLetter };
+            self.tally.count(misfit.reason, policy);
+        }
+        if replaced {
+            return Ok(());
+        }
+        Err(Reject::new(misfit.reason, format!("an element: {}", misfit.what)))
     }
 }
 
@@ -319,9 +424,10 @@ pub(super) fn json_row(
                 cursor.skip()?;
             }
             other => {
-                if route.is_added(name.raw) {
+                let waits = cursor.null()? || (other.is_none() && tells_nothing(&mut cursor)?);
+                if !waits && route.is_added(name.raw) {
                     cursor.skip()?;
-                } else if !cursor.null()? {
+                } else if !waits {
                     let name = cursor.text(name)?;
                     return Err(homeless(&name, other.map(|field| &field.target)));
                 }
@@ -332,19 +438,24 @@ pub(super) fn json_row(
     Ok(cursor.finish()?)
 }
 
+/// Steps over a value that lets no column be inferred, an empty array or one of nulls: it waits as a null does.
+fn tells_nothing(cursor: &mut Cursor<'_>) -> Result<bool, Reject> {
+    let mut probe = *cursor;
+    let tells = infer::value(&mut probe)?.is_some();
+    if !tells {
+        *cursor = probe;
+    }
+    Ok(!tells)
+}
+
 /// The reject of a value that has no column.
 pub(super) fn homeless(name: &str, target: Option<&Target>) -> Reject {
-    let ty = match target {
-        Some(Target::Ambiguous(ty)) => return ambiguous(name, ty),
-        Some(Target::Unsupported(ty)) => ty.as_str(),
+    match target {
+        Some(Target::Ambiguous(ty)) => ambiguous(name, ty),
         Some(Target::Column(..) | Target::Nowhere) | None => {
-            "an object, a nested array or a number out of range"
+            Reject::new("unknown_column", format!("the table has no column {name} for its value"))
         }
-    };
-    Reject::new(
-        "unsupported_type",
-        format!("column {name} is {ty}, for which there is no column type yet"),
-    )
+    }
 }
 
 #[inline]
@@ -360,17 +471,9 @@ fn json_value(
         (b'[', Form::List(_)) => {
             filler.put_list(index, column, form, partial, |elements| json_list(elements, cursor))
         }
-        (b'{' | b'[', Form::Json) => {
-            let place = cursor.skip()?;
-            let text = std::str::from_utf8(cursor.slice(place)).ok();
-            let text = text
-                .filter(|text| serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok());
-            let text = text.ok_or(super::json::Malformed("a document that is no JSON"))?;
-            filler.put(index, column, form, Raw::Text(text), partial)
-        }
         (b'{' | b'[', _) => {
-            let misfit = Misfit { reason: "unsupported_type", what: "an object or array" };
-            Err(filler.misfit(column, misfit))
+            let value = value(cursor)?;
+            filler.put(index, column, form, value.as_raw(), partial)
         }
         _ => {
             let value = scalar(cursor)?;
@@ -382,10 +485,7 @@ fn json_value(
 fn json_list(elements: &mut Elements<'_>, cursor: &mut Cursor<'_>) -> Result<(), Reject> {
     let mut more = cursor.open_array()?;
     while more {
-        if matches!(cursor.peek()?, b'{' | b'[') {
-            return Err(Reject::new("unsupported_type", "an array of objects or arrays"));
-        }
-        let value = scalar(cursor)?;
+        let value = value(cursor)?;
         elements.put(value.as_raw())?;
         more = cursor.next_element()?;
     }

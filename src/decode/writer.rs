@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::avro;
 use super::flattened::AddedNames;
-use super::types::{ConnectType, Described, Mapped};
+use super::types::{ConnectType, Described, Mapped, Times};
 use super::{Reject, Skip};
 
 /// What records of a schema are.
@@ -30,16 +30,18 @@ pub(super) enum Kind {
 pub(super) struct Field {
     /// The column's name.
     pub(super) name: String,
-    /// Its type and form, or the name of a type that no column holds.
-    pub(super) mapped: Result<Mapped, String>,
+    /// Its type, as the writer has it.
+    pub(super) described: Described,
+    /// The column for it, as the table of types says.
+    pub(super) mapped: Mapped,
     /// True for a field that was added to a flattened row: no column.
     pub(super) added: bool,
 }
 
 impl Field {
     /// A column of the source.
-    pub(super) fn new(name: String, described: &Described) -> Self {
-        Self { name, mapped: described.map(), added: false }
+    pub(super) fn new(name: impl Into<String>, described: Described, times: Times) -> Self {
+        Self { name: name.into(), mapped: described.map(times), described, added: false }
     }
 }
 
@@ -62,6 +64,8 @@ pub(super) enum Layout {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Writer {
     pub(super) kind: Kind,
+    /// What times of its source are.
+    pub(super) times: Times,
     /// Columns of the row or key. A key that is one bare value has one column with an empty name.
     pub(super) fields: Vec<Field>,
     pub(super) layout: Layout,
@@ -70,7 +74,12 @@ pub(super) struct Writer {
 impl Writer {
     /// The writer of JSON without a schema.
     pub(super) fn untold() -> Self {
-        Self { kind: Kind::Untold, fields: Vec::new(), layout: Layout::Json }
+        Self {
+            kind: Kind::Untold,
+            times: Times::default(),
+            fields: Vec::new(),
+            layout: Layout::Json,
+        }
     }
 
     /// The schema of a record's value, from the JSON form of a Connect schema.
@@ -80,26 +89,29 @@ impl Writer {
             "struct" => kind(schema.name.as_deref(), |name| schema.child(name).is_some()),
             _ => Kind::Other,
         };
+        let times = times(schema.child("source").and_then(|source| source.name.as_deref()));
         let mut fields = match kind {
-            Kind::Envelope => schema.child("after").map(Connect::columns).unwrap_or_default(),
-            Kind::Row { .. } => schema.columns(),
+            Kind::Envelope => {
+                schema.child("after").map(|after| after.columns(times)).unwrap_or_default()
+            }
+            Kind::Row { .. } => schema.columns(times),
             Kind::Skipped(_) | Kind::Untold | Kind::Other => Vec::new(),
         };
         if matches!(kind, Kind::Row { .. }) {
             mark_added(&mut fields, added);
         }
-        Ok(Self { kind, fields, layout: Layout::Json })
+        Ok(Self { kind, times, fields, layout: Layout::Json })
     }
 
     /// The schema of a record's key, from the JSON form of a Connect schema.
     pub(super) fn of_key(schema: &[u8]) -> Result<Self, Reject> {
         let schema = parse(schema)?;
         let fields = if schema.ty == "struct" {
-            schema.columns()
+            schema.columns(Times::default())
         } else {
-            vec![Field::new(String::new(), &schema.described())]
+            vec![Field::new("", schema.described(), Times::default())]
         };
-        Ok(Self { kind: Kind::Other, fields, layout: Layout::Json })
+        Ok(Self { kind: Kind::Other, times: Times::default(), fields, layout: Layout::Json })
     }
 
     /// The column named `name`.
@@ -130,6 +142,16 @@ pub(super) fn kind(name: Option<&str>, has: impl Fn(&str) -> bool) -> Kind {
     }
 }
 
+/// What times of a source are, by the name of its block in the envelope.
+pub(super) fn times(source: Option<&str>) -> Times {
+    match source {
+        Some("io.debezium.connector.mysql.Source" | "io.debezium.connector.mariadb.Source") => {
+            Times::Elapsed
+        }
+        _ => Times::OfDay,
+    }
+}
+
 /// A Connect schema in JSON.
 #[derive(Deserialize)]
 struct Connect {
@@ -155,9 +177,10 @@ impl Connect {
         self.fields.iter().find(|child| child.field.as_deref() == Some(name))
     }
 
-    fn columns(&self) -> Vec<Field> {
-        let column =
-            |child: &Self| Field::new(child.field.clone().unwrap_or_default(), &child.described());
+    fn columns(&self, times: Times) -> Vec<Field> {
+        let column = |child: &Self| {
+            Field::new(child.field.clone().unwrap_or_default(), child.described(), times)
+        };
         self.fields.iter().map(column).collect()
     }
 

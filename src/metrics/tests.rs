@@ -21,6 +21,8 @@ fn scrape_of_everything() -> String {
         table_committed("pg_shop.orders", 5_000_000, Some(4_250_000));
         table_staleness("pg_shop.orders", 1.5);
         dead_letter("pg_shop.orders", "json");
+        invalid_values("pg_shop.orders", "infinite", "null", 3);
+        placeholder_literals("pg_shop.orders", 1);
         table_halted("pg_shop.orders", true);
         buffered(1024);
         buffer_limit(4096);

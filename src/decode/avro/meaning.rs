@@ -21,6 +21,15 @@ impl Schema {
         node.notes.get("connect.name").and_then(Value::as_str).or(own)
     }
 
+    /// True for the record that an entry of a map is whose keys are not text.
+    pub(super) fn is_map_entry(&self, id: NodeId) -> bool {
+        let noted = |node: &Node| {
+            node.notes.get("connect.internal.type").and_then(Value::as_str) == Some("MapEntry")
+        };
+        self.node(id).is_some_and(noted)
+            || self.record_name(id) == Some("io.confluent.connect.avro.MapEntry")
+    }
+
     /// The Connect type of a node, null aside.
     pub(super) fn described(&self, id: NodeId) -> Described {
         let id = self.present(id).unwrap_or(id);
@@ -33,8 +42,9 @@ impl Schema {
             Shape::Double => ConnectType::Float64,
             Shape::Bytes | Shape::Fixed(_) => ConnectType::Bytes,
             Shape::String | Shape::Enum(_) => ConnectType::String,
-            Shape::Array(item) => ConnectType::Array(Box::new(self.described(*item))),
             Shape::Map(_) => ConnectType::Map,
+            Shape::Array(item) if self.is_map_entry(*item) => ConnectType::Map,
+            Shape::Array(item) => ConnectType::Array(Box::new(self.described(*item))),
             Shape::Null | Shape::Union(_) | Shape::Record { .. } => ConnectType::Struct,
         };
         let (name, parameters) = notes(node);

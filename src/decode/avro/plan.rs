@@ -7,9 +7,10 @@ use super::{Broken, MAX_DEPTH, NodeId, Reader, Schema, Shape};
 use crate::decode::Reject;
 use crate::decode::Row;
 use crate::decode::flattened::{Added, AddedNames, Notes};
+use crate::decode::key::Scalar;
 use crate::decode::rows::{Elements, Filler, Route, RouteField, Target, homeless, is_partial};
-use crate::decode::types::Raw;
-use crate::decode::writer::{Field, Kind, Layout, Writer, kind, mark_added};
+use crate::decode::types::{Form, Raw, Times};
+use crate::decode::writer::{Field, Kind, Layout, Writer, kind, mark_added, times};
 
 /// How a value is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,11 +87,14 @@ impl Writer {
         let plan = Plan { schema: Arc::clone(schema), parts, flattened };
         let nodes = columns.iter().map(|(_, node)| *node).collect();
         let layout = Layout::AvroRow(RowLayout { plan, fields: nodes });
-        let mut fields = fields(schema, columns);
+        let source = root.iter().find(|(name, _)| name == "source");
+        let source = source.and_then(|(_, node)| schema.record_name(schema.present(*node)?));
+        let times = times(source);
+        let mut fields = fields(schema, columns, times);
         if flattened {
             mark_added(&mut fields, added);
         }
-        Self { kind, fields, layout }
+        Self { kind, times, fields, layout }
     }
 
     /// The writer of keys of an Avro schema.
@@ -99,13 +103,14 @@ impl Writer {
         let columns = schema.fields(schema.root).unwrap_or(&bare);
         let nodes = columns.iter().map(|(_, node)| *node).collect();
         let layout = Layout::AvroKey(KeyLayout { schema: Arc::clone(schema), fields: nodes });
-        Self { kind: Kind::Other, fields: fields(schema, columns), layout }
+        let times = Times::default();
+        Self { kind: Kind::Other, times, fields: fields(schema, columns, times), layout }
     }
 }
 
-fn fields(schema: &Schema, columns: &[(String, NodeId)]) -> Vec<Field> {
+fn fields(schema: &Schema, columns: &[(String, NodeId)], times: Times) -> Vec<Field> {
     let field =
-        |(name, node): &(String, NodeId)| Field::new(name.clone(), &schema.described(*node));
+        |(name, node): &(String, NodeId)| Field::new(name.clone(), schema.described(*node), times);
     columns.iter().map(field).collect()
 }
 
@@ -237,13 +242,16 @@ impl RowLayout {
             };
             match reader.scalar(schema, node)? {
                 Some(raw) => filler.put(index, *column, form, raw, partial)?,
-                None => match schema.shape(node)? {
-                    Shape::Array(item) => {
+                None => match (schema.shape(node)?, form) {
+                    (Shape::Array(item), Form::List(_)) => {
                         filler.put_list(index, *column, form, partial, |elements| {
                             list(&mut reader, schema, *item, elements)
                         })?;
                     }
-                    _ => return Err(homeless(name, None)),
+                    _ => {
+                        let json = reader.json(schema, node)?;
+                        filler.put(index, *column, form, Raw::Json(&json), partial)?;
+                    }
                 },
             }
         }
@@ -260,8 +268,10 @@ fn list(
     while let Some(count) = reader.block()? {
         for _ in 0..count {
             let node = reader.branch(schema, item)?;
-            let raw = reader.scalar(schema, node)?;
-            elements.put(raw.ok_or(Broken("a list in a list"))?)?;
+            match reader.scalar(schema, node)? {
+                Some(raw) => elements.put(raw)?,
+                None => elements.put(Raw::Json(&reader.json(schema, node)?))?,
+            }
         }
     }
     Ok(())
@@ -283,16 +293,15 @@ pub(in crate::decode) struct Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    /// The next field's value; bytes without meaning for what is no scalar.
-    pub(in crate::decode) fn next(&mut self) -> Result<Option<Raw<'a>>, Reject> {
+    /// The next field's value.
+    pub(in crate::decode) fn next(&mut self) -> Result<Option<Scalar<'a>>, Reject> {
         let Some((node, rest)) = self.fields.split_first() else { return Ok(None) };
         self.fields = rest;
         let node = self.reader.branch(self.schema, *node)?;
         if let Some(raw) = self.reader.scalar(self.schema, node)? {
-            return Ok(Some(raw));
+            return Ok(Some(Scalar::Plain(raw)));
         }
-        self.reader.skip(self.schema, node, MAX_DEPTH)?;
-        Ok(Some(Raw::Bytes(&[])))
+        Ok(Some(Scalar::Json(self.reader.json(self.schema, node)?.into())))
     }
 
     /// Checks that nothing follows.

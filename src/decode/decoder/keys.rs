@@ -4,11 +4,11 @@ use super::{Decoder, Heading, UNTOLD, framed, is_untold, learn};
 use crate::decode::envelope::end;
 use crate::decode::infer;
 use crate::decode::json::Cursor;
-use crate::decode::key::{KeyForms, KeyPlan, scalar, unsupported};
+use crate::decode::key::{KeyForms, KeyPlan, Scalar, scalar, value};
 use crate::decode::rows::Filler;
-use crate::decode::types::{Form, Mapped, Raw};
+use crate::decode::types::{Form, Mapped, Raw, Times};
 use crate::decode::writer::{Field, Layout, Writer};
-use crate::decode::{Reject, Row, ScanError};
+use crate::decode::{Options, Reject, Row, ScanError};
 use crate::key::Key;
 use crate::record::Record;
 use crate::schema::TableSchema;
@@ -35,8 +35,8 @@ impl Decoder {
         if let Some((id, at)) = framed(bytes)? {
             let writer = self.avro_key(id)?;
             self.plan_key(writer, None)?;
-            let Self { key, key_forms, key_writers, .. } = self;
-            let (plan, forms) = key_plan(key.as_mut(), key_forms, key_writers, writer)?;
+            let Self { key, key_forms, key_writers, options, .. } = self;
+            let (plan, forms) = key_plan(key.as_mut(), key_forms, key_writers, writer, options)?;
             let Some(Layout::AvroKey(layout)) =
                 key_writers.get(writer).map(|writer| &writer.layout)
             else {
@@ -53,8 +53,8 @@ impl Decoder {
         }
         let writer = payload.schema.unwrap_or(UNTOLD);
         self.plan_key(writer, Some(cursor))?;
-        let Self { key, key_forms, key_writers, .. } = self;
-        let (plan, forms) = key_plan(key.as_mut(), key_forms, key_writers, writer)?;
+        let Self { key, key_forms, key_writers, options, .. } = self;
+        let (plan, forms) = key_plan(key.as_mut(), key_forms, key_writers, writer, options)?;
         let key = plan.read_json(&mut cursor, &forms.forms)?;
         end(cursor, payload)?;
         Ok(Some(key))
@@ -75,10 +75,13 @@ impl Decoder {
     /// The key's columns as a writer has them.
     fn told_key(&self, writer: usize) -> Result<Vec<(String, Mapped)>, Reject> {
         let fields = self.key_writers.get(writer).map(|writer| writer.fields.as_slice());
+        // A key's schema does not tell its source, the schemas of values do.
+        let elapsed = self.writers.iter().any(|writer| writer.times == Times::Elapsed);
+        let times = if elapsed { Times::Elapsed } else { Times::OfDay };
         let column = |field: &Field| {
             let name = if field.name.is_empty() { self.bare_key()? } else { field.name.clone() };
-            let mapped = field.mapped.clone().map_err(|ty| unsupported(&name, &ty))?;
-            Ok((name, self.options.adapt(mapped)))
+            let mapped = self.options.told(&name, &field.described.map(times))?;
+            Ok((name, mapped))
         };
         fields.unwrap_or_default().iter().map(column).collect()
     }
@@ -159,7 +162,7 @@ impl Decoder {
     fn key_in_row(&mut self, value: &[u8], writer: usize, at: usize) -> Result<Key, Reject> {
         let written = self.writers.get(writer).ok_or_else(no_key)?;
         let plan = self.key.as_mut().ok_or_else(no_key)?;
-        let forms = plan.forms(written, !is_untold(writer))?;
+        let forms = plan.forms(written, !is_untold(writer), &self.options)?;
         match &written.layout {
             Layout::AvroRow(layout) => plan.read_avro(layout.values(value, at), &forms, true),
             Layout::Json | Layout::AvroKey(_) => {
@@ -199,13 +202,15 @@ impl Decoder {
     fn image_columns(&self, writer: usize) -> Result<Vec<(String, Mapped)>, Reject> {
         let told = self.writers.get(writer).filter(|_| !is_untold(writer));
         let column = |name: &String| {
-            let mapped = match told {
-                Some(writer) => writer.field(name).and_then(|field| field.mapped.clone().ok()),
+            let mapped = match told.map(|writer| writer.field(name)) {
+                Some(field) => {
+                    field.map(|field| self.options.told(name, &field.mapped)).transpose()?
+                }
                 None => self.options.declared(name),
             };
             let unknown =
                 || Reject::new("no_key", format!("the type of key column {name} must be declared"));
-            Ok((name.clone(), self.options.adapt(mapped.ok_or_else(unknown)?)))
+            Ok((name.clone(), mapped.ok_or_else(unknown)?))
         };
         self.options.declared_key.iter().map(column).collect()
     }
@@ -254,7 +259,9 @@ impl Decoder {
             for _ in 0..place.and_then(|place| forms.places.get(place)).copied().unwrap_or(0) {
                 values.next()?;
             }
-            return filler.put(index, column, form, values.next()?.unwrap_or(Raw::Null), false);
+            let value = values.next()?;
+            let raw = value.as_ref().map_or(Raw::Null, Scalar::as_raw);
+            return filler.put(index, column, form, raw, false);
         }
         let mut cursor = Cursor::new(key, at);
         if cursor.peek()? != b'{' {
@@ -263,7 +270,7 @@ impl Decoder {
         let mut more = cursor.open_object()?;
         while more {
             if cursor.name()?.is(name) {
-                return filler.put(index, column, form, scalar(&mut cursor)?.as_raw(), false);
+                return filler.put(index, column, form, value(&mut cursor)?.as_raw(), false);
             }
             cursor.skip()?;
             more = cursor.next_field()?;
@@ -278,6 +285,7 @@ fn key_plan<'a>(
     key_forms: &'a mut Vec<Option<KeyForms>>,
     writers: &[Writer],
     writer: usize,
+    options: &Options,
 ) -> Result<(&'a mut KeyPlan, &'a KeyForms), Reject> {
     let plan = plan.ok_or_else(no_key)?;
     if key_forms.len() <= writer {
@@ -288,7 +296,7 @@ fn key_plan<'a>(
     };
     let forms = match slot {
         Some(forms) => forms,
-        None => slot.insert(plan.forms(written, writer != UNTOLD)?),
+        None => slot.insert(plan.forms(written, writer != UNTOLD, options)?),
     };
     Ok((plan, forms))
 }

@@ -8,7 +8,7 @@ use crate::decode::infer;
 use crate::decode::json::Cursor;
 use crate::decode::key::{KeyColumn, KeyPlan};
 use crate::decode::rows::conflict;
-use crate::decode::types::{Mapped, holds};
+use crate::decode::types::holds;
 use crate::decode::{Reject, Row, WriterId};
 use crate::error::{Error, Result};
 use crate::schema::{Column, ColumnType, TableSchema, is_metadata};
@@ -27,15 +27,6 @@ impl Decoder {
                 self.cover(row.writer, &mut wanted)?;
             }
             last = Some(row.writer);
-        }
-        for (name, ty) in std::mem::take(&mut wanted.left_out) {
-            if self.warned.insert(name.clone()) {
-                tracing::warn!(
-                    column = name,
-                    r#type = ty,
-                    "column is left out of the table, which has no type for it yet; rows with a value in it are rejected"
-                );
-            }
         }
         let Some(schema) = &self.schema else {
             return wanted.create(self.key.as_ref()).map(Arc::new);
@@ -56,15 +47,12 @@ impl Decoder {
         }
         let writer = self.writer(id)?;
         for field in writer.fields.iter().filter(|field| !field.added) {
-            let mapped = match &field.mapped {
-                Ok(mapped) => mapped,
-                Err(ty) => {
-                    wanted.left_out.push((field.name.clone(), ty.clone()));
-                    continue;
-                }
-            };
-            let Mapped { ty, .. } = self.options.adapt(mapped.clone());
+            let told = self.options.told(&field.name, &field.mapped);
+            let told = told.map_err(|reject| {
+                Error::invalid(reject.message).hint("change the declared type, or leave it out")
+            })?;
             let table = self.schema.as_deref().and_then(|schema| schema.column(&field.name));
+            let ty = told.in_column(table.or_else(|| wanted.column(&field.name)));
             match table {
                 _ if is_metadata(&field.name) => return Err(reserved(&field.name)),
                 Some(column) if holds(&column.ty, &ty) => {}
@@ -128,11 +116,13 @@ impl Decoder {
 struct Wanted {
     columns: Vec<Column>,
     writers: HashSet<WriterId>,
-    /// Columns that no table holds, with the name of their type.
-    left_out: Vec<(String, String)>,
 }
 
 impl Wanted {
+    fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
     /// Adds a column, or gives it the wider of two types when it was added already.
     fn widen(&mut self, name: &str, ty: ColumnType) -> Result<()> {
         match self.columns.iter_mut().find(|column| column.name == name) {

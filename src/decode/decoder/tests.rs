@@ -4,7 +4,7 @@ use arrow::datatypes::{
 };
 
 use super::*;
-use crate::decode::DeclaredType;
+use crate::decode::{DeclaredType, InvalidValue};
 use crate::error::Kind as ErrorKind;
 use crate::record::Records;
 use crate::schema::{Column, ColumnType};
@@ -115,6 +115,98 @@ fn declared_types_win() {
 }
 
 #[test]
+fn what_nobody_told_keeps_its_digits() {
+    let rows = [
+        r#"{"id":1,"a":1,"b":18446744073709551616,"c":{"x":[1]},"d":[],"e":[1,"x"],"f":null,"g":1.10}"#,
+        r#"{"id":2,"a":1.5,"b":1,"c":null,"d":null,"e":[[1],[2]],"f":null,"g":2}"#,
+    ];
+    let values: Vec<String> = rows.iter().map(|after| bare("c", after)).collect();
+    let records = [(r#"{"id":1}"#, values[0].as_str()), (r#"{"id":2}"#, values[1].as_str())];
+    let columns = decode(&mut Decoder::new(options(), None, None), &records).unwrap();
+    assert_eq!(columns.rejects, []);
+    let text = |name: &str, row| {
+        let column = column(&columns.rows, name).as_string::<i32>();
+        column.is_valid(row).then(|| column.value(row).to_owned())
+    };
+    let of = |name: &str| [text(name, 0), text(name, 1)];
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(of("a"), [some("1"), some("1.5")]);
+    assert_eq!(of("b"), [some("18446744073709551616"), some("1")]);
+    assert_eq!(of("c"), [some(r#"{"x":[1]}"#), None]);
+    assert_eq!(of("e"), [some(r#"[1,"x"]"#), some("[[1],[2]]")]);
+    assert_eq!(of("g"), [some("1.10"), some("2")]);
+    // Columns without a value that tells wait.
+    assert!(columns.rows.column_by_name("d").is_none());
+    assert!(columns.rows.column_by_name("f").is_none());
+}
+
+#[rstest::rstest]
+#[case(InvalidValue::DeadLetter, InvalidValue::DeadLetter, None)]
+#[case(InvalidValue::DeadLetter, InvalidValue::Null, Some(None))]
+#[case(InvalidValue::Null, InvalidValue::Clamp, Some(Some(2_932_896)))]
+fn an_invalid_value_follows_its_columns_policy(
+    #[case] general: InvalidValue,
+    #[case] own: InvalidValue,
+    #[case] expected: Option<Option<i32>>,
+) {
+    let declared = [("day", "date"), ("days", "list<date>"), ("kind", "int")];
+    let options = Options {
+        declared: declared.map(|(name, ty)| (name.to_owned(), ty.parse().unwrap())).into(),
+        invalid: general,
+        invalid_columns: vec![("day".into(), own), ("days".into(), own)],
+        ..options()
+    };
+    let after = r#"{"id":1,"day":-2147472692,"days":[17109,-2147472692]}"#;
+    let row = bare("c", after);
+    let mut decoder = Decoder::new(options, None, None);
+    let columns = decode(&mut decoder, &[(r#"{"id":1}"#, &row)]).unwrap();
+    let Some(expected) = expected else {
+        assert_eq!(columns.rejects[0].1.reason, "infinite");
+        return;
+    };
+    assert_eq!(columns.rejects, []);
+    let day = |column: &arrow::array::ArrayRef, row| {
+        let days = column.as_primitive::<Date32Type>();
+        days.is_valid(row).then(|| days.value(row))
+    };
+    assert_eq!(day(column(&columns.rows, "day"), 0), expected);
+    let list = column(&columns.rows, "days").as_list::<i32>().value(0);
+    assert_eq!((day(&list, 0), day(&list, 1)), (Some(17109), expected));
+    // A value of another type is not invalid, it is wrong.
+    let wrong = bare("c", r#"{"id":1,"kind":"x"}"#);
+    let columns = decode(&mut decoder, &[(r#"{"id":1}"#, &wrong)]).unwrap();
+    assert_eq!(columns.rejects[0].1.reason, "type_mismatch");
+}
+
+#[test]
+fn a_column_may_change_to_decimals_with_their_own_scale() {
+    let wrapped = |ty: &str, v: &str| {
+        format!(
+            r#"{{"schema":{{"type":"struct","fields":[{{"type":"struct","field":"after","fields":[{{"type":"int32","field":"id"}},{ty}]}},{{"type":"struct","field":"source"}},{{"type":"string","field":"op"}}]}},"payload":{{"after":{{"id":1,"v":{v}}},"source":{{}},"op":"c"}}}}"#
+        )
+    };
+    let fixed = r#"{"type":"bytes","name":"org.apache.kafka.connect.data.Decimal","parameters":{"scale":"2","connect.decimal.precision":"5"},"field":"v"}"#;
+    let free = r#"{"type":"struct","name":"io.debezium.data.VariableScaleDecimal","field":"v"}"#;
+    let key = r#"{"id":1}"#;
+    let values = [
+        wrapped(fixed, r#""MDk=""#),
+        wrapped(free, r#"{"scale":1,"value":"GQ=="}"#),
+        wrapped(free, r#"{"scale":3,"value":"GQ=="}"#),
+    ];
+    let records: Vec<_> = values.iter().map(|value| (key, value.as_str())).collect();
+    let columns = decode(&mut Decoder::new(options(), None, None), &records).unwrap();
+    let v = column(&columns.rows, "v").as_primitive::<Decimal128Type>();
+    assert_eq!((v.value(0), v.value(1)), (12345, 250));
+    assert_eq!(columns.rejects.len(), 1);
+    assert_eq!((columns.rejects[0].0, columns.rejects[0].1.reason), (2, "too_precise"));
+    // The other way round: the column is text.
+    let columns = decode(&mut Decoder::new(options(), None, None), &[records[1], records[0]]);
+    let columns = columns.unwrap();
+    let v = column(&columns.rows, "v").as_string::<i32>();
+    assert_eq!((v.value(0), v.value(1)), ("2.5", "123.45"));
+}
+
+#[test]
 fn records_that_are_no_change_are_told_apart() {
     let mut decoder = Decoder::new(options(), None, None);
     let mut skipped = |value: &str| match scan(&mut decoder, Some(r#"{"id":1}"#), Some(value)) {
@@ -216,7 +308,10 @@ fn placeholders_are_holes_only_where_they_may_be() {
 
 #[test]
 fn a_rejected_row_leaves_its_neighbours_alone() {
-    let mut decoder = Decoder::new(options(), None, None);
+    let declared = [("n", "long"), ("l", "list<long>")];
+    let declared = declared.map(|(name, ty)| (name.to_owned(), ty.parse().unwrap()));
+    let options = Options { declared: declared.into(), ..options() };
+    let mut decoder = Decoder::new(options, None, None);
     let rows = [
         r#"{"id":1,"n":1,"t":"a","l":[1]}"#,
         r#"{"id":2,"n":"x","l":[1,2]}"#,
@@ -448,7 +543,7 @@ mod avro_records {
         let columns = columns(&mut decoder, &key(1, "a"), &value);
         assert_eq!(columns.rejects, []);
         let rows = &columns.rows;
-        assert!(rows.column_by_name("free").is_none());
+        assert!(column(rows, "free").is_null(0));
         assert_eq!(column(rows, "org").as_string::<i32>().value(0), "a");
         assert_eq!(column(rows, "n").as_primitive::<Int32Type>().value(0), 5);
         assert_eq!(column(rows, "price").as_primitive::<Decimal128Type>().value(0), 12345);
@@ -469,16 +564,12 @@ mod avro_records {
     }
 
     #[test]
-    fn a_value_that_no_column_holds_rejects_the_row() {
+    fn a_decimal_with_its_own_scale_is_text() {
         let mut decoder = decoder();
         let after = row(1, "a", &[vec![2], vec![0], vec![0], vec![2, 8, 2, 1]]);
         let columns = columns(&mut decoder, &key(1, "a"), &envelope(&[], &after, "c", true));
-        let (_, reject) = &columns.rejects[0];
-        assert_eq!(reject.reason, "unsupported_type");
-        assert!(
-            reject.message.contains("column free is io.debezium.data.VariableScaleDecimal"),
-            "{reject}"
-        );
+        assert_eq!(columns.rejects, []);
+        assert_eq!(column(&columns.rows, "free").as_string::<i32>().value(0), "0.0001");
     }
 
     #[test]
@@ -563,17 +654,20 @@ fn every_form_of_the_placeholder_is_a_hole() {
         ("ints", "list<int>"),
         ("longs", "list<long>"),
         ("blobs", "list<bytes>"),
+        ("floats", "list<float>"),
+        ("days", "list<date>"),
+        ("moments", "list<timestamp(millis)>"),
     ];
     let declared = declared.map(|(name, ty)| (name.to_owned(), ty.parse().unwrap()));
     let options = Options { declared: declared.into(), ..options() };
     let numbers: Vec<String> = PLACEHOLDER.bytes().map(|byte| byte.to_string()).collect();
-    let numbers = numbers.join(",");
+    let (numbers, floats) = (numbers.join(","), numbers.join(".0,") + ".0");
     let base64 = "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==";
     let hex = "5f5f646562657a69756d5f756e617661696c61626c655f76616c7565";
     let after = format!(
-        r#"{{"id":1,"text":"{PLACEHOLDER}","bytes":"{base64}","json":"{{\"{PLACEHOLDER}\":\"{PLACEHOLDER}\"}}","ints":[{numbers}],"longs":[{numbers}],"blobs":["{base64}"],"uuids":["b68a35a7-17ad-35b3-af2a-ae46edb4545a"],"hex":"{hex}"}}"#
+        r#"{{"id":1,"text":"{PLACEHOLDER}","bytes":"{base64}","json":"{{\"{PLACEHOLDER}\":\"{PLACEHOLDER}\"}}","ints":[{numbers}],"longs":[{numbers}],"blobs":["{base64}"],"uuids":["b68a35a7-17ad-35b3-af2a-ae46edb4545a"],"hex":"{hex}","map":{{"{PLACEHOLDER}":"{PLACEHOLDER}"}},"floats":[{floats}],"days":[{numbers}],"moments":[{numbers}]}}"#
     );
-    let all: Vec<(usize, usize)> = (1..=8).map(|column| (0, column)).collect();
+    let all: Vec<(usize, usize)> = (1..=12).map(|column| (0, column)).collect();
     let holes =
         |operation, moved| decode_moved(options.clone(), &after, operation, moved).unavailable;
     assert_eq!(holes(Operation::Update, false), all);
@@ -581,8 +675,9 @@ fn every_form_of_the_placeholder_is_a_hole() {
     assert_eq!(holes(Operation::Create, false), []);
     assert_eq!(holes(Operation::Read, false), []);
     // Part of the text, or a list of more, is a value.
-    let other =
-        format!(r#"{{"id":1,"text":"{PLACEHOLDER}.","l":["{PLACEHOLDER}","x"],"ints":[95,95]}}"#);
+    let other = format!(
+        r#"{{"id":1,"text":"{PLACEHOLDER}.","l":["{PLACEHOLDER}","x"],"ints":[95,95],"longs":[{numbers},1],"map":{{"{PLACEHOLDER}":"x"}}}}"#
+    );
     assert_eq!(decode_moved(options.clone(), &other, Operation::Update, false).unavailable, []);
     let own = Options { placeholder: "hex:00ff".into(), ..options.clone() };
     let own = decode_moved(own, r#"{"id":1,"bytes":"AP8="}"#, Operation::Update, false);
