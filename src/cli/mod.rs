@@ -3,6 +3,7 @@
 mod demo;
 mod display;
 mod log;
+mod plan;
 mod run;
 pub mod setup;
 mod status;
@@ -25,6 +26,9 @@ Examples:
   Delta and Iceberg at once, one copy of the data, Avro, an Iceberg REST catalog:
     cdc-sink --brokers kafka:9092 --topics 'shop.*.*' --registry http://registry:8080/apis/ccompat/v7 \\
              --to delta --to iceberg --catalog http://catalog:8181 --warehouse s3://lake
+
+  What the tables of a schema would get, and what of it is lost, before anything is written:
+    cdc-sink plan --brokers kafka:9092 --topics 'shop.public.*'
 
   What a running instance is doing:
     cdc-sink status
@@ -51,6 +55,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Everything embedded: generated changes, a Kafka cluster inside the process, tables on the local disk
     Demo(demo::DemoArgs),
+    /// What tables would get, column by column, before anything is written; with --types what each type becomes
+    Plan(Box<plan::PlanArgs>),
     /// What a running instance is doing, table by table
     Status(status::StatusArgs),
 }
@@ -86,6 +92,7 @@ async fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => run::run(*args).await,
         Command::Demo(args) => demo::run(args).await,
+        Command::Plan(args) => plan::run(*args).await,
         Command::Status(args) => status::run(args).await,
     }
 }

@@ -21,8 +21,11 @@ use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::schema::TableSchema;
 
+mod describe;
 mod keys;
 mod table;
+
+pub use describe::SourceColumn;
 
 /// The number of the writer of JSON without a schema, of rows and of keys.
 const UNTOLD: usize = 0;

@@ -24,7 +24,7 @@ mod rows;
 mod types;
 mod writer;
 
-pub use decoder::Decoder;
+pub use decoder::{Decoder, SourceColumn};
 pub use registry::{Auth, Registry};
 pub use types::{DeclaredType, Encoding, InvalidValue, TypeRule, Unit, rules};
 

@@ -12,7 +12,7 @@ pub mod quiet;
 pub mod scripted;
 mod topics;
 
-pub use kafka::{KafkaOptions, KafkaSource};
+pub use kafka::{KafkaOptions, KafkaSource, sample};
 pub use topics::{TopicPattern, Topics};
 
 use std::collections::HashMap;

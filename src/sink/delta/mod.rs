@@ -28,6 +28,8 @@ use serde_json::json;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+pub use self::schema::type_name;
+
 use self::commit::Commit;
 use self::log::{Log, Put};
 use self::protocol::{Metadata, Protocol};

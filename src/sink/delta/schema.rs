@@ -163,6 +163,15 @@ fn encode_type(ty: &ColumnType, column: &str) -> Result<Value> {
     })
 }
 
+/// Delta's name of a column's type, with Delta among the table's formats.
+pub fn type_name(ty: &ColumnType) -> String {
+    match (ty.for_delta(), encode_type(&ty.for_delta(), "")) {
+        (ColumnType::List(element), _) => format!("array<{}>", type_name(&element.ty)),
+        (_, Ok(Value::String(name))) => name,
+        (ty, _) => format!("{ty:?}"),
+    }
+}
+
 /// What a table's metadata says about its schema.
 #[derive(Debug)]
 pub(super) struct Decoded {

@@ -36,6 +36,7 @@ use iceberg::spec::FormatVersion;
 
 pub use self::catalog::{Catalog, TableName};
 pub use self::rest::{RestCatalog, RestOptions, Secret};
+pub use self::schema::type_name;
 
 use self::catalog::{Answer, Commit, Creation, LoadedTable, Lookup};
 use self::commit::{Attempt, Builder};

@@ -75,6 +75,14 @@ fn ty(ty: &ColumnType) -> Type {
     })
 }
 
+/// Iceberg's name of a column's type.
+pub fn type_name(column: &ColumnType) -> String {
+    match column {
+        ColumnType::List(element) => format!("list<{}>", type_name(&element.ty)),
+        primitive => ty(primitive).to_string().replace(' ', ""),
+    }
+}
+
 /// The table's schema as the vocabulary tells it; refused where the vocabulary has no word for a type.
 pub(super) fn from_iceberg(schema: &Schema, key: Vec<String>, last_id: i32) -> Result<TableSchema> {
     let column = |field: &NestedFieldRef| {

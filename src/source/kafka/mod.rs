@@ -19,6 +19,7 @@ mod helper;
 mod partition;
 mod plan;
 mod reader;
+mod sample;
 mod trouble;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use tracing::warn;
 use self::control::Control;
 use self::plan::CHUNKS;
 use self::reader::Reader;
+pub use self::sample::sample;
 use super::properties::Connection;
 use super::topics::Topics;
 use super::{Event, Source};
