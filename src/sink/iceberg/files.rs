@@ -63,11 +63,13 @@ async fn newest(home: &Folder) -> Result<Option<u64>> {
     Ok(Some(version))
 }
 
-/// Every version there is, with its object.
+/// Every version there is, with its object. Manifests come before them in the folder's order, and there are many more.
 async fn listed(home: &Folder) -> Result<Vec<(u64, Path)>> {
     let folder = home.location().file(METADATA);
+    let before = folder.clone().join("v");
     let what = || format!("cannot list {}", home.absolute(METADATA));
-    let found: Result<Vec<_>, _> = home.store().list(Some(&folder)).try_collect().await;
+    let found: Result<Vec<_>, _> =
+        home.store().list_with_offset(Some(&folder), &before).try_collect().await;
     let found = found.map_err(|e| fault::store(what(), e))?.into_iter().map(|meta| meta.location);
     Ok(found.filter_map(|path| Some((version_of(path.as_ref())?, path))).collect())
 }

@@ -22,6 +22,8 @@ const SNAPSHOTS_AT_A_TIME: usize = 100;
 const READS_AT_A_TIME: usize = 16;
 /// Earlier metadata files kept where the table does not say how many.
 const METADATA_FILES_KEPT: u64 = 100;
+/// Versions between two looks for metadata files to remove.
+const METADATA_LOOKS: i64 = 16;
 
 /// What can be removed from the store, soon.
 #[derive(Debug, Default)]
@@ -30,6 +32,8 @@ pub(super) struct Garbage {
     expired: Vec<SnapshotRef>,
     /// Files of attempts that are not in the table and never will be, with the time they were first seen here.
     discarded: Vec<(Option<i64>, Vec<String>)>,
+    /// The version at which metadata files were last removed.
+    looked: Option<i64>,
 }
 
 impl Garbage {
@@ -179,7 +183,12 @@ impl Keeper<'_> {
 
     /// Removes metadata files that the newest one no longer mentions. Oldest first, one by one: a writer that is far
     /// behind relies on it (see [`files::commit`]).
-    pub(super) async fn old_metadata(&self) -> Result<()> {
+    pub(super) async fn old_metadata(&self, garbage: &mut Garbage) -> Result<()> {
+        let version = self.known.state.version;
+        // The first time at once: the process may end after one commit.
+        if garbage.looked.is_some_and(|looked| version < looked + METADATA_LOOKS) {
+            return Ok(());
+        }
         let properties = self.known.metadata.properties();
         if properties.get("write.metadata.delete-after-commit.enabled").is_none_or(|v| v != "true")
         {
@@ -193,6 +202,7 @@ impl Keeper<'_> {
                 Err(e) => return Err(fault::store(format!("cannot remove {file}"), e)),
             }
         }
+        garbage.looked = Some(version);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! The Iceberg publisher: turns a [`CommitPlan`] into one snapshot, atomically.
 //!
-//! A commit writes delete files and manifests side by side, then the manifest list, then asks the catalog, once. It
-//! costs what it touches, not what the table holds: everything it needs to know is kept in memory.
+//! A commit encodes its delete files, manifests and manifest list, writes them side by side, then asks the catalog, once.
+//! It costs what it touches, not what the table holds: everything it needs to know is kept in memory.
 //!
 //! Only a clean success is a commit. After any other answer the table is read again, and whether the snapshot (or
 //! its batch) is in it decides; when that cannot be read, the attempt is kept and the same snapshot is sent again,
@@ -19,6 +19,7 @@ mod fault;
 mod files;
 mod known;
 mod maintain;
+mod manifests;
 mod rest;
 mod schema;
 mod storage;
@@ -295,7 +296,11 @@ impl IcebergTable {
         let Self { known, root, io, options, garbage, catalog, .. } = self;
         let keeper = maintain::Keeper { known, root, home: &home, io, options };
         keeper.collect(garbage, now_millis).await?;
-        if matches!(**catalog, Catalog::Files) { keeper.old_metadata().await } else { Ok(()) }
+        if matches!(**catalog, Catalog::Files) {
+            keeper.old_metadata(garbage).await
+        } else {
+            Ok(())
+        }
     }
 
     fn home(&self) -> Folder {
