@@ -23,6 +23,11 @@ const SAMPLE: usize = 1024;
 const REPEATS: usize = 4;
 /// Bounds in the footer keep this many bytes of texts and bytes, as Iceberg's default metrics mode does.
 const BOUND_BYTES: usize = 16;
+/// A column of values this large on average has small pages: an update may leave such a value out, and then it is read
+/// from the table, together with its page.
+const LARGE_VALUE_BYTES: usize = 1024;
+/// A page of such a column.
+const SMALL_PAGE_BYTES: usize = 16 * 1024;
 /// Rows of a row group: readers split files there, and it bounds what a reader holds at once.
 const ROW_GROUP_ROWS: usize = 1 << 20;
 
@@ -82,6 +87,10 @@ fn encoding(
             | DataType::Time64(_)
             | DataType::Timestamp(..)
     );
+    let properties = match mean_bytes(values) >= LARGE_VALUE_BYTES {
+        true => properties.set_column_data_page_size_limit(path.clone(), SMALL_PAGE_BYTES),
+        false => properties,
+    };
     Ok(if repeats(values)? {
         properties.set_column_dictionary_enabled(path, true)
     } else if integer && packed_integers {
@@ -103,6 +112,17 @@ pub(super) fn leaf(field: &Field, values: &ArrayRef) -> (ColumnPath, ArrayRef) {
         values = ArrayRef::clone(list.values());
     }
     (ColumnPath::new(path), values)
+}
+
+/// Bytes of a text or of bytes, on average.
+fn mean_bytes(values: &ArrayRef) -> usize {
+    let offsets = match values.data_type() {
+        DataType::Utf8 => values.as_string::<i32>().offsets(),
+        DataType::Binary => values.as_binary::<i32>().offsets(),
+        _ => return 0,
+    };
+    let bytes = offsets.last().zip(offsets.first()).map_or(0, |(end, start)| end - start);
+    usize::try_from(bytes).unwrap_or_default() / (values.len() - values.null_count()).max(1)
 }
 
 /// True when an even sample of the values has few distinct ones.
