@@ -194,6 +194,18 @@ pub(super) fn digits(bytes: &[u8], scale: i32) -> Result<String, Misfit> {
     })
 }
 
+/// True for what connectors write for a decimal as text: a number, or a name of what is none.
+pub(super) fn is_written(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let is_number = digits.starts_with(|c: char| c.is_ascii_digit())
+        && digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-'));
+    is_number || SPECIAL.contains(&text)
+}
+
+/// What connectors write for what is no number.
+const SPECIAL: [&str; 6] =
+    ["NaN", "NAN", "Infinity", "POSITIVE_INFINITY", "-Infinity", "NEGATIVE_INFINITY"];
+
 /// True for a JSON number that a double holds digit by digit, and that is written as Java writes a double: another
 /// spelling is a decimal's.
 pub(in crate::decode) fn is_exact_double(text: &str) -> bool {

@@ -381,6 +381,16 @@ fn decimals_of_more_than_38_digits_are_text(
     assert_eq!(told(Raw::Bytes(&bytes), &described, None), Ok(format!("Text({expected:?})")));
 }
 
+#[rstest]
+#[case("12.50", r#"Text("12.50")"#)]
+#[case("NaN", r#"Text("NaN")"#)]
+// Bytes in base64, whose scale nothing tells.
+#[case("AYr3", MISMATCH)]
+#[case("", MISMATCH)]
+fn a_decimal_without_a_scale_is_no_text(#[case] text: &str, #[case] expected: &str) {
+    assert_eq!(stored(Raw::Text(text), "numeric").unwrap_or_else(str::to_owned), expected);
+}
+
 #[test]
 fn a_negative_scale_is_exact() {
     let of = |scale: &str, bytes: &[u8], declared| {

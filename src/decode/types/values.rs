@@ -331,10 +331,10 @@ fn store_unscaled<'a>(
     }
 }
 
-/// Text that is a number's digits, as the number.
+/// Text that is a number's digits, as the number. Bytes in base64 are none: nothing tells their scale.
 fn raw_digits(raw: Raw<'_>) -> Result<Raw<'_>, Misfit> {
     match raw {
-        Raw::Text(text) => Ok(Raw::Number(text)),
+        Raw::Text(text) if decimal::is_written(text) => Ok(Raw::Number(text)),
         Raw::Number(_) | Raw::Integer(_) => Ok(raw),
         _ => Err(Misfit::mismatch("expected a decimal's digits")),
     }
