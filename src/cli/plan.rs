@@ -154,7 +154,7 @@ async fn plan(
     let rows = changes.iter().filter_map(|(change, chunk)| row(chunk.get(0)?, change));
     let rows: Vec<Row<'_>> = rows.collect();
     if rows.is_empty() {
-        plan.problem = Some("no record with a row was found, so nothing is known of it".to_owned());
+        // Heartbeats and the like: they make no table.
         return Ok(plan);
     }
     match decoder.table_schema(&rows) {
@@ -228,11 +228,19 @@ fn column_plan(
         iceberg: iceberg::type_name(&column.ty),
         key,
         nullable: column.nullable,
-        kept: source.map_or("", |source| source.kept),
+        kept: source.filter(|_| !is_plain(&column.ty)).map_or("", |source| source.kept),
         lossy: source.map_or("", |source| source.loses),
-        cannot_hold: source.map_or("", |source| source.refuses),
+        cannot_hold: source.map_or("", |source| match column.ty {
+            ColumnType::Int64 => source.refuses_as_number,
+            _ => source.refuses,
+        }),
         invalid_value: options.invalid_value(&column.name).name(),
     }
+}
+
+/// True for types that say by themselves how values are kept.
+fn is_plain(ty: &ColumnType) -> bool {
+    matches!(ty, ColumnType::Int32 | ColumnType::Decimal { .. })
 }
 
 fn text(topics: &[TopicPlan]) -> String {
@@ -250,6 +258,9 @@ fn text(topics: &[TopicPlan]) -> String {
 
 fn write_topic(out: &mut String, plan: &TopicPlan) -> std::fmt::Result {
     writeln!(out, "{} -> {} ({} records read)", plan.topic, plan.table, plan.records)?;
+    if plan.columns.is_empty() && plan.problem.is_none() {
+        writeln!(out, "  no row was found, so nothing is known of its table")?;
+    }
     if let Some(problem) = &plan.problem {
         writeln!(out, "  PROBLEM: {problem}")?;
     }
@@ -436,9 +447,10 @@ mod tests {
         let records = [record(r#"{"id":1,"at":"x"}"#), record(r#"{"id":2}"#)];
         let plan = planned(Format::Delta, &records).await;
         assert_eq!(plan.dead_letters.values().sum::<usize>(), 1);
-        assert_eq!(plan.columns[3].iceberg, "long");
+        assert_eq!((&*plan.columns[3].iceberg, plan.columns[3].cannot_hold), ("long", ""));
         let none = planned(Format::Delta, &[]).await;
-        assert!(none.problem.is_some() && none.columns.is_empty());
+        assert!(none.problem.is_none() && none.columns.is_empty());
+        assert!(text(&[none]).contains("nothing is known of its table"));
     }
 
     #[test]

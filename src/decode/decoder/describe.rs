@@ -18,6 +18,8 @@ pub struct SourceColumn {
     pub loses: &'static str,
     /// Values that the column does not have; empty when it has all.
     pub refuses: &'static str,
+    /// The same for a column of plain numbers.
+    pub refuses_as_number: &'static str,
 }
 
 /// Parameter with the source's own type, which connectors add when they are told to.
@@ -49,8 +51,9 @@ impl Decoder {
                 Some(declared) if declared.starts_with("decimal") => {
                     "numbers with more digits than that, NaN, infinity"
                 }
-                _ => refuses(described),
+                _ => refuses(described, false),
             },
+            refuses_as_number: refuses(described, true),
             declared,
         }
     }
@@ -78,10 +81,10 @@ fn loses(described: &Described, times: Times) -> &'static str {
     if is_said { rule.loses } else { "" }
 }
 
-fn refuses(described: &Described) -> &'static str {
+fn refuses(described: &Described, as_number: bool) -> &'static str {
     match &described.ty {
-        ConnectType::Array(element) => refuses(element),
-        _ => described.rule().map_or("", |rule| rule.refuses),
+        ConnectType::Array(element) => refuses(element, as_number),
+        _ => described.rule().map_or("", |rule| rule.refuses(as_number)),
     }
 }
 

@@ -102,8 +102,17 @@ impl TypeRule {
         Self { loses, ..self }
     }
 
-    fn refuses(self, refuses: &'static str) -> Self {
+    fn but(self, refuses: &'static str) -> Self {
         Self { refuses, ..self }
+    }
+
+    /// Values that its column does not have; a number has every time.
+    pub(in crate::decode) fn refuses(&self, as_number: bool) -> &'static str {
+        match &self.to {
+            To::Clock(Form::TimeOfDay(Unit::Millis | Unit::Micros)) if as_number => "",
+            To::Clock(_) if as_number => FRACTIONS,
+            _ => self.refuses,
+        }
     }
 
     /// The Connect type's name, as in Connect's JSON schemas.
@@ -137,6 +146,7 @@ const MILLIS: &str = "the connector cuts to milliseconds (time.precision.mode=co
 const CLOCK: &str =
     "in Iceberg alone 24:00:00; none where the column is a long (with Delta, MySQL, MariaDB)";
 const MICROS: &str = "microseconds since midnight";
+const FRACTIONS: &str = "fractions of a microsecond";
 const NANOS: &str = "fractions of a microsecond; in Iceberg alone 24:00:00";
 const AS_JSON: &str = "as JSON text";
 const EWKB: &str =
@@ -169,16 +179,16 @@ fn geometry(name: &'static str, sources: &'static str) -> TypeRule {
 
 fn instant(name: &'static str, unit: Unit, sources: &'static str) -> TypeRule {
     let to = To::Column(ColumnType::Timestamp, Form::Instant(unit));
-    rule(name, Physical::Int64, to, sources).refuses(YEARS)
+    rule(name, Physical::Int64, to, sources).but(YEARS)
 }
 
 fn clock(name: &'static str, physical: Physical, unit: Unit, sources: &'static str) -> TypeRule {
-    rule(name, physical, To::Clock(Form::TimeOfDay(unit)), sources).kept(MICROS).refuses(CLOCK)
+    rule(name, physical, To::Clock(Form::TimeOfDay(unit)), sources).kept(MICROS).but(CLOCK)
 }
 
 fn date(name: &'static str, sources: &'static str) -> TypeRule {
     let to = To::Column(ColumnType::Date, Form::Days);
-    rule(name, Physical::Int32, to, sources).refuses(YEARS)
+    rule(name, Physical::Int32, to, sources).but(YEARS)
 }
 
 use ColumnType as C;
@@ -199,23 +209,23 @@ fn temporal() -> Vec<TypeRule> {
         date("org.apache.kafka.connect.data.Date", "date"),
         clock("io.debezium.time.Time", P::Int32, Unit::Millis, "time(0) to time(3)"),
         clock("io.debezium.time.MicroTime", P::Int64, Unit::Micros, "time"),
-        clock("io.debezium.time.NanoTime", P::Int64, Unit::Nanos, "time, where time.precision.mode=nanoseconds").refuses(NANOS),
+        clock("io.debezium.time.NanoTime", P::Int64, Unit::Nanos, "time, where time.precision.mode=nanoseconds").but(NANOS),
         clock("org.apache.kafka.connect.data.Time", P::Int32, Unit::Millis, "time").loses(MILLIS),
         clock("org.apache.kafka.connect.data.Time", P::Int64, Unit::Millis, "time").loses(MILLIS),
         instant("io.debezium.time.Timestamp", Unit::Millis, "timestamp(0) to timestamp(3), datetime(0) to datetime(3)"),
         instant("io.debezium.time.MicroTimestamp", Unit::Micros, "timestamp, datetime(4) to datetime(6)"),
-        instant("io.debezium.time.NanoTimestamp", Unit::Nanos, "timestamp, datetime2(7)").refuses(YEARS_AND_NANOS),
+        instant("io.debezium.time.NanoTimestamp", Unit::Nanos, "timestamp, datetime2(7)").but(YEARS_AND_NANOS),
         instant("org.apache.kafka.connect.data.Timestamp", Unit::Millis, "timestamp, datetime").loses(MILLIS),
-        rule("io.debezium.time.ZonedTimestamp", P::String, To::Column(C::TimestampTz, Form::Zoned), "timestamptz; MySQL's timestamp").refuses(YEARS_AND_NANOS),
+        rule("io.debezium.time.ZonedTimestamp", P::String, To::Column(C::TimestampTz, Form::Zoned), "timestamptz; MySQL's timestamp").but(YEARS_AND_NANOS),
         text("io.debezium.time.ZonedTime", "timetz").loses("the connector converts to UTC; the offset is gone"),
-        rule("io.debezium.time.IsoDate", P::String, To::Column(C::Date, Form::IsoDate), "date, where time.precision.mode=isostring").refuses(YEARS),
-        rule("io.debezium.time.IsoTime", P::String, To::Clock(Form::IsoTime), "time, where time.precision.mode=isostring").kept(MICROS).refuses(NANOS),
-        rule("io.debezium.time.IsoTimestamp", P::String, To::Column(C::Timestamp, Form::IsoTimestamp), "timestamp, where time.precision.mode=isostring").refuses(YEARS_AND_NANOS),
-        structured("io.debezium.time.StructuredDate", C::Date, Structured::Date, "date, where time.precision.mode=structured").refuses("infinity, years before 1 and after 9999, days that are none (2024-00-15)"),
-        rule("io.debezium.time.StructuredTime", P::Struct, To::Clock(Form::Structured(Structured::Time)), "time, where time.precision.mode=structured").kept(MICROS).refuses(NANOS),
-        structured("io.debezium.time.StructuredTimestamp", C::Timestamp, Structured::Timestamp, "timestamp, where time.precision.mode=structured").refuses(YEARS_AND_NANOS),
+        rule("io.debezium.time.IsoDate", P::String, To::Column(C::Date, Form::IsoDate), "date, where time.precision.mode=isostring").but(YEARS),
+        rule("io.debezium.time.IsoTime", P::String, To::Clock(Form::IsoTime), "time, where time.precision.mode=isostring").kept(MICROS).but(NANOS),
+        rule("io.debezium.time.IsoTimestamp", P::String, To::Column(C::Timestamp, Form::IsoTimestamp), "timestamp, where time.precision.mode=isostring").but(YEARS_AND_NANOS),
+        structured("io.debezium.time.StructuredDate", C::Date, Structured::Date, "date, where time.precision.mode=structured").but("infinity, years before 1 and after 9999, days that are none (2024-00-15)"),
+        rule("io.debezium.time.StructuredTime", P::Struct, To::Clock(Form::Structured(Structured::Time)), "time, where time.precision.mode=structured").kept(MICROS).but(NANOS),
+        structured("io.debezium.time.StructuredTimestamp", C::Timestamp, Structured::Timestamp, "timestamp, where time.precision.mode=structured").but(YEARS_AND_NANOS),
         structured("io.debezium.time.StructuredZonedTime", C::String, Structured::ZonedTime, "timetz, where time.precision.mode=structured").kept("as ISO 8601 text with its offset"),
-        structured("io.debezium.time.StructuredZonedTimestamp", C::TimestampTz, Structured::ZonedTimestamp, "timestamptz, where time.precision.mode=structured").loses("the instant is kept, not the zone it was written in").refuses(YEARS_AND_NANOS),
+        structured("io.debezium.time.StructuredZonedTimestamp", C::TimestampTz, Structured::ZonedTimestamp, "timestamptz, where time.precision.mode=structured").loses("the instant is kept, not the zone it was written in").but(YEARS_AND_NANOS),
         rule("io.debezium.time.StructuredDuration", P::Struct, To::Duration, "interval, MySQL's time, where time.precision.mode=structured")
             .kept("microseconds for times, else ISO 8601 text"),
         rule("io.debezium.time.Year", P::Int32, To::Column(C::Int32, Form::Integer), "year"),
