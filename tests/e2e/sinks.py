@@ -41,16 +41,18 @@ class Instance:
         if self.process and self.process.poll() is None:
             raise Fail(f"{self.target.name}-{self.name} runs already")
         self.config.write_text(self.toml(known_member))
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("CDC_SINK_", "AWS_"))}
-        if not self.target.vended:
-            environment |= {"AWS_ENDPOINT_URL": ENV["S3"], "AWS_ACCESS_KEY_ID": ENV["S3_ACCESS_KEY"],
-                            "AWS_SECRET_ACCESS_KEY": ENV["S3_SECRET_KEY"], "AWS_REGION": ENV["S3_REGION"], "AWS_ALLOW_HTTP": "true"}
-        environment |= {"CDC_SINK_LOG": os.environ.get("CDC_SINK_TEST_LOG", "info"), "RUST_BACKTRACE": "1"}
         with open(self.log, "ab") as log:
             log.write(f"--- start {time.strftime('%H:%M:%S')}\n".encode())
             log.flush()
             self.process = subprocess.Popen([binary(), "run", "--config", self.config], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            env=environment, cwd=self.log.parent)
+                                            env=self.environment(), cwd=self.log.parent)
+
+    def environment(self):
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("CDC_SINK_", "AWS_"))}
+        if not self.target.vended:
+            environment |= {"AWS_ENDPOINT_URL": ENV["S3"], "AWS_ACCESS_KEY_ID": ENV["S3_ACCESS_KEY"],
+                            "AWS_SECRET_ACCESS_KEY": ENV["S3_SECRET_KEY"], "AWS_REGION": ENV["S3_REGION"], "AWS_ALLOW_HTTP": "true"}
+        return environment | {"CDC_SINK_LOG": os.environ.get("CDC_SINK_TEST_LOG", "info"), "RUST_BACKTRACE": "1"}
 
     def toml(self, known_member):
         target = self.target

@@ -17,6 +17,7 @@ class Report:
         self.differences = []  # (what it is about, text), which is pending or not
         self.losses = set()
         self.failures = []
+        self.plans = []
         self.met, self.ran = Counter(), []
 
     def failed(self, kind, text):
@@ -114,6 +115,8 @@ class Report:
             print(f"STALE {entry.when} is pending and shows no difference: take it out")
         for text in self.failures:
             print(f"FAILED {text}")
+        for plan in self.plans:
+            print(f"PLAN {plan}")
         cells = sum(cell["cells"] for cell in self.cells.values())
         failed = sum(bool(cell["differences"]) for cell in self.cells.values()) + len(self.failures) + len(stale)
         failed += sum(bool(letters["unexpected"] + letters["missing"]) for letters in self.letter_counts.values())

@@ -34,7 +34,7 @@ from model import OPTIONS, Context  # noqa: E402
 from matrix import Report  # noqa: E402
 from sinks import Instance, Target  # noqa: E402
 from source import SOURCES, VARIANTS  # noqa: E402
-from stack import ENV, Fail, lake, tail, until  # noqa: E402
+from stack import ENV, Fail, binary, lake, tail, until  # noqa: E402
 
 TARGETS = ("delta", "iceberg-v3", "both")
 READERS = {"delta": ("delta_rs", "duck_delta"), "iceberg": ("py_iceberg", "duck_iceberg")}
@@ -49,7 +49,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     listed = {"type": lambda text: text.split(",") if text else [], "metavar": "A,B"}
     parser.add_argument("--databases", default=list(SOURCES), help=", ".join(SOURCES), **listed)
-    parser.add_argument("--encodings", default=["json-schema", "avro"], help=", ".join(ENCODINGS), **listed)
+    parser.add_argument("--encodings", default=list(ENCODINGS), help=", ".join(ENCODINGS), **listed)
     parser.add_argument("--variants", default=None, help="sets of connector options by number; default all", **listed)
     parser.add_argument("--targets", default=list(TARGETS), help=", ".join(TARGETS), **listed)
     parser.add_argument("--capture", type=Path, metavar="DIR", help="write the records there, as fixtures")
@@ -121,7 +121,18 @@ class Course:
         self.letters = {target.name: dead_letters(self.dead_topic(target)) for target in self.targets if self.dead_topic(target) in self.kafka.topics()}
         if self.options.capture:
             capture(self.options.capture, self.source.kind, self.connectors, self.ends)
+        self.plan()
         self.judge()
+
+    def plan(self):
+        """What the program says that it makes of one connector's tables, from their records alone."""
+        target, connector = self.targets[-1], next((each for each in self.connectors if each.encoding == "json-schema"), self.connectors[0])
+        instance = self.instances[target.name]
+        command = [binary(), "plan", "--config", instance.config, "--topics", f"^{connector.prefix}\\.{self.run}\\..*$"]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=120, env=instance.environment() | {"CDC_SINK_LOG": "warn"})
+        if ended.returncode:
+            raise Fail(f"plan ended with exit code {ended.returncode}: {ended.stderr[-800:]}")
+        self.report.plans.append(f"{self.source.kind}, {connector.label()}, {target.name}:\n{ended.stdout}")
 
     def count(self, made):
         for connector in self.connectors:
