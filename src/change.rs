@@ -1,6 +1,7 @@
 //! Changes: what a record does to one row, and the collapsed, decoded batch that a sink merges.
 
 use arrow::array::RecordBatch;
+use std::collections::HashSet;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -52,16 +53,32 @@ impl Operation {
     }
 }
 
-/// A value that the record did not carry (Debezium's unavailable-value placeholder) and that nothing earlier in the
-/// batch supplied: it is the value that the row `from` has in the table at the start of the batch.
+/// A value that the record did not carry (Debezium's unavailable-value placeholder): it is the value that the row
+/// `from` has in the table at the start of the batch. Of several holes for one value the last counts whose row is in
+/// the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hole {
-    /// Index of the row in [`Batch::rows`]; its value there is null.
+    /// Index of the row in [`Batch::rows`].
     pub row: usize,
     /// Index of the column in [`Batch::schema`].
     pub column: usize,
     /// The key of the row that has the value: the row's own, or the old one when the change moved the key.
     pub from: Key,
+    /// True when the value in [`Batch::rows`] is the right one if the table has no row `from`; else it is null there.
+    pub supplied: bool,
+}
+
+/// What becomes of a change that leaves out a value when the row that has it is nowhere.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum MissingValue {
+    /// The value is null, counted and warned of.
+    #[default]
+    Null,
+    /// Its record goes to the dead letters.
+    DeadLetter,
+    /// The table halts.
+    Halt,
 }
 
 /// Changes of one table, collapsed to one per key and decoded into columns.
@@ -83,6 +100,28 @@ pub struct Batch {
     pub deletes: Vec<Key>,
     /// Values to take from the table.
     pub holes: Vec<Hole>,
+    /// True when holes whose row is not in the table must not become null: the batch is not merged then
+    /// ([`crate::sink::Merged::Missing`]).
+    pub strict: bool,
+    /// Values that changes left out and whose row is nowhere, known before the table was asked: null in `rows`.
+    pub missing: usize,
     /// When the source committed the newest change, microseconds since the epoch.
     pub newest_source_micros: Option<i64>,
+}
+
+impl Batch {
+    /// The holes whose value is nowhere: `found` tells for each hole whether the table has its row.
+    pub fn unfilled(&self, found: impl IntoIterator<Item = bool>) -> Vec<&Hole> {
+        let mut filled = HashSet::new();
+        let mut open = Vec::new();
+        for (hole, found) in self.holes.iter().zip(found) {
+            if found || hole.supplied {
+                filled.insert((hole.row, hole.column));
+            } else {
+                open.push(hole);
+            }
+        }
+        open.retain(|hole| !filled.contains(&(hole.row, hole.column)));
+        open
+    }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
+use crate::change::MissingValue;
 use crate::decode::InvalidValue;
 use crate::error::{Error, Result};
 
@@ -106,6 +107,14 @@ pub struct Options {
         help_heading = "Tables"
     )]
     pub invalid_value: Option<InvalidValue>,
+    /// What becomes of a change that leaves out a large value, when the row that has it is nowhere [default: null]
+    #[arg(
+        long,
+        env = "CDC_SINK_MISSING_VALUE",
+        value_name = "null|dead-letter|halt",
+        help_heading = "Tables"
+    )]
+    pub missing_value: Option<MissingValue>,
     /// Merge a table once it has this many new records [default: 200000]
     #[arg(long, env = "CDC_SINK_BATCH_ROWS", value_name = "N", help_heading = "Batches")]
     pub batch_rows: Option<usize>,
@@ -150,6 +159,8 @@ pub struct TableOptions {
     pub invalid_value: BTreeMap<String, InvalidValue>,
     /// The key's columns, where the record's key does not tell their order.
     pub key: Vec<String>,
+    /// What becomes of changes that leave out values which are nowhere, in place of the general option.
+    pub missing_value: Option<MissingValue>,
 }
 
 impl Options {
@@ -179,6 +190,7 @@ impl Options {
             format_version: self.format_version.or(file.format_version),
             partition_by: self.partition_by.or(file.partition_by),
             invalid_value: self.invalid_value.or(file.invalid_value),
+            missing_value: self.missing_value.or(file.missing_value),
             batch_rows: self.batch_rows.or(file.batch_rows),
             batch_bytes: self.batch_bytes.or(file.batch_bytes),
             batch_age: self.batch_age.or(file.batch_age),
@@ -232,6 +244,7 @@ impl Options {
             format_version,
             partition_by: self.partition_by.unwrap_or_default(),
             invalid_value: self.invalid_value.unwrap_or_default(),
+            missing_value: self.missing_value.unwrap_or_default(),
             limits: crate::batch::Limits {
                 rows: positive("batch-rows", self.batch_rows.unwrap_or(200_000))?,
                 bytes: bytes("batch-bytes", self.batch_bytes.unwrap_or(default_batch))?,
@@ -280,6 +293,8 @@ pub struct Config {
     pub partition_by: String,
     /// What becomes of values that their column's type does not have.
     pub invalid_value: InvalidValue,
+    /// What becomes of changes that leave out values which are nowhere.
+    pub missing_value: MissingValue,
     /// When a table is merged.
     pub limits: crate::batch::Limits,
     /// Bytes for queues, buffers and indexes.

@@ -163,6 +163,11 @@ const PLACEHOLDER_LITERALS: Metric = counter(
     "Values equal to the connector's placeholder for unavailable values in records that cannot have any (inserts, \
      snapshot rows): stored as the data they are.",
 );
+const MISSING_VALUES: Metric = counter(
+    "cdc_sink_missing_values_total",
+    &["table"],
+    "Values that became null because their change left them out and the row that has them is nowhere.",
+);
 const TABLE_HALTED: Metric = gauge(
     "cdc_sink_table_halted",
     Unit::Count,
@@ -198,7 +203,7 @@ const ERRORS: Metric =
 const BUILD_INFO: Metric =
     gauge("cdc_sink_build_info", Unit::Count, &["version"], "Always 1; the label says what runs.");
 
-static CATALOGUE: [Metric; 24] = [
+static CATALOGUE: [Metric; 25] = [
     RECORDS_RECEIVED,
     RECORDS,
     CHANGES_MERGED,
@@ -215,6 +220,7 @@ static CATALOGUE: [Metric; 24] = [
     DEAD_LETTERS,
     INVALID_VALUES,
     PLACEHOLDER_LITERALS,
+    MISSING_VALUES,
     TABLE_HALTED,
     BUFFERED,
     BUFFER_LIMIT,
@@ -380,6 +386,7 @@ pub fn table_started(table: &str, formats: &[&'static str]) {
             commits(table, format, outcome).increment(0);
         }
     }
+    missing_values(table, 0);
     table_halted(table, false);
 }
 
@@ -470,6 +477,11 @@ pub fn invalid_values(table: &str, reason: &'static str, policy: &'static str, v
 /// `values` of the table looked like the placeholder for unavailable values and were data.
 pub fn placeholder_literals(table: &str, values: u64) {
     counter!(PLACEHOLDER_LITERALS.name, "table" => table.to_owned()).increment(values);
+}
+
+/// Values of a change became null as they are nowhere.
+pub fn missing_values(table: &str, values: u64) {
+    counter!(MISSING_VALUES.name, "table" => table.to_owned()).increment(values);
 }
 
 /// The table halted, or runs.

@@ -114,6 +114,8 @@ impl Table {
             keys,
             deletes,
             holes: Vec::new(),
+            strict: false,
+            missing: 0,
             newest_source_micros: Some(1_767_225_600_000_000),
         };
         let merged = self.sink.merge(&batch).await.unwrap();

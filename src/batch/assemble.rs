@@ -1,19 +1,24 @@
 //! From a buffer to a batch: the surviving changes are decoded into columns, and what a survivor does not carry is
 //! looked up along its chain.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::compute::interleave;
 use uuid::Uuid;
 
-use super::{Buffer, Buffered, RecordRef, Supplier};
-use crate::change::{Batch, Hole, Operation};
+use super::supply::Supplier;
+use super::{Buffer, Buffered, RecordRef};
+use crate::change::{Batch, Hole, MissingValue, Operation};
 use crate::decode::{Change, Decoder, Reject, Row};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::record::Record;
 use crate::schema::TableSchema;
+
+/// The reason of rejects for values that are nowhere.
+const MISSING_VALUE: &str = "missing_value";
 
 /// A record that is no change of the table, and why.
 #[derive(Debug)]
@@ -44,38 +49,71 @@ enum Survivor {
     Delete(Key),
 }
 
+/// What to do about values that are nowhere.
+#[derive(Debug, Clone, Default)]
+pub struct Missing {
+    /// What becomes of a change that leaves one out.
+    pub policy: MissingValue,
+    /// Keys that were looked for in the table and have no row there.
+    pub absent: HashSet<Key>,
+}
+
 /// A value that is still looked for: the row it belongs to, the column, and the change it was last looked for in.
 #[derive(Debug, Clone, Copy)]
-struct Missing {
+struct Wanted {
     row: usize,
     column: usize,
     at: u32,
 }
 
+/// Rows with the values that their changes left out, as far as the batch has them.
+struct Resolved {
+    rows: RecordBatch,
+    holes: Vec<Hole>,
+    /// Row and column of values that are nowhere.
+    missing: Vec<(usize, usize)>,
+}
+
 impl Buffer {
-    /// Decodes what survives the collapse. The batch gets `id`. Fails when the rows do not fit the table's schema.
-    pub fn assemble(&self, decoder: &mut Decoder, id: Uuid) -> Result<Assembled<'_>> {
+    /// Decodes what survives the collapse. The batch gets `id`. Fails when the rows do not fit the table's schema, or
+    /// lack values and `missing` says to halt.
+    pub fn assemble(
+        &self,
+        decoder: &mut Decoder,
+        id: Uuid,
+        missing: &Missing,
+    ) -> Result<Assembled<'_>> {
         let mut rejected: Vec<(RecordRef, Reject)> = self.rejects.clone();
         let mut survivors = self.survivors();
-        let (schema, rows, missing) = loop {
+        let (schema, resolved) = loop {
             let upserts = upserts(&survivors);
             let rows = self.rows(&upserts)?;
             let schema = decoder.table_schema(&rows)?;
             let columns = decoder.columns(&rows, &schema)?;
-            if columns.rejects.is_empty() {
-                let missing = columns.unavailable.iter().filter_map(|(row, column)| {
-                    Some(Missing { row: *row, column: *column, at: *upserts.get(*row)? })
+            let mut rejects = columns.rejects;
+            if rejects.is_empty() {
+                let wanted = columns.unavailable.iter().filter_map(|(row, column)| {
+                    Some(Wanted { row: *row, column: *column, at: *upserts.get(*row)? })
                 });
-                break (schema, columns.rows, missing.collect::<Vec<_>>());
-            }
-            for (row, reject) in columns.rejects {
-                if let Some(at) = upserts.get(row).copied() {
-                    rejected.extend(self.change(at).map(|buffered| (buffered.record, reject)));
-                    self.fall_back(&mut survivors, at);
+                let wanted = wanted.collect();
+                let resolved =
+                    self.resolve(decoder, &schema, columns.rows, wanted, &missing.absent)?;
+                if missing.policy == MissingValue::Null || resolved.missing.is_empty() {
+                    break (schema, resolved);
                 }
+                rejects = incomplete(&resolved.missing, &schema);
+            }
+            for (row, reject) in rejects {
+                let Some(at) = upserts.get(row).copied() else { continue };
+                let Some(buffered) = self.change(at) else { continue };
+                if reject.reason == MISSING_VALUE && missing.policy == MissingValue::Halt {
+                    return Err(self.halt(buffered.record, &reject));
+                }
+                rejected.push((buffered.record, reject));
+                self.fall_back(&mut survivors, at);
             }
         };
-        let (rows, holes) = self.resolve(decoder, &schema, rows, missing)?;
+        let Resolved { rows, holes, missing: nowhere } = resolved;
         let batch = Batch {
             id,
             ranges: self.ranges(),
@@ -90,6 +128,8 @@ impl Buffer {
                 .filter_map(|s| if let Survivor::Delete(key) = s { Some(*key) } else { None })
                 .collect(),
             holes,
+            strict: missing.policy != MissingValue::Null,
+            missing: nowhere.len(),
             newest_source_micros: self.changes.iter().filter_map(|b| b.change.source_micros).max(),
         };
         let late = rejected.len() - self.rejects.len();
@@ -151,24 +191,37 @@ impl Buffer {
             .collect()
     }
 
-    /// Looks for missing values along the chains, round by round; what no change of the batch has is a hole.
+    fn halt(&self, at: RecordRef, reject: &Reject) -> Error {
+        let place = self.record(at).map(|r| format!("{}[{}]@{}", r.topic, r.partition, r.offset));
+        Error::data(format!("record {}: {}", place.unwrap_or_default(), reject.message))
+            .hint("take the table's initial snapshot again, or set option missing-value to null or dead-letter")
+    }
+
+    /// Looks for missing values along the chains, round by round; what no change of the batch has is a hole, or
+    /// nowhere when the table is known to lack the row.
     fn resolve(
         &self,
         decoder: &mut Decoder,
         schema: &Arc<TableSchema>,
         mut rows: RecordBatch,
-        mut missing: Vec<Missing>,
-    ) -> Result<(RecordBatch, Vec<Hole>)> {
-        let mut holes = Vec::new();
-        while !missing.is_empty() {
-            let mut asked: Vec<(Missing, u32)> = Vec::new();
-            for value in missing.drain(..) {
-                match self.supplier(value.at) {
+        mut wanted: Vec<Wanted>,
+        absent: &HashSet<Key>,
+    ) -> Result<Resolved> {
+        let mut holes: Vec<Hole> = Vec::new();
+        let mut nowhere: Vec<(usize, usize)> = Vec::new();
+        let mut supplied: HashSet<(usize, usize)> = HashSet::new();
+        while !wanted.is_empty() {
+            let mut asked: Vec<(Wanted, u32)> = Vec::new();
+            for value in wanted.drain(..) {
+                let Wanted { row, column, .. } = value;
+                let (supplier, again) = self.supplier(value.at);
+                let in_table = |key: &Key| !absent.contains(key);
+                let hole = |from| Hole { row, column, from, supplied: false };
+                holes.extend(again.filter(in_table).map(hole));
+                match supplier {
                     Supplier::Change(at) => asked.push((value, at)),
-                    Supplier::Table(from) => {
-                        holes.push(Hole { row: value.row, column: value.column, from });
-                    }
-                    Supplier::None => {}
+                    Supplier::Table(from) if in_table(&from) => holes.push(hole(from)),
+                    Supplier::Table(_) | Supplier::None => nowhere.push((row, column)),
                 }
             }
             let mut sources: Vec<u32> = asked.iter().map(|(_, at)| *at).collect();
@@ -183,15 +236,42 @@ impl Buffer {
             let mut found = Vec::new();
             for (value, at) in asked {
                 if unusable(place(at), value.column) {
-                    missing.push(Missing { at, ..value });
+                    wanted.push(Wanted { at, ..value });
                 } else {
                     found.push((value.row, value.column, place(at)));
+                    supplied.insert((value.row, value.column));
                 }
             }
             rows = patch(&rows, &columns.rows, &found)?;
         }
-        Ok((rows, holes))
+        for hole in &mut holes {
+            hole.supplied = supplied.contains(&(hole.row, hole.column));
+        }
+        // Those found first come first among the rows of the table, and of a value's holes the last one counts.
+        holes.reverse();
+        if !holes.is_empty() {
+            let open: HashSet<_> = holes.iter().map(|hole| (hole.row, hole.column)).collect();
+            nowhere.retain(|value| !open.contains(value));
+        }
+        Ok(Resolved { rows, holes, missing: nowhere })
     }
+}
+
+/// The rejects of rows that lack values.
+fn incomplete(missing: &[(usize, usize)], schema: &TableSchema) -> Vec<(usize, Reject)> {
+    let mut columns: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+    for (row, column) in missing {
+        let name = schema.columns().get(*column).map(|column| column.name.as_str());
+        columns.entry(*row).or_default().extend(name);
+    }
+    let reject = |(row, columns): (usize, Vec<&str>)| {
+        let columns = columns.join(", ");
+        let what = format!(
+            "the change leaves out {columns}, and the row that has it is neither in its batch nor in the table"
+        );
+        (row, Reject::new(MISSING_VALUE, what))
+    };
+    columns.into_iter().map(reject).collect()
 }
 
 /// The row of a change, to be decoded.
@@ -202,7 +282,7 @@ fn row<'a>(record: Record<'a>, change: &Change) -> Option<Row<'a>> {
         bytes: record.value?.get(start..end)?,
         writer: at.writer,
         operation: change.operation,
-        moved: change.old_key.is_some(),
+        moved: change.moved.is_some(),
         key: record.key,
         source_micros: change.source_micros,
         partition: record.partition,

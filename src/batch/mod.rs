@@ -2,25 +2,32 @@
 //!
 //! Records are kept as the chunks they came in; of each change only its scan is kept beside. A key's changes form a
 //! chain, last to first: the last one decides what becomes of the row, earlier ones supply what the last one does
-//! not carry.
+//! not carry. A key change links two chains, and a batch ends where it tears no key change apart ([`Buffer::cut`]).
 
 mod assemble;
+mod pairs;
+mod supply;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
-pub use assemble::{Assembled, Rejected};
+pub use assemble::{Assembled, Missing, Rejected};
+use pairs::Pairs;
+pub use pairs::Wait;
 
-use crate::change::Operation;
 use crate::decode::{Change, Reject};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::position::{OffsetRange, Position};
 use crate::record::{Record, Records};
+
+/// How soon a batch is due again that had to end before the half of a key change.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// When a table's batch is due. The first limit reached counts.
 #[derive(Debug, Clone, Copy)]
@@ -49,13 +56,16 @@ pub struct Tally {
 /// The changes of one table since its last commit.
 #[derive(Debug, Default)]
 pub struct Buffer {
-    chunks: Vec<Records>,
+    chunks: Vec<Arc<Records>>,
     changes: Vec<Buffered>,
     last: HashMap<Key, u32, foldhash::fast::RandomState>,
+    pairs: Pairs,
     rejects: Vec<(RecordRef, Reject)>,
     ranges: BTreeMap<i32, OffsetRange>,
     tally: Tally,
     bytes: usize,
+    /// Records and bytes that the last batch left behind, as half of a key change was missing.
+    left: Option<(usize, usize)>,
     first_at: Option<Instant>,
     last_at: Option<Instant>,
 }
@@ -97,21 +107,34 @@ impl Buffer {
     /// Takes a chunk with what the scan made of each of its records, in order. Records below the position of their
     /// partition were taken before and are left out.
     pub fn push(&mut self, records: Records, outcomes: Vec<Outcome>, now: Instant) {
+        self.push_until(Arc::new(records), outcomes, now, i64::MAX);
+    }
+
+    /// The same, but for what is at `end` or after it.
+    fn push_until(
+        &mut self,
+        records: Arc<Records>,
+        outcomes: Vec<Outcome>,
+        now: Instant,
+        end: i64,
+    ) {
         let Ok(chunk) = u32::try_from(self.chunks.len()) else { return };
         let range = self.ranges.entry(records.partition()).or_insert_with(|| {
             let from = records.get(0).map_or_else(|| records.next(), |record| record.offset);
             OffsetRange { partition: records.partition(), from, to: from }
         });
         let (taken_to, consumed) = (range.to, self.tally.consumed);
-        range.to = range.to.max(records.next());
+        range.to = range.to.max(records.next().min(end));
         for (entry, (record, outcome)) in (0..).zip(records.iter().zip(outcomes)) {
-            if record.offset < taken_to {
+            if record.offset < taken_to || record.offset >= end {
                 continue;
             }
             self.tally.consumed += 1;
             let at = RecordRef { chunk, entry };
             match outcome {
-                Outcome::Change(change) => self.take_change(at, change),
+                Outcome::Change(change) => {
+                    self.take_change(at, (record.partition, record.offset), change, now);
+                }
                 Outcome::Skipped => self.tally.skipped += 1,
                 Outcome::Rejected(reject) => {
                     self.tally.rejected += 1;
@@ -128,8 +151,9 @@ impl Buffer {
         self.last_at = Some(now);
     }
 
-    fn take_change(&mut self, record: RecordRef, change: Change) {
+    fn take_change(&mut self, record: RecordRef, place: (i32, i64), change: Change, now: Instant) {
         let Ok(index) = u32::try_from(self.changes.len()) else { return };
+        self.pairs.take(index, place, &change, now);
         let previous = self.last.insert(change.key, index);
         self.changes.push(Buffered { record, change, previous });
     }
@@ -166,6 +190,17 @@ impl Buffer {
         self.ranges.values().map(|range| (range.partition, range.to)).collect()
     }
 
+    /// Where a batch has to end so that it has both halves of every key change or neither, but for those that are not
+    /// waited for any longer: [`Self::position`] when nothing is left behind.
+    pub fn cut(&mut self, wait: Wait, now: Instant) -> Position {
+        self.pairs.cut(self.position(), wait, now)
+    }
+
+    /// The first offset of `partition` with half of a key change whose other half was not taken in.
+    pub fn open_from(&self, partition: i32) -> Option<i64> {
+        self.pairs.open_from(partition)
+    }
+
     /// The ranges that the batch covers, empty ones left out.
     pub fn ranges(&self) -> Vec<OffsetRange> {
         self.ranges.values().filter(|range| range.to > range.from).copied().collect()
@@ -176,30 +211,58 @@ impl Buffer {
         if self.is_empty() {
             return None;
         }
+        if self.left.is_some() {
+            return self.first_at.map(|at| at + RETRY);
+        }
         let by_age = self.first_at.map(|at| at + limits.age);
         let by_idle = self.last_at.map(|at| at + limits.idle);
-        by_age.into_iter().chain(by_idle).min()
+        by_age.into_iter().chain(by_idle).chain(self.pairs.deadline()).min()
     }
 
     /// True when a limit is reached.
     pub fn is_due(&self, limits: &Limits, now: Instant) -> bool {
-        self.tally.consumed >= limits.rows
-            || self.bytes >= limits.bytes
+        let (records, bytes) = self.left.unwrap_or_default();
+        self.tally.consumed.saturating_sub(records) >= limits.rows
+            || self.bytes.saturating_sub(bytes) >= limits.bytes
             || self.deadline(limits).is_some_and(|deadline| now >= deadline)
     }
 
-    /// After the table committed what was buffered: an empty buffer that goes on where this one ends.
+    /// True when enough came since the last batch to make another one early.
+    pub fn has_grown(&self) -> bool {
+        let (_, left) = self.left.unwrap_or_default();
+        self.bytes.saturating_sub(left) > left / 8
+    }
+
+    /// What is below `end`, which [`Self::cut`] gave, as a buffer of its own.
     #[must_use]
-    pub fn next(&self) -> Self {
-        let mut next = Self::default();
-        next.start_at(self.position().iter());
+    pub fn until(&self, end: &Position, now: Instant) -> Self {
+        self.part(&self.start_position(), Some(end), now)
+    }
+
+    /// After the table committed what is below `end`: a buffer of what is left, which goes on there.
+    #[must_use]
+    pub fn after(&self, end: &Position, now: Instant) -> Self {
+        let mut next = self.part(end, None, now);
+        next.rest(now);
         next
     }
 
-    /// After everything taken in turned out to be nothing for the table: the same ranges, nothing held.
+    /// After what is below `end` turned out to be nothing for the table: the same starts, without it.
     #[must_use]
-    pub fn emptied(&self) -> Self {
-        Self { ranges: self.ranges.clone(), ..Self::default() }
+    pub fn without(&self, end: &Position, now: Instant) -> Self {
+        let mut next = self.after(end, now);
+        for range in next.ranges.values_mut() {
+            range.from = self.ranges.get(&range.partition).map_or(range.from, |own| own.from);
+        }
+        next
+    }
+
+    /// What is there has been tried: time and size count from here.
+    pub fn rest(&mut self, now: Instant) {
+        if !self.is_empty() {
+            self.left = Some((self.tally.consumed, self.bytes));
+            (self.first_at, self.last_at) = (Some(now), Some(now));
+        }
     }
 
     /// The position that the batch starts from.
@@ -232,36 +295,45 @@ impl Buffer {
     /// After the table turned out to be at another position: what is left to do from there. Changes the table has
     /// already, and partitions that are not in `position`, are left out.
     #[must_use]
-    pub fn rebased(self, position: &Position, now: Instant) -> Self {
-        let mut next = Self::default();
-        next.start_at(position.iter());
-        let mut outcomes: Vec<Vec<Outcome>> = self
-            .chunks
-            .iter()
-            .map(|chunk| chunk.iter().map(|_| Outcome::Skipped).collect())
-            .collect();
+    pub fn rebased(&self, position: &Position, now: Instant) -> Self {
+        self.part(position, None, now)
+    }
+
+    /// What lies from `start` on and below `end`.
+    fn part(&self, start: &Position, end: Option<&Position>, now: Instant) -> Self {
+        let end = |partition| end.and_then(|end| end.get(partition)).unwrap_or(i64::MAX);
+        let mut part = Self::default();
+        part.start_at(start.iter());
+        for (number, chunk) in (0..).zip(&self.chunks) {
+            let first = chunk.get(0).map_or(i64::MAX, |record| record.offset);
+            let after_start = start.get(chunk.partition()).is_some_and(|from| chunk.next() > from);
+            if after_start && first < end(chunk.partition()) {
+                let outcomes = self.outcomes(number, chunk.len());
+                part.push_until(Arc::clone(chunk), outcomes, now, end(chunk.partition()));
+            }
+        }
+        for range in self.ranges.values() {
+            part.reach(range.partition, range.to.min(end(range.partition)));
+        }
+        part.pairs.waiting_since(&self.pairs);
+        part
+    }
+
+    /// What the scan made of the records of a chunk.
+    fn outcomes(&self, chunk: u32, records: usize) -> Vec<Outcome> {
+        let mut outcomes: Vec<Outcome> = (0..records).map(|_| Outcome::Skipped).collect();
         let mut put = |at: RecordRef, outcome| {
-            let slot =
-                outcomes.get_mut(at.chunk as usize).and_then(|c| c.get_mut(at.entry as usize));
-            if let Some(slot) = slot {
+            if let Some(slot) = outcomes.get_mut(at.entry as usize) {
                 *slot = outcome;
             }
         };
-        for buffered in self.changes {
+        for buffered in of_chunk(&self.changes, chunk, |buffered| buffered.record) {
             put(buffered.record, Outcome::Change(buffered.change));
         }
-        for (at, reject) in self.rejects {
-            put(at, Outcome::Rejected(reject));
+        for (at, reject) in of_chunk(&self.rejects, chunk, |(at, _)| *at) {
+            put(*at, Outcome::Rejected(reject.clone()));
         }
-        for (chunk, outcomes) in self.chunks.into_iter().zip(outcomes) {
-            if position.get(chunk.partition()).is_some_and(|from| chunk.next() > from) {
-                next.push(chunk, outcomes, now);
-            }
-        }
-        for range in self.ranges.into_values() {
-            next.reach(range.partition, range.to);
-        }
-        next
+        outcomes
     }
 
     fn record(&self, at: RecordRef) -> Option<Record<'_>> {
@@ -271,47 +343,11 @@ impl Buffer {
     fn change(&self, index: u32) -> Option<&Buffered> {
         self.changes.get(index as usize)
     }
-
-    /// The change that supplies what the change at `index` does not carry, or where else to look.
-    fn supplier(&self, index: u32) -> Supplier {
-        let Some(buffered) = self.change(index) else { return Supplier::None };
-        let (mut next, from) = match buffered.change.old_key {
-            // The second half of a key change: the value is the old key's, from before it was deleted.
-            Some(old) => (self.before(old, index), old),
-            None => match buffered.previous.and_then(|previous| self.change(previous)) {
-                None => return Supplier::Table(buffered.change.key),
-                Some(previous) if previous.change.operation == Operation::Delete => {
-                    return Supplier::None;
-                }
-                Some(_) => (buffered.previous, buffered.change.key),
-            },
-        };
-        while let Some((at, found)) = next.and_then(|at| Some((at, self.change(at)?))) {
-            if found.change.operation != Operation::Delete {
-                return Supplier::Change(at);
-            }
-            next = found.previous;
-        }
-        Supplier::Table(from)
-    }
-
-    /// The last change of `key` that was taken in before `index`.
-    fn before(&self, key: Key, index: u32) -> Option<u32> {
-        let mut at = self.last.get(&key).copied();
-        while let Some(found) = at.filter(|found| *found >= index) {
-            at = self.change(found).and_then(|buffered| buffered.previous);
-        }
-        at
-    }
 }
 
-/// Where a value comes from that a change does not carry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Supplier {
-    /// An earlier change of the batch.
-    Change(u32),
-    /// The row that the table has under this key.
-    Table(Key),
-    /// Nowhere: there was no row before.
-    None,
+/// The entries of one chunk; entries come in the order of their chunks.
+fn of_chunk<T>(entries: &[T], chunk: u32, at: impl Fn(&T) -> RecordRef) -> &[T] {
+    let from = entries.partition_point(|entry| at(entry).chunk < chunk);
+    let to = entries.partition_point(|entry| at(entry).chunk <= chunk);
+    entries.get(from..to).unwrap_or_default()
 }

@@ -2,8 +2,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::supply::Supplier;
 use super::*;
-use crate::decode::{RowRef, WriterId};
+use crate::change::Operation;
+use crate::decode::{Moved, RowRef, WriterId};
 use crate::key::KeyBuilder;
 use crate::schema::ColumnType;
 
@@ -24,7 +26,7 @@ fn change(number: i64, deletes: bool) -> Change {
         operation: if deletes { Operation::Delete } else { Operation::Update },
         key: key(number),
         row: (!deletes).then_some(row),
-        old_key: None,
+        moved: None,
         source_micros: None,
     }
 }
@@ -128,25 +130,174 @@ proptest! {
 fn what_an_update_lacks_comes_from_the_change_before_it() {
     let log = chunks(&[Some((3, false)), Some((3, false)), Some((3, true)), Some((3, false))], 10);
     let buffer = filled(log, &Position::default());
-    assert_eq!(buffer.supplier(0), Supplier::Table(key(3)));
-    assert_eq!(buffer.supplier(1), Supplier::Change(0));
-    assert_eq!(buffer.supplier(3), Supplier::None);
+    assert_eq!(buffer.supplier(0), (Supplier::Table(key(3)), None));
+    assert_eq!(buffer.supplier(1), (Supplier::Change(0), None));
+    assert_eq!(buffer.supplier(3), (Supplier::None, None));
+}
+
+/// What a test's change is: of a key's number, and where it moved to or from.
+#[derive(Debug, Clone, Copy)]
+enum Half {
+    Write(i64),
+    Delete(i64),
+    /// Both halves of one key change have its number.
+    Leave(i64, i64, u64),
+    Arrive(i64, i64, u64),
+}
+
+/// A buffer of changes in their order of arrival; keys are in the partition of their number.
+fn arrived(halves: &[Half]) -> Buffer {
+    let mut buffer = Buffer::default();
+    let mut next = BTreeMap::<i32, i64>::new();
+    for half in halves {
+        let (number, deletes, moved) = match *half {
+            Half::Write(number) => (number, false, None),
+            Half::Delete(number) => (number, true, None),
+            Half::Leave(old, new, source) => (old, true, Some((new, source))),
+            Half::Arrive(old, new, source) => (new, false, Some((old, source))),
+        };
+        let moved = moved.map(|(other, source)| Moved { other: key(other), source });
+        let operation = match (deletes, moved) {
+            (true, _) => Operation::Delete,
+            (false, Some(_)) => Operation::Create,
+            (false, None) => Operation::Update,
+        };
+        let change = Change { operation, moved, ..change(number, deletes) };
+        let partition = i32::try_from(number.rem_euclid(i64::from(PARTITIONS))).unwrap();
+        let offset = next.entry(partition).or_default();
+        let mut records = Records::new("t".into(), partition, *offset);
+        assert!(records.push(*offset, None, None, Some(b"x"), []));
+        *offset += 1;
+        buffer.push(records, vec![Outcome::Change(change)], Instant::now());
+    }
+    buffer
+}
+
+#[rstest::rstest]
+#[case::the_row_before_the_delete(&[Half::Write(3), Half::Leave(3, 7, 1), Half::Delete(3), Half::Arrive(3, 7, 1)], 3, Supplier::Change(0), Some(7))]
+#[case::the_create_came_first(&[Half::Arrive(3, 7, 1), Half::Write(3), Half::Leave(3, 7, 1), Half::Delete(3)], 0, Supplier::Change(1), Some(7))]
+#[case::the_row_in_the_table(&[Half::Leave(3, 7, 1), Half::Delete(3), Half::Arrive(3, 7, 1)], 2, Supplier::Table(key(3)), Some(7))]
+#[case::not_a_row_that_took_the_old_key_later(&[Half::Leave(3, 7, 1), Half::Delete(3), Half::Write(3), Half::Arrive(3, 7, 1)], 3, Supplier::Table(key(3)), Some(7))]
+#[case::not_a_row_of_a_deleted_key(&[Half::Delete(3), Half::Leave(3, 7, 1), Half::Arrive(3, 7, 1)], 2, Supplier::None, Some(7))]
+#[case::each_create_has_its_own_delete(&[Half::Leave(3, 7, 1), Half::Write(3), Half::Leave(3, 7, 2), Half::Arrive(3, 7, 2), Half::Arrive(3, 7, 1)], 3, Supplier::Change(1), Some(7))]
+#[case::also_when_nothing_tells_them_apart(&[Half::Arrive(3, 7, 1), Half::Leave(3, 7, 1), Half::Delete(7), Half::Write(3), Half::Arrive(3, 7, 1), Half::Leave(3, 7, 1)], 4, Supplier::Change(3), None)]
+#[case::without_its_delete_it_cannot_be_told(&[Half::Write(3), Half::Arrive(3, 7, 1)], 1, Supplier::None, Some(7))]
+#[case::another_delete_is_not_its_own(&[Half::Write(3), Half::Leave(3, 7, 2), Half::Arrive(3, 7, 1)], 2, Supplier::None, Some(7))]
+#[case::written_again_by_the_connector(&[Half::Leave(3, 7, 1), Half::Arrive(3, 7, 1), Half::Write(3), Half::Leave(3, 7, 1), Half::Arrive(3, 7, 1)], 4, Supplier::Change(1), None)]
+fn what_a_moved_row_lacks_comes_from_its_old_key(
+    #[case] halves: &[Half],
+    #[case] index: u32,
+    #[case] supplier: Supplier,
+    #[case] again: Option<i64>,
+) {
+    assert_eq!(arrived(halves).supplier(index), (supplier, again.map(key)));
+}
+
+/// Writes and key changes as they come from two partitions or more: what each leaves is cut off and comes later.
+fn halves() -> impl Strategy<Value = Vec<Half>> {
+    let step = prop_oneof![
+        (0i64..9).prop_map(|number| vec![Half::Write(number)]),
+        (0i64..9, 0i64..9, any::<bool>()).prop_map(|(old, new, first)| {
+            let (old, new) = (old, if new == old { old + 9 } else { new });
+            let both = [Half::Leave(old, new, 0), Half::Arrive(old, new, 0)];
+            if first { both.to_vec() } else { both.into_iter().rev().collect() }
+        }),
+    ];
+    // Key changes have numbers; the second half may come much later.
+    (prop::collection::vec((step, 0usize..20), 0..40), 0usize..60).prop_map(|(steps, length)| {
+        let mut placed: Vec<(usize, Half)> = Vec::new();
+        for (at, (halves, delay)) in steps.into_iter().enumerate() {
+            let source = u64::try_from(at).unwrap();
+            for (number, half) in halves.into_iter().enumerate() {
+                let half = match half {
+                    Half::Leave(old, new, _) => Half::Leave(old, new, source),
+                    Half::Arrive(old, new, _) => Half::Arrive(old, new, source),
+                    other => other,
+                };
+                placed.push((at + number * delay, half));
+            }
+        }
+        placed.sort_by_key(|(at, _)| *at);
+        placed.into_iter().map(|(_, half)| half).take(length).collect()
+    })
+}
+
+/// Places of the halves of each key change, deletes and creates.
+fn places(buffer: &Buffer) -> BTreeMap<u64, Vec<(i32, i64)>> {
+    let mut places = BTreeMap::<u64, Vec<(i32, i64)>>::new();
+    for buffered in &buffer.changes {
+        if let Some(moved) = buffered.change.moved {
+            let record = buffer.record(buffered.record).unwrap();
+            places.entry(moved.source).or_default().push((record.partition, record.offset));
+        }
+    }
+    places
+}
+
+proptest! {
+    #[test]
+    fn a_cut_tears_no_key_change_apart(halves in halves()) {
+        let now = Instant::now();
+        let mut buffer = arrived(&halves);
+        let end = buffer.cut(Wait::Always, now);
+        let (part, rest) = (buffer.until(&end, now), buffer.after(&end, now));
+        for (source, both) in places(&part) {
+            prop_assert_eq!(both.len(), 2, "half of {} is in", source);
+        }
+        // No partition could go further: right behind its end is a half that is missing its other, or whose other
+        // is behind an end itself.
+        let all = places(&buffer);
+        for (partition, offset) in end.iter() {
+            if Some(offset) != buffer.position().get(partition) {
+                let key_change = all.values().find(|both| both.contains(&(partition, offset)));
+                let behind = |(p, o): &(i32, i64)| *o >= end.get(*p).unwrap();
+                prop_assert!(key_change.is_some_and(|both| both.iter().all(behind)));
+            }
+        }
+        prop_assert_eq!(part.tally().consumed + rest.tally().consumed, halves.len());
+        prop_assert_eq!(&part.position(), &end);
+        prop_assert_eq!(rest.start_position(), end);
+    }
+
+    #[test]
+    fn a_part_is_the_log_up_to_there(steps in steps(), size in 1usize..20, cut in 0i64..60) {
+        let from = (0..PARTITIONS).map(|p| (p, 10)).collect();
+        let end: Position = (0..PARTITIONS).map(|p| (p, 10 + cut)).collect();
+        let now = Instant::now();
+        let buffer = filled(chunks(&steps, size), &from);
+        let (part, rest) = (buffer.until(&end, now), buffer.after(&end, now));
+        prop_assert_eq!(outcome(&rest), folded(&chunks(&steps, size), &end));
+        let mut both = outcome(&part);
+        both.extend(outcome(&rest));
+        prop_assert_eq!(both, outcome(&buffer));
+        let tallies = [part.tally(), rest.tally(), buffer.tally()];
+        prop_assert_eq!(tallies[0].consumed + tallies[1].consumed, tallies[2].consumed);
+        prop_assert_eq!(tallies[0].skipped + tallies[1].skipped, tallies[2].skipped);
+    }
 }
 
 #[test]
-fn what_a_moved_row_lacks_comes_from_its_old_key() {
-    let mut log =
-        chunks(&[Some((3, false)), Some((3, true)), Some((3, true)), Some((6, false))], 10);
-    let moved = Change { old_key: Some(key(3)), ..change(6, false) };
-    let (_, outcomes) = log.last_mut().unwrap();
-    *outcomes.last_mut().unwrap() = Outcome::Change(moved);
-    let buffer = filled(log, &Position::default());
-    assert_eq!(buffer.supplier(3), Supplier::Change(0));
-
-    let mut log = chunks(&[Some((3, true)), Some((6, false))], 10);
-    *log.last_mut().unwrap().1.last_mut().unwrap() = Outcome::Change(moved);
-    let buffer = filled(log, &Position::default());
-    assert_eq!(buffer.supplier(1), Supplier::Table(key(3)));
+fn half_of_a_key_change_is_waited_for_a_while() {
+    let mut buffer = arrived(&[Half::Write(6), Half::Leave(3, 7, 1), Half::Write(5)]);
+    let start = Instant::now();
+    let later = |seconds| start + Duration::from_secs(seconds);
+    let whole = buffer.position();
+    assert_eq!(buffer.open_from(0), Some(1));
+    let ends_known = Wait::Bounded(Some(later(1)));
+    let end = buffer.cut(Wait::Bounded(None), start);
+    assert_eq!(end.iter().collect::<Vec<_>>(), [(0, 1), (2, 1)]);
+    // What is left remembers since when it waits, and is tried again soon.
+    let mut rest = buffer.after(&end, start);
+    assert_eq!(rest.tally().consumed, 1);
+    let limits = Limits { rows: 1, bytes: 1, age: Duration::MAX / 4, idle: Duration::MAX / 4 };
+    assert!(!rest.is_due(&limits, start));
+    assert!(rest.is_due(&limits, later(1)));
+    assert_eq!(rest.cut(ends_known, later(4)), end);
+    assert_eq!(rest.cut(ends_known, later(5)), whole);
+    assert_eq!(rest.cut(Wait::Bounded(None), later(29)), end, "partitions are behind");
+    assert_eq!(rest.cut(Wait::Bounded(None), later(30)), whole);
+    assert_eq!(rest.cut(Wait::Always, later(5)), end);
+    assert_eq!(buffer.cut(Wait::No, start), whole);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use super::display::Display;
 use super::log;
 use super::setup::{self, Tables};
 use crate::admin::Health;
+use crate::change::MissingValue;
 use crate::clock::Clock;
 use crate::config::{Config, Format, Options};
 use crate::decode::{Registry, SchemaId};
@@ -202,6 +203,7 @@ impl Demo<'_> {
             name: format!("mirror of {topic}").into(),
             sink,
             decoder: self.tables.decoder(topic)?,
+            missing_value: MissingValue::default(),
         })
     }
 

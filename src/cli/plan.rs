@@ -182,7 +182,7 @@ fn row<'a>(record: Record<'a>, change: &Change) -> Option<Row<'a>> {
         bytes: record.value?.get(start..end)?,
         writer: at.writer,
         operation: change.operation,
-        moved: change.old_key.is_some(),
+        moved: change.moved.is_some(),
         key: record.key,
         source_micros: change.source_micros,
         partition: record.partition,

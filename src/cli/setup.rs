@@ -69,7 +69,13 @@ impl Tables {
         let decoder = self.decoder(topic)?;
         let formats = self.config.to.iter().map(|format| format.name()).collect::<Vec<_>>();
         metrics::table_started(&lake.name, &formats);
-        Ok(TableSetup { name: Arc::clone(&lake.name), sink: LakeSink::new(lake), decoder })
+        let own = self.own(topic).and_then(|own| own.missing_value);
+        Ok(TableSetup {
+            name: Arc::clone(&lake.name),
+            sink: LakeSink::new(lake),
+            decoder,
+            missing_value: own.unwrap_or(self.config.missing_value),
+        })
     }
 
     /// How the table of `topic` is kept.

@@ -1,6 +1,7 @@
 //! The decoder of one topic: both stages, and the schema that its rows need.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,8 +15,8 @@ use super::registry::Registry;
 use super::rows::{Filler, Route, json_row};
 use super::writer::{Kind, Layout, Writer};
 use super::{
-    Change, Columns, Operation, Options, Reject, Row, RowRef, ScanError, Scanned, SchemaId, Skip,
-    WriterId,
+    Change, Columns, Moved, Operation, Options, Reject, Row, RowRef, ScanError, Scanned, SchemaId,
+    Skip, WriterId,
 };
 use crate::error::{Error, Result};
 use crate::record::Record;
@@ -26,6 +27,7 @@ mod keys;
 mod table;
 
 pub use describe::SourceColumn;
+use keys::{NEW_KEY, OLD_KEY};
 
 /// The number of the writer of JSON without a schema, of rows and of keys.
 const UNTOLD: usize = 0;
@@ -51,6 +53,8 @@ pub struct Decoder {
     /// How each key writer writes the columns of `key`, as far as known.
     key_forms: Vec<Option<KeyForms>>,
     avro: HashMap<SchemaId, Fetched>,
+    /// Of a topic with flattened rows: whether tombstones are the only deletes. Else they follow a delete.
+    tombstones_are_deletes: Option<bool>,
 }
 
 /// A schema of the registry, and the writers made from it.
@@ -67,6 +71,7 @@ struct Heading {
     operation: Operation,
     before: Option<Range<usize>>,
     after: Option<Range<usize>>,
+    source: Option<Range<usize>>,
     source_micros: Option<i64>,
     /// True for a row without an envelope, of which an update may be a create that nothing tells.
     flattened: bool,
@@ -94,6 +99,7 @@ impl Decoder {
             key: None,
             key_forms: Vec::new(),
             avro: HashMap::new(),
+            tombstones_are_deletes: None,
         };
         if let Some(schema) = schema {
             decoder.set_schema(schema);
@@ -155,9 +161,10 @@ impl Decoder {
         }
         let operation = envelope.operation(value)?;
         let object = |place: &Range<usize>| value.get(place.start) == Some(&b'{');
-        let Envelope { before, after, source_micros, .. } = envelope;
+        let Envelope { before, after, source, source_micros, .. } = envelope;
         let (before, after) = (before.filter(object), after.filter(object));
-        let heading = Heading { operation, before, after, source_micros, flattened: false };
+        let flattened = false;
+        let heading = Heading { operation, before, after, source, source_micros, flattened };
         self.change(record, value, writer, &heading)
     }
 
@@ -185,6 +192,7 @@ impl Decoder {
             operation: operation(head.code.unwrap_or_default())?,
             before: head.before,
             after: head.after,
+            source: head.source,
             source_micros: head.source_micros,
             flattened: false,
         };
@@ -227,7 +235,13 @@ impl Decoder {
             _ => (None, row),
         };
         let source_micros = notes.source_micros;
-        let heading = Heading { operation, before, after, source_micros, flattened: true };
+        if operation == Operation::Delete {
+            self.tombstones_are_deletes = Some(false);
+        } else {
+            self.tombstones_are_deletes.get_or_insert(true);
+        }
+        let (source, flattened) = (None, true);
+        let heading = Heading { operation, before, after, source, source_micros, flattened };
         self.change(record, value, writer, &heading)
     }
 
@@ -237,11 +251,16 @@ impl Decoder {
             None => None,
         };
         let Some(key) = key else { return Ok(Scanned::Skipped(Skip::KeylessTombstone)) };
+        let other = match self.tombstones_are_deletes {
+            Some(true) => self.header_key(record, NEW_KEY)?,
+            Some(false) | None => None,
+        };
+        let moved = other.map(|other| Moved { other, source: digest(None) });
         Ok(Scanned::Change(Change {
             operation: Operation::Delete,
             key,
             row: None,
-            old_key: None,
+            moved,
             source_micros: None,
         }))
     }
@@ -270,13 +289,16 @@ impl Decoder {
             Some(key) => key,
             None => self.image_key(value, writer, heading)?,
         };
-        let old_key = match operation {
-            Operation::Create => self.old_key(record)?,
-            Operation::Update if heading.flattened => self.old_key(record)?,
+        let other = match operation {
+            Operation::Create => self.header_key(record, OLD_KEY)?,
+            Operation::Update if heading.flattened => self.header_key(record, OLD_KEY)?,
+            Operation::Delete => self.header_key(record, NEW_KEY)?,
             _ => None,
         };
+        let source = || heading.source.clone().and_then(|place| value.get(place));
+        let moved = other.map(|other| Moved { other, source: digest(source()) });
         let source_micros = heading.source_micros;
-        Ok(Scanned::Change(Change { operation, key, row, old_key, source_micros }))
+        Ok(Scanned::Change(Change { operation, key, row, moved, source_micros }))
     }
 
     /// Fetches the schema that a record needs, and keeps it.
@@ -380,6 +402,12 @@ fn framed(bytes: &[u8]) -> Result<Option<(SchemaId, usize)>, Reject> {
         )),
         _ => Ok(None),
     }
+}
+
+fn digest(source: Option<&[u8]>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    source.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The number of an equal writer, or of this one from now on.

@@ -25,6 +25,8 @@ pub(super) struct Envelope {
     pub(super) before: Option<Place>,
     /// The row after; none when null or absent.
     pub(super) after: Option<Place>,
+    /// The block that tells where in the source's log the change is.
+    pub(super) source: Option<Place>,
     /// When the source committed, microseconds since the epoch.
     pub(super) source_micros: Option<i64>,
     /// Names seen, for telling what a record without a schema is.
@@ -58,9 +60,9 @@ impl Envelope {
                 b"source" => {
                     // A row's own column of that name is no block.
                     let block = cursor.peek()? == b'{';
-                    let micros = source(cursor)?;
-                    once(envelope.seen & SOURCE != 0, None)?;
-                    envelope.source_micros = micros;
+                    let place = cursor.skip()?;
+                    envelope.source_micros = source_micros(cursor.slice(place.clone()));
+                    envelope.source = once(envelope.seen & SOURCE != 0, Some(place))?;
                     envelope.seen |= if block { SOURCE } else { OTHER };
                 }
                 other => {
@@ -135,13 +137,11 @@ fn row(cursor: &mut Cursor<'_>) -> Result<Option<Place>, Malformed> {
     Ok(if cursor.null()? { None } else { Some(cursor.skip()?) })
 }
 
-/// Steps over a source block and gives when the source committed: microseconds if they are there, else milliseconds.
+/// When the source committed: microseconds if they are in its block, else milliseconds.
 #[inline]
-fn source(cursor: &mut Cursor<'_>) -> Result<Option<i64>, Malformed> {
-    let place = cursor.skip()?;
-    let block = cursor.slice(place);
+fn source_micros(block: &[u8]) -> Option<i64> {
     let micros = number_of(block, &TS_US);
-    Ok(micros.or_else(|| number_of(block, &TS_MS).and_then(|millis| millis.checked_mul(1000))))
+    micros.or_else(|| number_of(block, &TS_MS).and_then(|millis| millis.checked_mul(1000)))
 }
 
 static TS_US: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"ts_us\":"));

@@ -59,10 +59,20 @@ pub struct Change {
     pub key: Key,
     /// The row; none for a delete.
     pub row: Option<RowRef>,
-    /// The key the row had before, when this is the second half of a key change (`__debezium.oldkey`).
-    pub old_key: Option<Key>,
+    /// The other half, when this is half of a key change.
+    pub moved: Option<Moved>,
     /// When the source committed, microseconds since the epoch.
     pub source_micros: Option<i64>,
+}
+
+/// The other half of a key change. Debezium writes a change of a row's key as a delete of the old key (header
+/// `__debezium.newkey`) and a create of the new one (header `__debezium.oldkey`); nothing orders the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moved {
+    /// The key of the other half: the new one for a delete, the old one for a create.
+    pub other: Key,
+    /// A digest of the envelope's `source` block, which is the same in both halves and in no other change.
+    pub source: u64,
 }
 
 /// What a record is.
@@ -227,7 +237,7 @@ pub struct Row<'a> {
     pub writer: WriterId,
     /// What happened: create, read or update.
     pub operation: Operation,
-    /// True when the change moved the row's key ([`Change::old_key`] is there).
+    /// True when the change moved the row's key (there is [`Change::moved`]).
     pub moved: bool,
     /// The record's key, for key columns that the row does not have.
     pub key: Option<&'a [u8]>,

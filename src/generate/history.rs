@@ -39,13 +39,13 @@ pub(super) enum Moved {
 pub(super) struct Table {
     pub(super) layout: Layout,
     rows: Vec<Row>,
-    /// Keys deleted lately, to be taken again.
+    /// Keys given up lately, to be taken again.
     freed: Vec<i64>,
     next_id: i64,
     snapshot_left: u64,
 }
 
-/// How many deleted keys are remembered.
+/// How many keys that were given up are remembered.
 const FREED: usize = 64;
 
 #[derive(Debug)]
@@ -213,15 +213,15 @@ impl History {
         let Some(table) = self.tables.get_mut(place) else { return };
         table.layout.widened |= widen;
         let layout = table.layout;
-        let id = table.take_id();
+        let id = table.next_key(&mut self.rng);
         let Some(row) = table.rows.get_mut(index) else { return };
         let old = *row;
         row.id = id;
         let new = *row;
+        table.free(old.id, &mut self.rng);
         let mut after = Image::whole(new);
         if self.placeholders_in_moves
             && !self.full_before
-            && partition(old.id, self.partitions) == partition(id, self.partitions)
             && self.rng.u8(..100) < self.placeholder_percent
         {
             after.unavailable = unavailable(new, layout, 0, &mut self.scratch);
@@ -311,10 +311,9 @@ impl Table {
         &self.rows
     }
 
-    /// A new row, its key unused or deleted lately.
+    /// A new row.
     fn insert(&mut self, rng: &mut Rng) -> Row {
-        let again = rng.u8(..8) == 0;
-        let id = if again { self.freed.pop() } else { None }.unwrap_or_else(|| self.take_id());
+        let id = self.next_key(rng);
         let mut versions = [0; GROUPS];
         if self.layout.widened {
             versions[ADDED] = 1;
@@ -324,9 +323,14 @@ impl Table {
         row
     }
 
-    fn take_id(&mut self) -> i64 {
-        self.next_id += 1;
-        self.next_id - 1
+    /// A key that is unused or was given up lately.
+    fn next_key(&mut self, rng: &mut Rng) -> i64 {
+        let again = rng.u8(..8) == 0;
+        let freed = if again { self.freed.pop() } else { None };
+        freed.unwrap_or_else(|| {
+            self.next_id += 1;
+            self.next_id - 1
+        })
     }
 
     fn free(&mut self, id: i64, rng: &mut Rng) {

@@ -19,13 +19,13 @@ pub enum Encoding {
 /// How likely each kind of change is; the numbers are weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mix {
-    /// Inserts; one in eight takes a key that was deleted lately.
+    /// Inserts; one in eight takes a key that was given up lately.
     pub creates: u32,
     /// Updates that leave the key as it is.
     pub updates: u32,
     /// Deletes, each followed by its tombstone.
     pub deletes: u32,
-    /// Updates that change the key: a delete, its tombstone, a create.
+    /// Updates that change the key, one in eight to one given up lately: a delete, its tombstone, a create.
     pub moves: u32,
 }
 
@@ -58,8 +58,8 @@ pub struct Workload {
     pub mix: Mix,
     /// Percent of updates whose unchanged large texts are placeholders. None with `full_before`, as in PostgreSQL.
     pub placeholder_percent: u8,
-    /// Placeholders also in the create of a changed key, where old and new key are in one partition: only the row
-    /// of the old key, deleted just before, has the value.
+    /// Placeholders also in the create of a changed key: only the row of the old key, deleted just before, has the
+    /// value.
     pub placeholders_in_moves: bool,
     /// The row before a change is logged whole (`REPLICA IDENTITY FULL`), not its key alone.
     pub full_before: bool,

@@ -25,6 +25,7 @@ pub use progress::{PartitionProgress, Progress, TableProgress};
 use worker::{Mailbox, Message, Policy, Report, Worker};
 
 use crate::batch::Limits;
+use crate::change::MissingValue;
 use crate::dead_letter::DeadLetters;
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
@@ -69,6 +70,8 @@ pub struct TableSetup<S> {
     pub sink: S,
     /// Decodes its topic's records.
     pub decoder: Decoder,
+    /// What becomes of changes that leave out values which are nowhere.
+    pub missing_value: MissingValue,
 }
 
 /// Runs until the source ends, `stop` is cancelled, or (with [`Options::once`]) everything is committed. `open` makes

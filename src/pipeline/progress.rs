@@ -95,7 +95,7 @@ impl Progress {
         assigned.peek().is_some()
             && assigned.all(|(at, p)| {
                 let halted = self.tables.get(&at.topic).is_some_and(|t| t.halted.is_some());
-                halted || p.end.is_some_and(|end| p.taken.is_some_and(|taken| taken >= end))
+                halted || p.end.is_some_and(|end| p.taken.max(p.settled) >= Some(end))
             })
     }
 

@@ -1,6 +1,6 @@
 //! One table's worker: takes its topic's records, merges them when they are due, and halts alone.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{Options, TableSetup};
-use crate::batch::{Buffer, Limits, Outcome, Rejected};
-use crate::change::Batch;
+use crate::batch::{Assembled, Buffer, Limits, Missing, Outcome, Rejected, Tally, Wait};
+use crate::change::{Batch, MissingValue};
 use crate::dead_letter::DeadLetters;
 use crate::decode::{Decoder, Reject, ScanError, Scanned, SchemaId};
 use crate::error::{Error, Kind, Result};
@@ -78,6 +78,21 @@ pub(super) struct Summary {
     pub took: Duration,
 }
 
+impl Summary {
+    fn of(tally: Tally, assembled: &Assembled<'_>) -> Self {
+        Self {
+            consumed: tally.consumed,
+            upserts: assembled.batch.keys.len(),
+            deletes: assembled.batch.deletes.len(),
+            collapsed: assembled.collapsed,
+            skipped: tally.skipped,
+            dead_letters: assembled.rejected.len(),
+            newest_source_micros: assembled.batch.newest_source_micros,
+            took: Duration::ZERO,
+        }
+    }
+}
+
 /// What all workers share.
 #[derive(Debug, Clone)]
 pub(super) struct Policy {
@@ -108,18 +123,31 @@ impl Policy {
     }
 }
 
+/// Whether a partition was read to the end of its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Not since it was assigned.
+    Unknown,
+    /// Nothing came since.
+    Reached,
+    /// It was, until then.
+    Left(Instant),
+}
+
 /// Keeps one table.
 pub(super) struct Worker<S> {
     topic: Arc<str>,
     name: Arc<str>,
     sink: S,
     decoder: Decoder,
+    missing_value: MissingValue,
     policy: Policy,
     mailbox: mpsc::Receiver<Message>,
     /// Messages taken from the mailbox while waiting, still to be handled in order.
     backlog: VecDeque<Message>,
     reports: mpsc::Sender<Report>,
-    assigned: BTreeSet<i32>,
+    /// Partitions that are read; when each was last read to its end, and whether it is at its end now.
+    assigned: BTreeMap<i32, End>,
     buffer: Buffer,
     halted: bool,
 }
@@ -137,11 +165,12 @@ impl<S: Sink + Send + Sync> Worker<S> {
             name: setup.name,
             sink: setup.sink,
             decoder: setup.decoder,
+            missing_value: setup.missing_value,
             policy,
             mailbox,
             backlog: VecDeque::new(),
             reports,
-            assigned: BTreeSet::new(),
+            assigned: BTreeMap::new(),
             buffer: Buffer::default(),
             halted: false,
         }
@@ -152,7 +181,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
         while let Some(message) = self.next().await {
             let outcome = match message {
                 Some(Message::Finish) => {
-                    let last = self.merge().await;
+                    let last = self.merge(Wait::Always).await;
                     self.halt_on(last).await;
                     return;
                 }
@@ -161,7 +190,9 @@ impl<S: Sink + Send + Sync> Worker<S> {
             };
             self.halt_on(outcome).await;
             if !self.halted && self.is_due() {
-                let merged = self.merge().await;
+                let over = self.policy.is_over_budget();
+                let wait = if over { Wait::No } else { Wait::Bounded(self.read_to_ends()) };
+                let merged = self.merge(wait).await;
                 self.halt_on(merged).await;
             }
         }
@@ -196,19 +227,20 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 assigned?;
             }
             Message::Revoked { partitions, done } => {
-                self.merge().await?;
+                self.merge(Wait::Always).await?;
                 self.revoke(&partitions);
                 done.send(()).ok();
             }
             Message::Records(records) => self.take(records).await?,
             Message::Reached { partition, position } => {
-                if self.assigned.contains(&partition) && !self.halted {
+                if let Some(end) = self.assigned.get_mut(&partition).filter(|_| !self.halted) {
+                    *end = End::Reached;
                     self.buffer.reach(partition, position);
                     self.report_reached(partition, position, self.buffer.is_empty()).await;
                 }
             }
             Message::Halt(error) => {
-                self.merge().await?;
+                self.merge(Wait::Always).await?;
                 return Err(error);
             }
             Message::Finish => {}
@@ -218,11 +250,11 @@ impl<S: Sink + Send + Sync> Worker<S> {
 
     /// Reads from the table where the partitions start.
     async fn assign(&mut self, partitions: &[i32]) -> Result<Vec<(i32, Start)>> {
-        if partitions.iter().any(|partition| self.assigned.contains(partition)) {
+        if partitions.iter().any(|partition| self.assigned.contains_key(partition)) {
             self.revoke(partitions);
         }
         let stored = self.read_position().await?;
-        self.assigned.extend(partitions);
+        self.assigned.extend(partitions.iter().map(|partition| (*partition, End::Unknown)));
         let known = partitions.iter().filter_map(|p| Some((*p, stored.get(*p)?)));
         self.buffer.start_at(known.clone());
         // Said now: of a partition that is at its end nothing more may ever come.
@@ -265,11 +297,27 @@ impl<S: Sink + Send + Sync> Worker<S> {
 
     /// Rebuilds the buffer from `position`, for the partitions that are still assigned.
     fn rebase(&mut self, position: &Position) {
-        let before = std::mem::take(&mut self.buffer);
-        let position = position.iter().filter(|(p, _)| self.assigned.contains(p)).collect();
-        self.account(before.bytes(), 0);
-        self.buffer = before.rebased(&position, now());
-        self.account(0, self.buffer.bytes());
+        let position = position.iter().filter(|(p, _)| self.assigned.contains_key(p)).collect();
+        self.keep(self.buffer.rebased(&position, now()));
+    }
+
+    /// Until when every partition is known to have been read to its end; not while messages wait.
+    fn read_to_ends(&self) -> Option<Instant> {
+        if !self.mailbox.is_empty() || !self.backlog.is_empty() {
+            return None;
+        }
+        let end = |end: &End| match end {
+            End::Unknown => None,
+            End::Reached => Some(now()),
+            End::Left(at) => Some(*at),
+        };
+        self.assigned.values().map(end).min().flatten()
+    }
+
+    /// Goes on with `buffer` in place of the present one.
+    fn keep(&mut self, buffer: Buffer) {
+        self.account(self.buffer.bytes(), buffer.bytes());
+        self.buffer = buffer;
     }
 
     /// Scans a chunk into the buffer.
@@ -277,7 +325,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
         let partition = records.partition();
         let mut failed = None;
         let mut position = None;
-        if !self.halted && self.assigned.contains(&partition) {
+        if !self.halted && self.assigned.contains_key(&partition) {
             let mut outcomes = Vec::with_capacity(records.len());
             for index in 0..records.len() {
                 let outcome = self.scan(&records, index).await?;
@@ -288,7 +336,10 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 }
                 outcomes.push(outcome);
             }
-            if self.assigned.contains(&partition) {
+            if let Some(end) = self.assigned.get_mut(&partition) {
+                if *end == End::Reached {
+                    *end = End::Left(now());
+                }
                 let before = self.buffer.bytes();
                 self.buffer.push(records, outcomes, now());
                 self.account(before, self.buffer.bytes());
@@ -300,7 +351,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
         }
         self.report(Report::Handled { topic: Arc::clone(&self.topic) }).await;
         let Some(error) = failed else { return Ok(()) };
-        self.merge().await?;
+        self.merge(Wait::Always).await?;
         Err(error)
     }
 
@@ -352,43 +403,39 @@ impl<S: Sink + Send + Sync> Worker<S> {
     }
 
     fn is_due(&self) -> bool {
-        let early = self.policy.is_near_budget() && !self.buffer.is_empty();
-        early || self.buffer.is_due(&self.policy.limits, now())
+        let early = self.policy.is_near_budget() && self.buffer.has_grown();
+        let over = self.policy.is_over_budget() && !self.buffer.is_empty();
+        early || over || self.buffer.is_due(&self.policy.limits, now())
     }
 
-    /// Merges what is buffered, however often it takes.
-    async fn merge(&mut self) -> Result<()> {
+    /// Merges what is buffered, however often it takes; `wait` says what of a key change's half.
+    async fn merge(&mut self, wait: Wait) -> Result<()> {
+        let mut missing = Missing { policy: self.missing_value, absent: HashSet::new() };
         while !self.halted && !self.buffer.is_empty() {
             if !self.buffer.has_changes() && self.sink.schema().is_none() {
                 return self.pass_over().await;
             }
             let started = now();
-            let id = Uuid::new_v4();
-            let assembled = self.buffer.assemble(&mut self.decoder, id)?;
-            let tally = self.buffer.tally();
-            let mut summary = Summary {
-                consumed: tally.consumed,
-                upserts: assembled.batch.keys.len(),
-                deletes: assembled.batch.deletes.len(),
-                collapsed: assembled.collapsed,
-                skipped: tally.skipped,
-                dead_letters: assembled.rejected.len(),
-                newest_source_micros: assembled.batch.newest_source_micros,
-                took: Duration::ZERO,
-            };
+            let end = self.buffer.cut(wait, started);
+            let part = (end != self.buffer.position()).then(|| self.buffer.until(&end, started));
+            let buffer = part.as_ref().unwrap_or(&self.buffer);
+            if buffer.is_empty() {
+                self.buffer.rest(started);
+                return Ok(());
+            }
+            let assembled = buffer.assemble(&mut self.decoder, Uuid::new_v4(), &missing)?;
+            let mut summary = Summary::of(buffer.tally(), &assembled);
             bury(self.policy.dead_letters.as_deref(), &self.name, &assembled.rejected).await?;
             let batch = assembled.batch;
             if batch.keys.is_empty() && batch.deletes.is_empty() && summary.dead_letters == 0 {
-                self.account(self.buffer.bytes(), 0);
-                self.buffer = self.buffer.emptied();
+                self.keep(self.buffer.without(&end, now()));
                 return Ok(());
             }
             match self.merge_batch(&batch).await? {
                 None => self.rebase(&self.buffer.start_position()),
                 Some(Merged::Committed(committed)) => {
                     summary.took = started.elapsed();
-                    self.account(self.buffer.bytes(), 0);
-                    self.buffer = self.buffer.next();
+                    self.keep(self.buffer.after(&end, now()));
                     self.take_schema();
                     let topic = Arc::clone(&self.topic);
                     self.report(Report::Committed { topic, committed, summary }).await;
@@ -401,8 +448,14 @@ impl<S: Sink + Send + Sync> Worker<S> {
                     );
                     self.take_schema();
                     self.rebase(&self.buffer.position_over(&stored)?);
+                    // Halves of key changes that were waited for may be in the table now.
+                    let settled = self.buffer.is_empty();
+                    for (partition, position) in self.buffer.position().iter() {
+                        self.report_reached(partition, position, settled).await;
+                    }
                 }
                 Some(Merged::Outdated) => self.take_schema(),
+                Some(Merged::Missing { absent }) => missing.absent.extend(absent),
             }
         }
         Ok(())
@@ -412,8 +465,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
     /// read, and its dead letters are sent, again after a restart.
     async fn pass_over(&mut self) -> Result<()> {
         bury(self.policy.dead_letters.as_deref(), &self.name, &self.buffer.rejected()).await?;
-        self.account(self.buffer.bytes(), 0);
-        self.buffer = self.buffer.emptied();
+        self.keep(self.buffer.without(&self.buffer.position(), now()));
         Ok(())
     }
 
@@ -425,7 +477,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 Ok(merged) => return Ok(Some(merged)),
                 Err(error) => self.wait_out(&error, "merge a batch", &mut waits).await?,
             }
-            if batch.ranges.iter().any(|range| !self.assigned.contains(&range.partition)) {
+            if batch.ranges.iter().any(|range| !self.assigned.contains_key(&range.partition)) {
                 return Ok(None);
             }
         }
@@ -465,7 +517,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
 
     /// Partitions are lost while earlier messages wait: what those say of them counts no more.
     fn forget(&mut self, lost: &[i32]) {
-        self.assigned.retain(|partition| !lost.contains(partition));
+        self.assigned.retain(|partition, _| !lost.contains(partition));
         for message in &mut self.backlog {
             if let Message::Assigned { partitions, .. } = message {
                 partitions.retain(|partition| !lost.contains(partition));
@@ -479,13 +531,14 @@ impl<S: Sink + Send + Sync> Worker<S> {
         let error = error.report();
         tracing::error!(table = &*self.name, topic = &*self.topic, error, "the table halts");
         self.halted = true;
-        self.account(self.buffer.bytes(), 0);
-        self.buffer = Buffer::default();
+        self.keep(Buffer::default());
         let topic = Arc::clone(&self.topic);
         self.report(Report::Halted { topic, error }).await;
     }
 
+    /// Everything below `position` was taken in, but that half of a key change waits for the other.
     async fn report_reached(&self, partition: i32, position: i64, settled: bool) {
+        let position = self.buffer.open_from(partition).map_or(position, |open| open.min(position));
         let topic = Arc::clone(&self.topic);
         self.report(Report::Reached { topic, partition, position, settled }).await;
     }

@@ -187,6 +187,12 @@ impl Open {
             if !batch.schema.covers(self.table.schema()) {
                 return Ok(Merged::Outdated);
             }
+            if batch.strict {
+                let absent = self.table.absent(batch);
+                if !absent.is_empty() {
+                    return Ok(Merged::Missing { absent });
+                }
+            }
             let now = options.clock.now_millis();
             let planned = match &earlier {
                 None => self.table.plan(batch, now).await?,
@@ -221,10 +227,11 @@ impl Open {
         let Counts { inserted, updated, deleted } = planned.commit.counts;
         metrics::rows_merged(&options.name, inserted, updated, deleted);
         if planned.unfilled > 0 {
+            metrics::missing_values(&options.name, planned.unfilled);
             tracing::warn!(
                 table = &*options.name,
                 values = planned.unfilled,
-                "updates left out values of rows that are not in the table; they are null now"
+                "changes left out values of rows that are nowhere; they are null now (option missing-value)"
             );
         }
         tracing::debug!(table = &*options.name, version, inserted, updated, deleted, "committed");

@@ -27,6 +27,7 @@ struct Table {
     schema: Option<Arc<TableSchema>>,
     rows: BTreeMap<Key, TextRow>,
     position: Position,
+    missing: usize,
     version: i64,
 }
 
@@ -36,6 +37,11 @@ impl MemorySink {
         let mut rows: Vec<TextRow> = self.lock().rows.values().cloned().collect();
         rows.sort();
         rows
+    }
+
+    /// Values that became null as they were nowhere.
+    pub fn missing_values(&self) -> usize {
+        self.lock().missing
     }
 
     /// The number of commits.
@@ -65,14 +71,26 @@ impl Sink for MemorySink {
         if table.schema.as_ref().is_some_and(|schema| !batch.schema.covers(schema)) {
             return Ok(Merged::Outdated);
         }
+        let absent =
+            batch.unfilled(batch.holes.iter().map(|hole| table.rows.contains_key(&hole.from)));
+        if batch.strict && !absent.is_empty() {
+            return Ok(Merged::Missing {
+                absent: absent.into_iter().map(|hole| hole.from).collect(),
+            });
+        }
+        let missing = absent.len() + batch.missing;
         let mut rows = text_rows(&batch.rows)?;
         for hole in &batch.holes {
             let column = batch.schema.columns().get(hole.column).map(|c| c.name.clone());
-            let value =
-                column.as_ref().and_then(|name| table.rows.get(&hole.from)?.get(name)).cloned();
-            if let (Some(row), Some(name), Some(value)) = (rows.get_mut(hole.row), column, value) {
-                row.insert(name, value);
-            }
+            let (Some(row), Some(name), Some(source)) =
+                (rows.get_mut(hole.row), column, table.rows.get(&hole.from))
+            else {
+                continue;
+            };
+            match source.get(&name).cloned() {
+                Some(value) => row.insert(name, value),
+                None => row.remove(&name),
+            };
         }
         for key in &batch.deletes {
             table.rows.remove(key);
@@ -80,6 +98,7 @@ impl Sink for MemorySink {
         table.rows.extend(batch.keys.iter().copied().zip(rows));
         table.schema = Some(Arc::clone(&batch.schema));
         table.position = position.clone();
+        table.missing += missing;
         table.version += 1;
         let versions = [("memory".to_owned(), table.version)].into();
         Ok(Merged::Committed(Committed::new(batch.ranges.clone(), position, versions)))

@@ -8,6 +8,7 @@ pub mod storage;
 
 use crate::change::Batch;
 use crate::error::Result;
+use crate::key::Key;
 use crate::position::{OffsetRange, Position};
 use crate::schema::TableSchema;
 use std::collections::BTreeMap;
@@ -62,6 +63,11 @@ pub enum Merged {
     /// The table has columns that the batch does not know: another owner changed its schema. Nothing of the batch was
     /// committed; make the batch anew for the table's schema.
     Outdated,
+    /// The batch is strict and has holes whose row is nowhere. Nothing of it was committed; make it anew without them.
+    Missing {
+        /// Keys that have no row in the table.
+        absent: Vec<Key>,
+    },
 }
 
 /// One table.

@@ -44,8 +44,10 @@ pub(super) async fn fill<'a>(
         return Ok(batch.rows.clone());
     }
     let mut wanted: BTreeMap<u32, Wanted> = BTreeMap::new();
+    for hole in batch.unfilled(sources.iter().map(Option::is_some)) {
+        check(batch, hole)?;
+    }
     for (hole, source) in batch.holes.iter().zip(sources) {
-        check(batch, hole, source.is_some())?;
         if let Some(source) = source {
             let wanted = wanted.entry(source.file).or_default();
             wanted.rows.insert(source.row);
@@ -75,12 +77,13 @@ pub(super) async fn fill<'a>(
     put_in(batch, sources, &found)
 }
 
-fn check(batch: &Batch, hole: &Hole, has_source: bool) -> Result<()> {
+/// Fails when a hole that stays null must not.
+fn check(batch: &Batch, hole: &Hole) -> Result<()> {
     let column = batch.schema.columns().get(hole.column);
     let column = column.filter(|_| hole.row < batch.rows.num_rows()).ok_or_else(|| {
         Error::internal(format!("batch {} names a hole outside of its rows", batch.id))
     })?;
-    if has_source || column.nullable {
+    if column.nullable {
         return Ok(());
     }
     Err(Error::data(format!(

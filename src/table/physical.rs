@@ -45,7 +45,7 @@ pub struct Options {
 pub struct Planned {
     /// The plan for the publishers.
     pub commit: CommitPlan,
-    /// Values that the changes left out and the table does not have either; they are null now.
+    /// Values that the changes left out and that are nowhere; they are null now.
     pub unfilled: u64,
     /// Where each row of the batch lies; the file is its place in `commit.added`.
     rows: Vec<(Key, RowId)>,
@@ -146,6 +146,13 @@ impl Table {
         let located = self.locate(batch)?;
         let (added, rows) = self.write(batch, &located.sources).await?;
         self.assemble(batch, position, located, (added, rows), now_millis)
+    }
+
+    /// Keys that holes of `batch` have nothing but and that have no row.
+    pub fn absent(&self, batch: &Batch) -> Vec<Key> {
+        let found = self.index.get_all(batch.holes.iter().map(|hole| &hole.from));
+        let unfilled = batch.unfilled(found.iter().map(Option::is_some));
+        unfilled.into_iter().map(|hole| hole.from).collect()
     }
 
     /// Plans the same batch again, on a table that was refreshed since. The data files of `earlier` are used again
@@ -295,7 +302,8 @@ impl Table {
         now_millis: i64,
     ) -> Result<Planned> {
         let (deletions, removed) = self.delete(&located.superseded)?;
-        let unfilled = located.sources.iter().filter(|source| source.is_none()).count();
+        let unfilled = batch.unfilled(located.sources.iter().map(Option::is_some)).len();
+        let unfilled = unfilled + batch.missing;
         let commit = CommitPlan {
             batch_id: batch.id,
             ranges: batch.ranges.clone(),

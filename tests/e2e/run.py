@@ -27,7 +27,7 @@ from deltalake import DeltaTable  # noqa: E402
 import cleanup  # noqa: E402
 import selftest  # noqa: E402
 from catalogs import WORK, Catalog, Folders, Server  # noqa: E402
-from connectors import ENCODINGS, Connector, Kafka  # noqa: E402
+from connectors import ENCODINGS, SINGLE, Connector, Kafka  # noqa: E402
 from delta_rs import storage_options  # noqa: E402
 from report import Report  # noqa: E402
 from sinks import Instance, Target, behind  # noqa: E402
@@ -57,6 +57,7 @@ def arguments():
     parser.add_argument("--phases", type=int, default=10, help="the versions compared, beside that of the initial snapshot")
     parser.add_argument("--seconds", type=float, default=7, help="of changes in each phase")
     parser.add_argument("--kills", type=int, default=12, help="SIGKILLs for each target while changes are made")
+    parser.add_argument("--alone", action="store_true", help="no second instance joins; then every topic has its partitions")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--spark", action="store_true", help="Spark reads too, where it is installed: the end and two earlier versions")
     parser.add_argument("--keep", action="store_true", help="leave tables, topics and objects where they are")
@@ -75,7 +76,8 @@ class Course:
         self.kafka = Kafka()
         self.sources = [SOURCES[kind](run) for kind in options.databases]
         self.loads = {source.kind: Workload(source, options.seed) for source in self.sources}
-        self.connectors = [Connector(run, source, encoding, PARTITIONS[encoding])
+        single = () if options.alone else SINGLE
+        self.connectors = [Connector(run, source, encoding, PARTITIONS[encoding], single)
                            for source in self.sources for encoding in self.encodings(source)]
         self.servers, self.targets, self.instances = [], [], {}
         self.expected, self.versions = {}, {}
@@ -166,7 +168,7 @@ class Course:
         rng = Random(f"{self.options.seed} {target.name} {phase}")
         first, second = self.instances[target.name]
         count = self.kills(phase)
-        if phase and phase % 3 == 0 and target.name not in SMALL:
+        if phase and phase % 3 == 0 and target.name not in SMALL and not self.options.alone:
             second.start(known_member=rng.random() < 0.5)
         moments = sorted(rng.uniform(0.05, 0.95) * self.options.seconds for _ in range(count))
         begin = time.monotonic()

@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, Strin
 use arrow::datatypes::Int64Type;
 use cdc_sink::change::Batch;
 use cdc_sink::clock::Clock;
-use cdc_sink::key::KeyBuilder;
+use cdc_sink::key::{Key, KeyBuilder};
 use cdc_sink::position::OffsetRange;
 use cdc_sink::schema::{Column, ColumnType, TableSchema};
 use cdc_sink::sink::delta;
@@ -67,13 +67,15 @@ fn range(from: i64) -> OffsetRange {
     OffsetRange { partition: 0, from, to: from + 10 }
 }
 
+/// The key of the row `id`.
+pub(crate) fn key(id: i64) -> Key {
+    let mut builder = KeyBuilder::new([&ColumnType::Int64]);
+    builder.push_i64(id);
+    builder.finish()
+}
+
 /// A batch of [`range`]; columns beside the key and `_cdc_` ones hold the text.
 pub(crate) fn batch(schema: &Arc<TableSchema>, from: i64, changes: Changes<'_>) -> Batch {
-    let key = |id: i64| {
-        let mut builder = KeyBuilder::new([&ColumnType::Int64]);
-        builder.push_i64(id);
-        builder.finish()
-    };
     let rows: Vec<(i64, &str)> =
         changes.iter().filter_map(|(id, text)| Some((*id, (*text)?))).collect();
     let count = rows.len();
@@ -98,6 +100,8 @@ pub(crate) fn batch(schema: &Arc<TableSchema>, from: i64, changes: Changes<'_>) 
         keys: rows.iter().map(|(id, _)| key(*id)).collect(),
         deletes: deletes.map(|(id, _)| key(*id)).collect(),
         holes: vec![],
+        strict: false,
+        missing: 0,
         newest_source_micros: Some(5),
     }
 }

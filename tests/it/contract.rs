@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cdc_sink::change::Batch;
+use cdc_sink::change::{Batch, Hole};
 use cdc_sink::position::{OffsetRange, Position};
 use cdc_sink::schema::{Column, ColumnType, TableSchema};
 use cdc_sink::sink::lake::{LakeOptions, LakeSink};
@@ -12,7 +12,7 @@ use cdc_sink::sink::{Merged, Sink};
 use rstest::rstest;
 use rstest_reuse::{apply, template};
 
-use crate::batches::{Changes, batch, logs, options, schema, tables};
+use crate::batches::{Changes, batch, key, logs, options, schema, tables};
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
@@ -165,7 +165,7 @@ async fn the_same_batch_again_changes_nothing(kind: Kind) {
         match sink.merge(&second).await {
             Merged::Committed(receipt) => assert_eq!(receipt.position().get(0), Some(20)),
             Merged::Fenced { stored } => assert_eq!(stored.get(0), Some(20)),
-            Merged::Outdated => panic!("the schema did not change"),
+            other => panic!("{other:?}"),
         }
     }
     assert_eq!(place.rows().await, rows(AFTER_BOTH));
@@ -223,4 +223,45 @@ async fn a_new_column_comes_with_the_batch_and_older_batches_are_outdated(kind: 
     late.commit(&batch(&wide, 20, &[(5, Some("e"))])).await;
     let expected = [rows(AFTER_BOTH), rows(&[(5, Some("e"))])].into_iter().flatten().collect();
     assert_eq!(place.rows().await, expected);
+}
+
+/// The text of row `row` is that of the row `from` in the table.
+fn hole(row: usize, from: i64, supplied: bool) -> Hole {
+    Hole { row, column: 1, from: key(from), supplied }
+}
+
+#[apply(sinks)]
+async fn a_hole_takes_the_value_of_the_last_row_that_is_there(kind: Kind) {
+    let place = Place::new(kind);
+    let (mut sink, schema) = (place.instance(), Arc::new(schema()));
+    sink.commit(&batch(&schema, 0, FIRST)).await;
+    let own = Some("own");
+    let mut second = batch(&schema, 10, &[(3, own), (4, own), (5, own), (6, own), (2, None)]);
+    second.strict = true;
+    second.holes = vec![
+        hole(0, 2, false),
+        hole(1, 1, false),
+        hole(1, 11, false),
+        hole(1, 99, false),
+        hole(2, 99, true),
+        hole(3, 11, true),
+    ];
+    sink.commit(&second).await;
+    let expected = [(1, "a"), (3, "b"), (4, "c"), (5, "own"), (6, "c"), (11, "c")];
+    assert_eq!(place.rows().await, expected.map(|(id, text)| (id, text.to_owned())).into());
+}
+
+#[apply(sinks)]
+async fn a_strict_batch_is_not_merged_when_a_hole_has_no_row(kind: Kind) {
+    let place = Place::new(kind);
+    let (mut sink, schema) = (place.instance(), Arc::new(schema()));
+    sink.commit(&batch(&schema, 0, FIRST)).await;
+    let mut second = batch(&schema, 10, &[(3, Some("own")), (4, Some("own"))]);
+    second.strict = true;
+    second.holes = vec![hole(0, 1, false), hole(1, 99, false)];
+    let merged = sink.merge(&second).await;
+    let Merged::Missing { absent } = merged else { panic!("{merged:?}") };
+    assert_eq!(absent, [key(99)]);
+    assert_eq!(place.rows().await, rows(FIRST));
+    assert_eq!(sink.position().await.get(0), Some(10));
 }

@@ -133,7 +133,7 @@ fn decode(decoder: &mut Decoder, topic: &[Records]) -> Decoded {
             bytes: &record.value.unwrap()[row.start as usize..row.end as usize],
             writer: row.writer,
             operation: change.operation,
-            moved: change.old_key.is_some(),
+            moved: change.moved.is_some(),
             key: record.key,
             source_micros: change.source_micros,
             partition: record.partition,
@@ -166,7 +166,7 @@ fn latest(decoded: &Decoded) -> HashMap<Key, BTreeMap<String, Option<String>>> {
         let mut values = texts(&columns.rows, row);
         for (column, field) in columns.rows.schema().fields().iter().enumerate() {
             if unavailable.contains(&(row, column)) {
-                let from = change.old_key.unwrap_or(change.key);
+                let from = change.moved.map_or(change.key, |moved| moved.other);
                 // The second half of a key change comes after the delete of the old key.
                 let old = table.get(&from).or_else(|| table.get(&change.key));
                 let missing = || Some("missing".to_owned());
@@ -520,7 +520,7 @@ fn survives(decoder: &mut Decoder, records: &Records) -> bool {
         bytes: &record.value.unwrap()[place.start as usize..place.end as usize],
         writer: place.writer,
         operation: change.operation,
-        moved: change.old_key.is_some(),
+        moved: change.moved.is_some(),
         key: record.key,
         source_micros: change.source_micros,
         partition: record.partition,

@@ -1,6 +1,7 @@
 //! The sentence "what the source holds is what the table holds", for generated histories cut into batches anywhere:
 //! through decoding, collapse and the sink that is the model.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,7 +9,8 @@ use arrow::array::{
     ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array,
     RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use cdc_sink::batch::{Buffer, Outcome};
+use cdc_sink::batch::{Buffer, Missing, Outcome, Wait};
+use cdc_sink::change::MissingValue;
 use cdc_sink::decode::{Decoder, Options, Registry, ScanError, Scanned, SchemaId};
 use cdc_sink::generate::{
     Encoding, Generated, Generator, Mix, Shape, UNAVAILABLE, Value, Workload,
@@ -36,7 +38,8 @@ fn workload(shape: Shape, encoding: Encoding) -> Workload {
 }
 
 /// Takes the generated records of one table to a sink, `cuts` giving the number of records of each batch in turn.
-async fn assert_lands(workload: &Workload, cuts: &[usize]) {
+/// With a seed in `skew` the partitions come at different paces.
+async fn assert_lands(workload: &Workload, cuts: &[usize], skew: Option<u64>) {
     let shape = workload.tables[0];
     let ids = (1..).map(SchemaId);
     let registry =
@@ -48,24 +51,35 @@ async fn assert_lands(workload: &Workload, cuts: &[usize]) {
     let partitions = usize::try_from(workload.partitions).unwrap();
     let mut offsets = vec![0; partitions];
     let mut generator = Generator::new(workload);
+    let generated: Vec<Generated> = generator.by_ref().collect();
+    let mut records = match skew {
+        Some(seed) => skewed(generated, partitions, seed),
+        None => generated,
+    }
+    .into_iter()
+    .peekable();
     let mut cuts = cuts.iter().copied().cycle();
     let mut number = 0;
-    loop {
-        let batch: Vec<Generated> = generator.by_ref().take(cuts.next().unwrap()).collect();
-        if batch.is_empty() {
-            break;
-        }
+    // Any value that is nowhere fails the test.
+    let missing = Missing { policy: MissingValue::Halt, ..Missing::default() };
+    while records.peek().is_some() {
         number += 1;
-        for record in batch {
+        for record in records.by_ref().take(cuts.next().unwrap()) {
             take(&mut buffer, &mut decoder, &mut offsets, &record).await;
         }
-        let assembled = buffer.assemble(&mut decoder, Uuid::from_u128(number)).unwrap();
+        let end = buffer.cut(Wait::Always, Instant::now());
+        let part = buffer.until(&end, Instant::now());
+        if !part.has_changes() {
+            continue;
+        }
+        let assembled = part.assemble(&mut decoder, Uuid::from_u128(number), &missing).unwrap();
         assert!(assembled.rejected.is_empty(), "{:?}", assembled.rejected);
         let merged = sink.merge(&assembled.batch).await.unwrap();
         assert!(matches!(merged, Merged::Committed(_)), "{merged:?}");
         decoder.set_schema(sink.schema().unwrap());
-        buffer = buffer.next();
+        buffer = buffer.after(&end, Instant::now());
     }
+    assert!(buffer.is_empty(), "half of a key change is left");
     let mut rows = sink.rows();
     for row in &mut rows {
         row.retain(|column, _| !is_metadata(column));
@@ -75,6 +89,22 @@ async fn assert_lands(workload: &Workload, cuts: &[usize]) {
     for (row, expected) in rows.into_iter().zip(expected(&generator, shape)) {
         assert_eq!(row, expected);
     }
+}
+
+/// The same records, each partition's in their order, in runs of one partition and another.
+fn skewed(records: Vec<Generated>, partitions: usize, seed: u64) -> Vec<Generated> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut queues: Vec<VecDeque<Generated>> = vec![VecDeque::new(); partitions];
+    for record in records {
+        queues[usize::try_from(record.partition).unwrap()].push_back(record);
+    }
+    let mut skewed = Vec::new();
+    while queues.iter().any(|queue| !queue.is_empty()) {
+        let queue = &mut queues[rng.usize(..partitions)];
+        let run = rng.usize(1..60).min(queue.len());
+        skewed.extend(queue.drain(..run));
+    }
+    skewed
 }
 
 async fn take(
@@ -171,19 +201,25 @@ async fn a_generated_history_ends_in_the_rows_of_the_source(
 ) {
     let workload = Workload { partitions, ..workload(shape, encoding) };
     for cuts in [&[usize::MAX][..], &[1], &[100, 7, 1, 333]] {
-        assert_lands(&workload, cuts).await;
+        assert_lands(&workload, cuts, None).await;
     }
 }
 
-/// A key change whose placeholder is the old row's: both halves must be in one batch, as the row is deleted by the first.
+/// A key change leaves out values of the row under the old key, which its own delete takes away.
 #[rstest]
 #[tokio::test]
 async fn a_moved_row_keeps_the_values_that_its_record_leaves_out(
     #[values(Encoding::Json, Encoding::JsonWithSchema, Encoding::Avro)] encoding: Encoding,
+    #[values(1, 4)] partitions: i32,
 ) {
     let base = workload(Shape::Events, encoding);
-    let workload = Workload { placeholders_in_moves: true, placeholder_percent: 100, ..base };
-    assert_lands(&workload, &[usize::MAX]).await;
+    let mix = Mix { moves: 300, ..Mix::default() };
+    let moves = Workload { placeholders_in_moves: true, placeholder_percent: 100, mix, ..base };
+    let workload = Workload { partitions, ..moves };
+    for cuts in [&[usize::MAX][..], &[1], &[100, 7, 1, 333]] {
+        assert_lands(&workload, cuts, None).await;
+        assert_lands(&workload, cuts, Some(5)).await;
+    }
 }
 
 proptest! {
@@ -196,13 +232,14 @@ proptest! {
         shape in prop_oneof![Just(Shape::Customers), Just(Shape::Orders), Just(Shape::Stock)],
         add in proptest::option::of(0..300_u64),
         partitions in 1..4,
+        skew in any::<Option<u64>>(),
         cuts in proptest::collection::vec(1..100_usize, 1..8),
     ) {
         let [creates, updates, deletes, moves] = weights.map(u32::from);
         let mix = Mix { creates, updates, deletes, moves };
         let base = workload(shape, Encoding::JsonWithSchema);
-        let workload =
-            Workload { seed, rows, changes: 300, mix, add_column_after: add, partitions, ..base };
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(assert_lands(&workload, &cuts));
+        let base = Workload { seed, rows, changes: 300, mix, add_column_after: add, ..base };
+        let workload = Workload { partitions, placeholders_in_moves: true, ..base };
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(assert_lands(&workload, &cuts, skew));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cdc_sink::admin::Health;
 use cdc_sink::batch::Limits;
-use cdc_sink::change::Batch;
+use cdc_sink::change::{Batch, MissingValue};
 use cdc_sink::clock::Clock;
 use cdc_sink::decode::{Decoder, Options, Registry, SchemaId};
 use cdc_sink::error::{Error, Result};
@@ -112,8 +112,9 @@ fn world(seed: u64, encoding: Encoding) -> World {
         changes: 300,
         partitions: PARTITIONS,
         encoding,
-        mix: Mix { moves: 30, ..Mix::default() },
-        placeholder_percent: 40,
+        mix: Mix { moves: 90, ..Mix::default() },
+        placeholder_percent: 60,
+        placeholders_in_moves: true,
         add_column_after: Some(150),
         ..Workload::default()
     };
@@ -172,7 +173,12 @@ async fn process(
     let open = |topic: &Arc<str>| {
         let options = Options { placeholder: UNAVAILABLE.to_owned(), ..Options::default() };
         let decoder = Decoder::new(options, Some(Arc::clone(&world.registry)), None);
-        Ok(TableSetup { name: Arc::clone(topic), sink: sink.clone(), decoder })
+        Ok(TableSetup {
+            name: Arc::clone(topic),
+            sink: sink.clone(),
+            decoder,
+            missing_value: MissingValue::Null,
+        })
     };
     let health = Arc::new(Health::new(clock.clone(), Duration::from_secs(60)));
     let progress = Progress::new(clock, Arc::clone(&health));
@@ -196,6 +202,16 @@ fn assert_equal(world: &World, sink: &Faulty) {
         row.retain(|column, _| !is_metadata(column));
     }
     rows.sort();
+    // Another instance may have read the other half of a key change: a value can be lost then, and never be wrong.
+    if sink.sink.missing_values() > 0 {
+        let by_id = |row: &TextRow| row["order_id"].clone();
+        let expected: BTreeMap<_, _> = world.expected.iter().map(|row| (by_id(row), row)).collect();
+        for row in rows.iter_mut().filter(|row| !row.contains_key("notes")) {
+            let notes = expected.get(&by_id(row)).and_then(|row| row.get("notes"));
+            row.extend(notes.map(|notes| ("notes".to_owned(), notes.clone())));
+        }
+        rows.sort();
+    }
     let missing: Vec<_> = world.expected.iter().filter(|row| !rows.contains(row)).take(3).collect();
     let extra: Vec<_> = rows.iter().filter(|row| !world.expected.contains(row)).take(3).collect();
     assert!(rows == world.expected, "missing {missing:#?}\nthere instead {extra:#?}");

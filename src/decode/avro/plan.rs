@@ -55,6 +55,7 @@ pub(in crate::decode) struct Head<'a> {
     pub(in crate::decode) code: Option<&'a str>,
     pub(in crate::decode) before: Option<Range<usize>>,
     pub(in crate::decode) after: Option<Range<usize>>,
+    pub(in crate::decode) source: Option<Range<usize>>,
     pub(in crate::decode) source_micros: Option<i64>,
     pub(in crate::decode) notes: Notes,
 }
@@ -162,6 +163,7 @@ impl Plan {
                 }
                 Part::Source(fields) if !null => {
                     head.source_micros = source(&mut reader, schema, fields)?;
+                    head.source = Some(start..reader.at);
                     continue;
                 }
                 _ => {}

@@ -13,15 +13,21 @@ use crate::key::Key;
 use crate::record::Record;
 use crate::schema::TableSchema;
 
-/// The header that the second half of a key change carries.
-const OLD_KEY: &str = "__debezium.oldkey";
+/// The header of a create whose row had another key.
+pub(super) const OLD_KEY: &str = "__debezium.oldkey";
+/// The header of a delete whose row lives on under another key.
+pub(super) const NEW_KEY: &str = "__debezium.newkey";
 
 impl Decoder {
-    /// The key that the change moved the row from. What is in the header is the connector's choice of converter; what
-    /// cannot be read is as if it were not there.
-    pub(super) fn old_key(&mut self, record: &Record<'_>) -> Result<Option<Key>, ScanError> {
+    /// The key in a header. What is in there is the connector's choice of converter; what cannot be read is as if it
+    /// were not there.
+    pub(super) fn header_key(
+        &mut self,
+        record: &Record<'_>,
+        name: &str,
+    ) -> Result<Option<Key>, ScanError> {
         let mut headers = record.headers();
-        let Some((_, Some(value))) = headers.find(|(name, _)| *name == OLD_KEY) else {
+        let Some((_, Some(value))) = headers.find(|(own, _)| *own == name) else {
             return Ok(None);
         };
         match self.record_key(value) {

@@ -62,7 +62,7 @@ fn decode(decoder: &mut Decoder, records: &[(&str, &str)]) -> Result<Columns> {
                 bytes: &value.as_bytes()[row.start as usize..row.end as usize],
                 writer: row.writer,
                 operation: change.operation,
-                moved: change.old_key.is_some(),
+                moved: change.moved.is_some(),
                 key: Some(key.as_bytes()),
                 source_micros: change.source_micros,
                 partition: 3,
@@ -374,25 +374,30 @@ fn with_headers<'h>(
 }
 
 #[test]
-fn an_old_key_is_read_in_every_form() {
+fn the_other_key_of_a_key_change_is_read_in_every_form() {
     let mut decoder = Decoder::new(options(), None, None);
-    let old = change(&mut decoder, r#"{"id":1}"#, &bare("d", "null")).key;
+    let other = change(&mut decoder, r#"{"id":1}"#, &bare("d", "null")).key;
     let schema = r#"{"type":"struct","fields":[{"type":"int32","field":"id"}]}"#;
     let wrapped = format!(r#"{{"schema":{schema},"payload":{{"id":1}}}}"#);
-    let after = bare("c", r#"{"id":2}"#);
+    let halves =
+        [("__debezium.oldkey", bare("c", r#"{"id":2}"#)), ("__debezium.newkey", bare("d", "null"))];
     for (header, expected) in [
-        (r#"{"id":1}"#, Some(old)),
-        (r#"{ "id" : 1 }"#, Some(old)),
-        (&wrapped, Some(old)),
+        (r#"{"id":1}"#, Some(other)),
+        (r#"{ "id" : 1 }"#, Some(other)),
+        (&wrapped, Some(other)),
         ("Struct{id=1}", None),
         ("", None),
     ] {
-        let headers = [("__debezium.oldkey", Some(header.as_bytes()))];
-        let records = with_headers(br#"{"id":2}"#, Some(after.as_bytes()), headers);
-        match decoder.scan(&records.get(0).unwrap()) {
-            Ok(Scanned::Change(change)) => assert_eq!(change.old_key, expected, "{header}"),
-            other => panic!("{header}: {other:?}"),
-        }
+        let moved = halves.each_ref().map(|(name, value)| {
+            let headers = [(*name, Some(header.as_bytes()))];
+            let records = with_headers(br#"{"id":2}"#, Some(value.as_bytes()), headers);
+            match decoder.scan(&records.get(0).unwrap()) {
+                Ok(Scanned::Change(change)) => change.moved,
+                other => panic!("{header}: {other:?}"),
+            }
+        });
+        assert_eq!(moved[0].map(|moved| moved.other), expected, "{header}");
+        assert_eq!(moved[0], moved[1], "both halves have one source");
     }
 }
 

@@ -135,7 +135,7 @@ async fn values_that_nobody_has_are_null_and_counted() {
     assert_eq!(planned.unfilled, 2);
     assert_eq!(place.model[&1], Row::default());
     let mut batch = place.batch(&BTreeMap::from([upsert(7)]));
-    batch.holes = vec![crate::change::Hole { row: 0, column: 8, from: key(7) }];
+    batch.holes = vec![crate::change::Hole { row: 0, column: 8, from: key(7), supplied: false }];
     assert_eq!(place.refused(&batch).await, Kind::Data, "the operation cannot be null");
 }
 

@@ -191,7 +191,8 @@ pub(super) fn batch(
                 let mut row = row.clone();
                 for column in missing {
                     set(&mut row, *column, &Row::default());
-                    holes.push(Hole { row: rows.len(), column: *column, from: key(*from) });
+                    let (row, from) = (rows.len(), key(*from));
+                    holes.push(Hole { row, column: *column, from, supplied: false });
                 }
                 rows.push((*id, row));
                 keys.push(key(*id));
@@ -206,6 +207,8 @@ pub(super) fn batch(
         keys,
         deletes,
         holes,
+        strict: false,
+        missing: 0,
         newest_source_micros: Some(1),
     }
 }

@@ -237,10 +237,21 @@ impl<'a> Encoder<'a> {
         Told { schema: Schema::of(&name, parts.collect()).version(2), value }
     }
 
+    /// The number of the change: both halves of a key change are one.
+    fn event(&self, send: &Send) -> i64 {
+        let both = key_change(send);
+        let first = self.case.send.iter().position(|other| key_change(other) == both);
+        match first.filter(|_| both.is_some()) {
+            Some(first) => i64::try_from(first).unwrap() + 1,
+            None => self.sent,
+        }
+    }
+
     fn source(&self, send: &Send, op: &str, topic: &str) -> Told {
+        let event = self.event(send);
         let connector = send.connector.as_deref().unwrap_or(&self.case.connector);
-        let ms = START_MS + self.sent * 1000;
-        let lsn = 1000 + 10 * self.sent;
+        let ms = START_MS + event * 1000;
+        let lsn = 1000 + 10 * event;
         let mut places = topic.split('.').rev();
         let (table, schema) =
             (places.next().unwrap_or_default(), places.next().unwrap_or_default());
@@ -254,7 +265,7 @@ impl<'a> Encoder<'a> {
             (
                 json!({
                     "sequence": format!("[\"{}\",\"{lsn}\"]", lsn - 5), "schema": schema,
-                    "txId": 700 + self.sent, "lsn": lsn,
+                    "txId": 700 + event, "lsn": lsn,
                 }),
                 "sequence string?, ts_us int64?, ts_ns int64?, schema string, table string, txId int64?, \
                  lsn int64?, xmin int64?, origin string?, origin_lsn int64?",
@@ -392,4 +403,18 @@ pub(super) fn declarations(case: &Case) -> Map<String, Value> {
         }
     }
     types
+}
+
+/// The old and the new key of a key change.
+fn key_change(send: &Send) -> Option<(Value, Value)> {
+    let key = |row: &Option<Value>, like: &Value| {
+        let row = row.as_ref()?.as_object()?;
+        let columns = like.as_object()?.keys();
+        Some(columns.map(|name| (name.clone(), row[name].clone())).collect::<Value>())
+    };
+    match (&send.old_key, &send.new_key) {
+        (Some(old), _) => Some((old.clone(), key(&send.after, old)?)),
+        (None, Some(new)) => Some((key(&send.before, new)?, new.clone())),
+        (None, None) => None,
+    }
 }

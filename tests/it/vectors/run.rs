@@ -144,8 +144,8 @@ impl Run<'_> {
             let sinks: BTreeMap<Arc<str>, MemorySink> =
                 topics.iter().map(|topic| (Arc::clone(topic), MemorySink::default())).collect();
             let open = |topic: &Arc<str>| {
-                let TableSetup { name, decoder, .. } = tables.setup(topic)?;
-                Ok(TableSetup { name, sink: sinks[topic].clone(), decoder })
+                let TableSetup { name, decoder, missing_value, .. } = tables.setup(topic)?;
+                Ok(TableSetup { name, sink: sinks[topic].clone(), decoder, missing_value })
             };
             let ended = pipeline::run(source, open, options, progress, stop).await;
             for (topic, sink) in &sinks {

@@ -22,7 +22,7 @@ fn outcome(decoder: &mut Decoder, records: &Records) -> String {
     if let Some(at) = change.source_micros {
         text.push_str(&format!(" at {at}"));
     }
-    if change.old_key.is_some() {
+    if change.row.is_some() && change.moved.is_some() {
         text.push_str(" moved");
     }
     let Some(place) = change.row else { return text };
@@ -30,7 +30,7 @@ fn outcome(decoder: &mut Decoder, records: &Records) -> String {
         bytes: &record.value.unwrap()[place.start as usize..place.end as usize],
         writer: place.writer,
         operation: change.operation,
-        moved: change.old_key.is_some(),
+        moved: change.moved.is_some(),
         key: record.key,
         source_micros: change.source_micros,
         partition: 0,
