@@ -189,15 +189,16 @@ pub(super) struct Misfit {
 }
 
 impl Mapped {
-    /// The type that values take in a column that is there already: decimals are kept as the column has them, text or
-    /// a decimal, and values that do not fit are refused one by one.
+    /// The type that values take in a column that is there already: decimals and times are kept as the column has
+    /// them, and values that do not fit are refused one by one.
     pub(super) fn in_column(self, column: Option<&Column>) -> ColumnType {
         match (&self.form, column.map(|column| &column.ty)) {
             (Form::Variable, Some(ty @ ColumnType::Decimal { .. }))
             | (
                 Form::Variable | Form::Decimal { .. } | Form::Unsigned,
                 Some(ty @ ColumnType::String),
-            ) => ty.clone(),
+            )
+            | (Form::TimeOfDay(_) | Form::IsoTime, Some(ty @ ColumnType::Time)) => ty.clone(),
             _ => self.ty,
         }
     }

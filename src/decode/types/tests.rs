@@ -72,6 +72,22 @@ fn a_time_that_elapsed_is_a_number(#[case] ty: ConnectType, #[case] name: &str) 
     assert_eq!(described(ty, name, &[]).map(Times::Elapsed).ty, ColumnType::Int64);
 }
 
+#[rstest]
+#[case(ConnectType::Int64, "io.debezium.time.MicroTime", ColumnType::Time, ColumnType::Time)]
+#[case(ConnectType::Int64, "io.debezium.time.MicroTime", ColumnType::Int64, ColumnType::Int64)]
+#[case(ConnectType::Struct, VARIABLE, ColumnType::String, ColumnType::String)]
+#[case(ConnectType::Int64, "", ColumnType::String, ColumnType::Int64)]
+fn a_column_that_is_there_keeps_its_type(
+    #[case] ty: ConnectType,
+    #[case] name: &str,
+    #[case] table: ColumnType,
+    #[case] expected: ColumnType,
+) {
+    let column = Column::new("c", table, true);
+    let mapped = described(ty, name, &[]).map(Times::Elapsed);
+    assert_eq!(mapped.in_column(Some(&column)), expected);
+}
+
 #[test]
 fn every_rule_is_found_by_what_it_is_for() {
     for (index, rule) in rules().iter().enumerate() {
