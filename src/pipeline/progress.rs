@@ -109,7 +109,7 @@ impl Progress {
     }
 
     pub(super) fn opened(&mut self, topic: &Arc<str>, name: &Arc<str>) {
-        self.tables.entry(Arc::clone(topic)).or_default().name = Arc::clone(name);
+        self.table(topic).name = Arc::clone(name);
         self.tell(topic);
     }
 
@@ -159,7 +159,7 @@ impl Progress {
 
     pub(super) fn committed(&mut self, topic: &Arc<str>, committed: &Committed, summary: &Summary) {
         let now = self.clock.now_micros();
-        let table = self.tables.entry(Arc::clone(topic)).or_default();
+        let table = self.table(topic);
         table.commits += 1;
         table.versions.clone_from(committed.versions());
         table.consumed += count(summary.consumed);
@@ -188,9 +188,16 @@ impl Progress {
     }
 
     pub(super) fn halted(&mut self, topic: &Arc<str>, reason: String) {
-        let table = self.tables.entry(Arc::clone(topic)).or_default();
-        table.halted.get_or_insert(reason);
+        self.table(topic).halted.get_or_insert(reason);
         self.tell(topic);
+    }
+
+    /// The table of a topic, which goes by the topic's name until it is opened.
+    fn table(&mut self, topic: &Arc<str>) -> &mut TableProgress {
+        self.tables.entry(Arc::clone(topic)).or_insert_with(|| TableProgress {
+            name: Arc::clone(topic),
+            ..TableProgress::default()
+        })
     }
 
     /// Not everything that was taken in could be committed.
@@ -226,4 +233,23 @@ impl Progress {
 
 fn count(records: usize) -> u64 {
     u64::try_from(records).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_that_cannot_be_opened_is_told() {
+        let clock = Clock::from_fn(|| 0);
+        let health = Arc::new(Health::new(clock.clone(), std::time::Duration::from_secs(1)));
+        let mut progress = Progress::new(clock, Arc::clone(&health));
+        for topic in ["a.b.c", "a.b.d"] {
+            progress.halted(&topic.into(), format!("{topic} has a type that is none"));
+        }
+        let told = health.status().tables;
+        let told: Vec<_> =
+            told.iter().map(|table| (&*table.state.table, table.state.state)).collect();
+        assert_eq!(told, [("a.b.c", RunState::Halted), ("a.b.d", RunState::Halted)]);
+    }
 }
