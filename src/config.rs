@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::change::MissingValue;
-use crate::decode::InvalidValue;
+use crate::decode::{InvalidValue, TypeConflict};
 use crate::error::{Error, Result};
 
 /// Debezium's default for `unavailable.value.placeholder`.
@@ -115,6 +115,21 @@ pub struct Options {
         help_heading = "Tables"
     )]
     pub missing_value: Option<MissingValue>,
+    /// Let columns of Delta tables get wider types (int to long, float to double, decimals to more digits) when the
+    /// source's do; Spark and DuckDB read such tables, deltalake, Polars and Trino do not. Iceberg tables
+    /// alone always do it [default: false]
+    #[arg(long, env = "CDC_SINK_TYPE_WIDENING", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Tables")]
+    pub type_widening: Option<bool>,
+    /// When a column's type changes otherwise: halt the table, or put the values (of records with a schema) into a new
+    /// column named after column and type, such as `amount__string` [default: halt]
+    #[arg(
+        long,
+        env = "CDC_SINK_TYPE_CONFLICT",
+        value_name = "halt|new-column",
+        hide_possible_values = true,
+        help_heading = "Tables"
+    )]
+    pub type_conflict: Option<TypeConflict>,
     /// Merge a table once it has this many new records [default: 200000]
     #[arg(long, env = "CDC_SINK_BATCH_ROWS", value_name = "N", help_heading = "Batches")]
     pub batch_rows: Option<usize>,
@@ -161,6 +176,8 @@ pub struct TableOptions {
     pub key: Vec<String>,
     /// What becomes of changes that leave out values which are nowhere, in place of the general option.
     pub missing_value: Option<MissingValue>,
+    /// What to do when a column's type changes, in place of the general answer.
+    pub type_conflict: Option<TypeConflict>,
 }
 
 impl Options {
@@ -191,6 +208,8 @@ impl Options {
             partition_by: self.partition_by.or(file.partition_by),
             invalid_value: self.invalid_value.or(file.invalid_value),
             missing_value: self.missing_value.or(file.missing_value),
+            type_widening: self.type_widening.or(file.type_widening),
+            type_conflict: self.type_conflict.or(file.type_conflict),
             batch_rows: self.batch_rows.or(file.batch_rows),
             batch_bytes: self.batch_bytes.or(file.batch_bytes),
             batch_age: self.batch_age.or(file.batch_age),
@@ -245,6 +264,8 @@ impl Options {
             partition_by: self.partition_by.unwrap_or_default(),
             invalid_value: self.invalid_value.unwrap_or_default(),
             missing_value: self.missing_value.unwrap_or_default(),
+            type_widening: self.type_widening.unwrap_or(false),
+            type_conflict: self.type_conflict.unwrap_or_default(),
             limits: crate::batch::Limits {
                 rows: positive("batch-rows", self.batch_rows.unwrap_or(200_000))?,
                 bytes: bytes("batch-bytes", self.batch_bytes.unwrap_or(default_batch))?,
@@ -295,6 +316,10 @@ pub struct Config {
     pub invalid_value: InvalidValue,
     /// What becomes of changes that leave out values which are nowhere.
     pub missing_value: MissingValue,
+    /// Columns of Delta tables may get wider types.
+    pub type_widening: bool,
+    /// What becomes of values that do not fit their column.
+    pub type_conflict: TypeConflict,
     /// When a table is merged.
     pub limits: crate::batch::Limits,
     /// Bytes for queues, buffers and indexes.

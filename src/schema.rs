@@ -20,6 +20,9 @@ pub const OFFSET_COLUMN: &str = "_cdc_offset";
 /// Key under which Arrow and Parquet carry a field id.
 pub const FIELD_ID_KEY: &str = "PARQUET:field_id";
 
+/// The digits a decimal can have.
+const MAX_PRECISION: u8 = 38;
+
 /// A column's type.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -111,6 +114,43 @@ impl ColumnType {
         }
     }
 
+    /// The type that a column of this type becomes to hold the values of `other` as well, when it does not hold them
+    /// yet and both formats widen it in place: int to long, float to double, decimals to more digits before the point;
+    /// lists by their elements.
+    #[must_use]
+    pub fn widened(&self, other: &Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Int32, Self::Int64) => Some(Self::Int64),
+            (Self::Float32, Self::Float64) => Some(Self::Float64),
+            (Self::Decimal { precision, scale }, Self::Decimal { precision: p, scale: s }) => {
+                let whole = p.checked_sub(*s).filter(|_| s <= scale)?;
+                let wide = whole.checked_add(*scale)?;
+                let grows = wide > *precision && wide <= MAX_PRECISION;
+                grows.then_some(Self::Decimal { precision: wide, scale: *scale })
+            }
+            (Self::List(element), Self::List(other)) => {
+                let ty = element.ty.widened(&other.ty)?;
+                Some(Self::List(Box::new(ListElement { id: element.id, ty })))
+            }
+            _ => None,
+        }
+    }
+
+    /// True when a column of type `narrow` may become one of this type in place.
+    pub fn extends(&self, narrow: &Self) -> bool {
+        self == narrow || narrow.widened(self).as_ref() == Some(self)
+    }
+
+    /// True when a value gives the same [`crate::key::Key`] in a key column of either type: integers of any width and
+    /// decimals of any precision do.
+    fn has_keys_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Int32 | Self::Int64, Self::Int32 | Self::Int64) => true,
+            (Self::Decimal { scale: a, .. }, Self::Decimal { scale: b, .. }) => a == b,
+            (a, b) => a == b,
+        }
+    }
+
     /// Gives fresh ids to list elements, counting `last_id` up.
     fn assign_ids(&mut self, last_id: &mut i32) {
         if let Self::List(element) = self {
@@ -131,7 +171,7 @@ pub struct Column {
     /// The column's type.
     #[serde(rename = "type")]
     pub ty: ColumnType,
-    /// False only for key columns and metadata columns.
+    /// False for key columns and metadata columns. What others made NOT NULL stays so until the source has nulls for it.
     pub nullable: bool,
 }
 
@@ -180,6 +220,14 @@ impl TableSchema {
         schema
     }
 
+    /// This schema with its columns as `columns` has them, wider or no longer NOT NULL; those without an id are added at
+    /// the end as [`Self::with_added`] does.
+    #[must_use]
+    pub fn evolved(&self, columns: Vec<Column>) -> Self {
+        let (known, added) = columns.into_iter().partition(|column| column.id != 0);
+        Self { columns: known, ..self.clone() }.with_added(added)
+    }
+
     fn push_all(&mut self, mut columns: Vec<Column>) {
         for column in &mut columns {
             self.last_id += 1;
@@ -221,15 +269,24 @@ impl TableSchema {
         self.key.iter().filter_map(|name| self.column(name))
     }
 
-    /// True when this schema has every column of `other`, and the same key: rows of it fit a table of `other` that
-    /// gets the columns it lacks.
+    /// True when rows of this schema fit a table of `other` once it gets the columns it lacks, the wider types and the
+    /// nulls: every column of `other` is here, none narrower or NOT NULL again, and keys stay what they are.
     pub fn covers(&self, other: &Self) -> bool {
         let has = |old: &Column| {
-            self.columns
-                .iter()
-                .any(|new| new.id == old.id && new.name == old.name && new.ty == old.ty)
+            self.columns.iter().any(|new| {
+                new.id == old.id
+                    && new.name == old.name
+                    && new.ty.extends(&old.ty)
+                    && (new.nullable || !old.nullable)
+            })
         };
-        self.key == other.key && other.columns.iter().all(has)
+        self.has_keys_of(other) && other.columns.iter().all(has)
+    }
+
+    /// True when every key is the same sixteen bytes under both schemas.
+    pub fn has_keys_of(&self, other: &Self) -> bool {
+        let like = |(a, b): (&Column, &Column)| a.ty.has_keys_of(&b.ty);
+        self.key == other.key && self.key_columns().zip(other.key_columns()).all(like)
     }
 
     /// The Arrow schema of the table's rows, field ids in the fields' metadata.
@@ -251,6 +308,8 @@ pub fn is_metadata(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
 
     #[test]
@@ -267,5 +326,68 @@ mod tests {
         assert_eq!(wider.column("note").unwrap().id, 8);
         assert!(wider.column("note").unwrap().nullable);
         assert_eq!(wider.last_id(), 8);
+    }
+
+    fn decimal(precision: u8, scale: u8) -> ColumnType {
+        ColumnType::Decimal { precision, scale }
+    }
+
+    fn list(ty: ColumnType) -> ColumnType {
+        ColumnType::List(Box::new(ListElement { id: 7, ty }))
+    }
+
+    #[rstest]
+    #[case(ColumnType::Int32, ColumnType::Int64, Some(ColumnType::Int64))]
+    #[case(ColumnType::Float32, ColumnType::Float64, Some(ColumnType::Float64))]
+    #[case(decimal(5, 2), decimal(7, 2), Some(decimal(7, 2)))]
+    #[case(decimal(6, 2), decimal(6, 1), Some(decimal(7, 2)))]
+    #[case(decimal(6, 2), decimal(5, 2), None)]
+    #[case(decimal(6, 2), decimal(7, 3), None)]
+    #[case(decimal(6, 2), decimal(38, 0), None)]
+    #[case(ColumnType::Int64, ColumnType::Int32, None)]
+    #[case(ColumnType::Int32, ColumnType::String, None)]
+    #[case(ColumnType::Date, ColumnType::Timestamp, None)]
+    #[case(list(ColumnType::Int32), list(ColumnType::Int64), Some(list(ColumnType::Int64)))]
+    #[case(list(ColumnType::String), list(ColumnType::Int64), None)]
+    fn types_widen_in_place(
+        #[case] table: ColumnType,
+        #[case] writer: ColumnType,
+        #[case] wide: Option<ColumnType>,
+    ) {
+        assert_eq!(table.widened(&writer), wide);
+        if let Some(wide) = wide {
+            assert!(wide.extends(&table) && !table.extends(&wide));
+        }
+    }
+
+    #[test]
+    fn a_schema_covers_another_that_it_grew_from_and_no_other() {
+        let column = |name: &str, ty| Column::new(name, ty, false);
+        let old = TableSchema::create(
+            vec![column("id", ColumnType::Int32), column("v", ColumnType::Float32)],
+            vec!["id".into()],
+        );
+        let with = |place: usize, change: fn(&mut Column)| {
+            let mut columns = old.columns().to_vec();
+            change(&mut columns[place]);
+            old.evolved(columns)
+        };
+        for new in [
+            old.clone(),
+            with(0, |id| id.ty = ColumnType::Int64),
+            with(1, |v| v.ty = ColumnType::Float64),
+            with(1, |v| v.nullable = true),
+            old.with_added(vec![column("w", ColumnType::String)]),
+        ] {
+            assert!(new.covers(&old), "{new:?}");
+            assert!(new == old || !old.covers(&new), "{new:?}");
+        }
+        for other in [
+            with(0, |id| id.ty = ColumnType::String),
+            with(1, |v| v.name = "w".into()),
+            with(1, |v| v.ty = ColumnType::Int32),
+        ] {
+            assert!(!other.covers(&old), "{other:?}");
+        }
     }
 }

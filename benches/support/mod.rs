@@ -59,6 +59,7 @@ impl Table {
                 topic: Arc::clone(&topic),
                 checkpoint_interval: 50,
                 properties: BTreeMap::new(),
+                type_widening: false,
             })
         };
         let iceberg = |two_formats| LogSetup::Iceberg {

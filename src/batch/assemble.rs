@@ -227,7 +227,7 @@ impl Buffer {
             let mut sources: Vec<u32> = asked.iter().map(|(_, at)| *at).collect();
             sources.sort_unstable();
             sources.dedup();
-            let columns = decoder.columns(&self.rows(&sources)?, schema)?;
+            let columns = decoder.supplies(&self.rows(&sources)?, schema)?;
             let place = |at: u32| sources.binary_search(&at).unwrap_or(usize::MAX);
             let unusable = |row: usize, column: usize| {
                 columns.unavailable.contains(&(row, column))

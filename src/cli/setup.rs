@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::{Config, Format, TableOptions};
 use crate::dead_letter::DeadLetters;
-use crate::decode::{self, Auth, Decoder, Registry};
+use crate::decode::{self, Auth, Decoder, Evolution, Registry};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::names::{Registrar, TableId};
@@ -114,6 +114,7 @@ impl Tables {
                 topic: Arc::clone(topic),
                 checkpoint_interval: CHECKPOINT_INTERVAL,
                 properties: BTreeMap::new(),
+                type_widening: self.config.type_widening,
             }),
             Format::Iceberg => LogSetup::Iceberg {
                 catalog: Arc::clone(&self.catalog),
@@ -155,6 +156,10 @@ pub(super) fn decode_options(config: &Config, topic: &str, table: &str) -> Resul
         placeholder: config.placeholder.clone(),
         invalid: config.invalid_value,
         invalid_columns: own.invalid_value.into_iter().collect(),
+        evolution: Evolution {
+            widen: config.type_widening || !config.to.contains(&Format::Delta),
+            conflict: own.type_conflict.unwrap_or(config.type_conflict),
+        },
     })
 }
 

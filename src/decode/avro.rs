@@ -94,6 +94,15 @@ impl Schema {
         }
     }
 
+    /// True when a value may be null.
+    fn is_optional(&self, id: NodeId) -> bool {
+        let null = |id: &NodeId| self.node(*id).is_some_and(|node| node.shape == Shape::Null);
+        match self.node(id).map(|node| &node.shape) {
+            Some(Shape::Union(branches)) => branches.iter().any(null),
+            _ => null(&id),
+        }
+    }
+
     /// The one branch of a union that is not null; the node itself when it is no union.
     fn present(&self, id: NodeId) -> Option<NodeId> {
         let Shape::Union(branches) = &self.node(id)?.shape else { return Some(id) };

@@ -340,8 +340,23 @@ impl Decoder {
             .ok_or_else(|| Error::internal("a row of a writer that is not known"))
     }
 
-    /// The second stage: the columns of `rows`, as `schema` has them.
+    /// The second stage: the columns of `rows`, as `schema` has them; all that the rows have is in it
+    /// ([`Self::table_schema`]).
     pub fn columns(&mut self, rows: &[Row<'_>], schema: &TableSchema) -> Result<Columns> {
+        self.decode(rows, schema, false)
+    }
+
+    /// The same of rows that supply single values to others, which `schema` was made for.
+    pub fn supplies(&mut self, rows: &[Row<'_>], schema: &TableSchema) -> Result<Columns> {
+        self.decode(rows, schema, true)
+    }
+
+    fn decode(
+        &mut self,
+        rows: &[Row<'_>],
+        schema: &TableSchema,
+        supplies: bool,
+    ) -> Result<Columns> {
         let bytes: usize = rows.iter().map(|row| row.bytes.len()).sum();
         if i32::try_from(bytes).is_err() {
             return Err(Error::internal("more than 2 GiB of rows to decode at once"));
@@ -354,7 +369,7 @@ impl Decoder {
                 at = match routes.iter().position(|(id, _)| *id == row.writer) {
                     Some(known) => known,
                     None => {
-                        routes.push((row.writer, self.route(row.writer, schema)?));
+                        routes.push((row.writer, self.route(row.writer, schema, supplies)?));
                         routes.len() - 1
                     }
                 };
@@ -370,12 +385,12 @@ impl Decoder {
         filler.finish()
     }
 
-    fn route(&self, id: WriterId, schema: &TableSchema) -> Result<Route> {
+    fn route(&self, id: WriterId, schema: &TableSchema, supplies: bool) -> Result<Route> {
         if is_untold(id.number()) {
             let added = (id.number() == UNTOLD_ROW).then(|| self.added.clone());
             return Ok(Route { added, ..Route::of_table(schema, &self.options) });
         }
-        Route::of_writer(self.writer(id)?, schema, &self.options)
+        Route::of_writer(self.writer(id)?, schema, &self.options, supplies)
     }
 }
 

@@ -4,16 +4,18 @@ use std::borrow::Cow;
 
 use super::avro::Values;
 use super::json::{Cursor, Malformed, integer, is_number};
-use super::types::{Form, Mapped, Misfit, Raw, Stored, store, type_name};
+use super::types::{Form, Mapped, Misfit, Raw, Stored, holds, store, type_name};
 use super::writer::{Field, Writer};
 use super::{Options, Reject};
 use crate::key::{Key, KeyBuilder};
-use crate::schema::{ColumnType, TableSchema};
+use crate::schema::{Column, ColumnType, TableSchema};
 
 /// The key's columns as the table has them, or will have them once its first rows are committed.
 #[derive(Debug)]
 pub(super) struct KeyPlan {
     pub(super) columns: Vec<KeyColumn>,
+    /// A column whose keys came in a type that the table's does not hold: its name, the table's type, the writer's.
+    pub(super) conflict: Option<(String, ColumnType, ColumnType)>,
     builder: KeyBuilder,
     scratch: Vec<u8>,
 }
@@ -39,7 +41,7 @@ pub(super) struct KeyForms {
 impl KeyPlan {
     fn new(columns: Vec<KeyColumn>) -> Self {
         let builder = KeyBuilder::new(columns.iter().map(|column| &column.ty));
-        Self { columns, builder, scratch: Vec::new() }
+        Self { columns, conflict: None, builder, scratch: Vec::new() }
     }
 
     /// The plan of a table's key; none for a table without one.
@@ -70,13 +72,18 @@ impl KeyPlan {
         Ok(Self::new(columns))
     }
 
-    /// How each column is written by `writer`; by the table's own forms when it is untold.
+    /// How each column is written by `writer`; by the table's own forms when it is untold. Columns become as wide as the
+    /// writer's when `widen` says so: the keys stay the same.
     pub(super) fn forms(
-        &self,
+        &mut self,
         writer: &Writer,
         told: bool,
         options: &Options,
+        widen: bool,
     ) -> Result<KeyForms, Reject> {
+        if told {
+            self.meet(writer, options, widen);
+        }
         let mut key_forms = KeyForms { forms: Vec::new(), places: Vec::new() };
         for column in &self.columns {
             let form = if told {
@@ -91,6 +98,28 @@ impl KeyPlan {
             key_forms.forms.push(form.ok_or_else(|| ambiguous(&column.name, &column.ty))?);
         }
         Ok(key_forms)
+    }
+
+    /// Compares the columns' types with a writer's.
+    fn meet(&mut self, writer: &Writer, options: &Options, widen: bool) {
+        for column in &mut self.columns {
+            let named = |field: &&Field| field.name == column.name || field.name.is_empty();
+            let told = writer.fields.iter().find(named);
+            let told = told.map(|field| options.told(&column.name, &field.mapped));
+            let Some(Ok(told)) = told else { continue };
+            let known = Column::new(&column.name, column.ty.clone(), false);
+            let ty = told.in_column(Some(&known));
+            match column.ty.widened(&ty) {
+                Some(wide) if widen => column.ty = wide,
+                // The row of such a key says what is wrong.
+                Some(_) => {}
+                None if holds(&column.ty, &ty) => {}
+                None => {
+                    let conflict = (column.name.clone(), column.ty.clone(), ty);
+                    self.conflict.get_or_insert(conflict);
+                }
+            }
+        }
     }
 
     /// The key of an Avro record's values; `image` when the record is a row, which has other columns as well.
@@ -211,7 +240,7 @@ impl KeyPlan {
         raw: Raw<'_>,
         forms: &[Form],
     ) -> Result<(), Reject> {
-        let Self { columns, builder, scratch } = self;
+        let Self { columns, builder, scratch, .. } = self;
         let (Some(column), Some(form)) = (columns.get(index), forms.get(index)) else {
             return Err(Reject::new("key_mismatch", "the key has more columns than the table's"));
         };

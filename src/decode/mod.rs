@@ -14,6 +14,7 @@ mod avro;
 mod cells;
 mod decoder;
 mod envelope;
+mod evolve;
 mod flattened;
 mod infer;
 mod json;
@@ -25,6 +26,7 @@ mod types;
 mod writer;
 
 pub use decoder::{Decoder, SourceColumn};
+pub use evolve::{Evolution, TypeConflict};
 pub use registry::{Auth, Registry};
 pub use types::{DeclaredType, Encoding, InvalidValue, TypeRule, Unit, rules};
 
@@ -149,6 +151,8 @@ pub struct Options {
     pub invalid: InvalidValue,
     /// The same for single columns.
     pub invalid_columns: Vec<(String, InvalidValue)>,
+    /// What happens when a column of the source gets another type.
+    pub evolution: Evolution,
 }
 
 impl Options {

@@ -3,13 +3,14 @@
 use arrow::array::RecordBatch;
 
 use super::cells::Cells;
+use super::evolve;
 use super::flattened::AddedNames;
 use super::infer;
 use super::json::Cursor;
 use super::key::{ambiguous, misfit_in, scalar, value};
 use super::placeholder::{ListMatch, Placeholder};
 use super::types::{Form, InvalidValue, Misfit, Raw, Stored, store, type_name};
-use super::writer::Writer;
+use super::writer::{Field, Writer};
 use super::{Columns, Operation, Options, Reject, Row};
 use crate::error::{Error, Result};
 use crate::metrics;
@@ -39,32 +40,43 @@ pub(super) enum Target {
     Column(usize, Form),
     /// Its unit is not known (the column's type is named here): it must be null.
     Ambiguous(ColumnType),
-    /// It is no column of the source.
+    /// It is no column of the source, or one that the table does not have and nobody asks for.
     Nowhere,
 }
 
 impl Route {
-    /// The way of the rows of a writer whose schema is known.
+    /// The way of the rows of a writer whose schema is known. Rows that only supply values which later rows left out may
+    /// have columns that the table does not get: `supplies` passes over them.
     pub(super) fn of_writer(
         writer: &Writer,
         schema: &TableSchema,
         options: &Options,
+        supplies: bool,
     ) -> Result<Self> {
-        let mut fields = Vec::with_capacity(writer.fields.len());
-        for field in &writer.fields {
+        let target = |field: &Field| {
             if field.added {
-                fields.push(RouteField { name: field.name.clone(), target: Target::Nowhere });
-                continue;
+                return Ok(Target::Nowhere);
             }
-            let index = schema.index_of(&field.name).ok_or_else(|| {
-                Error::internal(format!("the table has no column {} yet", field.name))
-            })?;
             let told = options.told(&field.name, &field.mapped);
             let told = told.map_err(|reject| Error::invalid(reject.message))?;
-            let target = Target::Column(index, told.form);
-            fields.push(RouteField { name: field.name.clone(), target });
-        }
-        Ok(Self { fields, added: None })
+            let form = told.form.clone();
+            let ty = told.in_column(schema.column(&field.name));
+            let wanted = (field.name.as_str(), &ty);
+            let home = evolve::home(schema.columns(), writer, wanted, options.evolution);
+            match (home, schema.column(&field.name)) {
+                (Some(index), _) => Ok(Target::Column(index, form)),
+                (None, Some(column)) => Err(conflict(&field.name, &column.ty, &ty)),
+                (None, None) if supplies => Ok(Target::Nowhere),
+                (None, None) => {
+                    Err(Error::internal(format!("the table has no column {} yet", field.name)))
+                }
+            }
+        };
+        let fields = writer
+            .fields
+            .iter()
+            .map(|field| Ok(RouteField { name: field.name.clone(), target: target(field)? }));
+        Ok(Self { fields: fields.collect::<Result<_>>()?, added: None })
     }
 
     /// The way of rows that come without a schema.
@@ -102,6 +114,8 @@ pub(super) struct Filler<'a> {
     rejects: Vec<(usize, Reject)>,
     scratch: Vec<u8>,
     tally: Tally,
+    /// Columns that hold one column of the source in several types.
+    families: Vec<Vec<usize>>,
 }
 
 /// Values that were not stored as they came.
@@ -141,6 +155,7 @@ impl<'a> Filler<'a> {
             rejects: Vec::new(),
             scratch: Vec::new(),
             tally: Tally::default(),
+            families: evolve::families(schema),
         }
     }
 
@@ -148,6 +163,7 @@ impl<'a> Filler<'a> {
     pub(super) fn end_row(&mut self, index: usize, row: &Row<'_>, outcome: Result<(), Reject>) {
         let outcome = outcome.and_then(|()| {
             self.metadata(row).map_err(|misfit| Reject::new(misfit.reason, misfit.what))?;
+            self.keep_families(index);
             let columns = self.schema.columns().iter().zip(&mut self.cells);
             for (column, cells) in columns.filter(|(_, cells)| cells.len() <= index) {
                 if !column.nullable {
@@ -165,6 +181,24 @@ impl<'a> Filler<'a> {
             if cells.len() <= index {
                 cells.drop_open_list();
                 cells.push_void(column.nullable);
+            }
+        }
+    }
+
+    /// A value that the source did not send because it did not change may lie in the column of an earlier type: what
+    /// the row lacks of the value's family is unavailable as well.
+    fn keep_families(&mut self, index: usize) {
+        if self.families.is_empty() {
+            return;
+        }
+        let here = |(row, column): &(usize, usize)| (*row == index).then_some(*column);
+        let unavailable: Vec<usize> = self.unavailable.iter().rev().map_while(here).collect();
+        for family in &self.families {
+            if family.iter().any(|column| unavailable.contains(column)) {
+                let lacking = family.iter().filter(|column| {
+                    self.cells.get(**column).is_some_and(|cells| cells.len() <= index)
+                });
+                self.unavailable.extend(lacking.map(|column| (index, *column)));
             }
         }
     }
@@ -498,5 +532,8 @@ pub(super) fn conflict(name: &str, table: &ColumnType, writer: &ColumnType) -> E
     Error::data(format!(
         "column {name} is {table} in the table and {writer} in the topic, which does not fit it"
     ))
-    .hint("change the column back at the source, or rebuild the table from the start of the topic")
+    .hint(
+        "give option type-conflict = \"new-column\" (or type-widening, where the type became wider), change the column \
+         back at the source, or rebuild the table from the start of the topic",
+    )
 }

@@ -34,6 +34,8 @@ pub(super) struct Field {
     pub(super) described: Described,
     /// The column for it, as the table of types says.
     pub(super) mapped: Mapped,
+    /// True when it may be null.
+    pub(super) optional: bool,
     /// True for a field that was added to a flattened row: no column.
     pub(super) added: bool,
 }
@@ -41,7 +43,8 @@ pub(super) struct Field {
 impl Field {
     /// A column of the source.
     pub(super) fn new(name: impl Into<String>, described: Described, times: Times) -> Self {
-        Self { name: name.into(), mapped: described.map(times), described, added: false }
+        let mapped = described.map(times);
+        Self { name: name.into(), mapped, described, optional: true, added: false }
     }
 }
 
@@ -164,6 +167,8 @@ struct Connect {
     fields: Vec<Self>,
     items: Option<Box<Self>>,
     field: Option<String>,
+    #[serde(default)]
+    optional: bool,
 }
 
 fn parse(schema: &[u8]) -> Result<Connect, Reject> {
@@ -179,7 +184,8 @@ impl Connect {
 
     fn columns(&self, times: Times) -> Vec<Field> {
         let column = |child: &Self| {
-            Field::new(child.field.clone().unwrap_or_default(), child.described(), times)
+            let name = child.field.clone().unwrap_or_default();
+            Field { optional: child.optional, ..Field::new(name, child.described(), times) }
         };
         self.fields.iter().map(column).collect()
     }

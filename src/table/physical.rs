@@ -139,7 +139,7 @@ impl Table {
     /// Plans the commit of `batch`: fills its holes from the table's present rows, writes its data files and finds the
     /// rows it supersedes. Nothing changes in memory, and nothing in the table but for files that nobody refers to.
     ///
-    /// The batch must start at the stored position and have been made for this schema or a wider one; an internal
+    /// The batch must start at the stored position and have been made for this schema or one that covers it; an internal
     /// error otherwise. A refused error when the index has no room for the batch's new keys.
     pub async fn plan(&self, batch: &Batch, now_millis: i64) -> Result<Planned> {
         let position = self.check(batch)?;
@@ -213,16 +213,35 @@ impl Table {
         if self.last_batch == Some(batch.id) {
             return Err(self.broken(&format!("batch {} is in the table already", batch.id)));
         }
-        let columns = batch.schema.columns();
-        let widens = batch.schema.last_id() >= self.schema.last_id()
-            && self.schema.columns().iter().all(|old| columns.iter().any(|new| new.id == old.id));
-        if !widens || batch.schema.key() != self.schema.key() {
+        if !batch.schema.covers(&self.schema) {
             return Err(self.broken(&format!("batch {} was made for another schema", batch.id)));
         }
+        self.check_partitioning(batch)?;
+        let columns = batch.schema.columns();
         if batch.rows.num_columns() != columns.len() || batch.rows.num_rows() != batch.keys.len() {
             return Err(self.broken(&format!("batch {} does not fit its own schema", batch.id)));
         }
         Ok(position)
+    }
+
+    /// Partition values are stored in the type of their column, which therefore cannot widen.
+    fn check_partitioning(&self, batch: &Batch) -> Result<()> {
+        let mut fields = self.partitioning.fields.iter();
+        let widened = fields.find(|field| {
+            let ty = |schema: &TableSchema| {
+                schema.column(&field.column).and_then(|column| field.transform.result(&column.ty))
+            };
+            ty(&batch.schema) != ty(&self.schema)
+        });
+        match widened {
+            None => Ok(()),
+            Some(field) => Err(Error::refused(format!(
+                "column {} of table {} partitions it and cannot get a wider type",
+                field.column,
+                self.location.url()
+            ))
+            .hint("change the column back at the source, or make the table anew")),
+        }
     }
 
     fn locate(&self, batch: &Batch) -> Result<Located> {

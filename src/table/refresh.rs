@@ -59,6 +59,9 @@ impl Table {
                 )));
             }
         }
+        if !state.schema.has_keys_of(&self.schema) {
+            return Err(self.broken("its key was changed by another writer"));
+        }
         let changes = self.compare(&state);
         for path in &changes.gone {
             self.remove_file(path)?;

@@ -60,7 +60,8 @@ class Instance:
             "brokers": ENV["BROKERS"], "topics": [f"^{connector.prefix}\\.{self.run}\\..*$" for connector in target.connectors],
             "group": f"{self.run}-{target.name}", "registry": ENV.get("REGISTRY"), "to": list(target.formats), "warehouse": target.warehouse,
             "catalog": target.catalog or None, "vended-credentials": target.vended or None, "listen": f"127.0.0.1:{self.port}", "memory": "256MiB",
-            "format-version": target.version if "iceberg" in target.formats else None, **self.options,
+            "format-version": target.version if "iceberg" in target.formats else None,
+            "type-widening": "delta" in target.formats or None, **self.options,
         }
         kafka = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "1000"}
         if known_member:

@@ -52,13 +52,20 @@ class Source:
                 for each in (statement + table.options.format(table=self.table(table))).split(";"):
                     cursor.execute(each)
 
-    def add_columns(self, phase):
-        """Adds the columns of a phase, nullable."""
+    def change_columns(self, phase):
+        """Adds the columns of a phase, nullable, and alters and drops those that change in it."""
         with self.cursor() as cursor:
             for table in self.tables:
-                for column in table.columns:
-                    if phase and column.phase == phase:
+                for column in table.columns if phase else ():
+                    if column.phase == phase:
                         cursor.execute(f"ALTER TABLE {self.table(table)} ADD COLUMN {self.name(column.name)} {column.sql}")
+                    if column.gone == phase:
+                        cursor.execute(f"ALTER TABLE {self.table(table)} DROP COLUMN {self.name(column.name)}")
+                    if phase in (change[0] for change in column.changes):
+                        cursor.execute(f"ALTER TABLE {self.table(table)} {self.altered(self.name(column.name), column.at(phase).sql)}")
+
+    def altered(self, name, sql):
+        raise NotImplementedError
 
     def rows(self, table, phase):
         """All rows as SQL on the source returns them, as an Arrow table."""
@@ -84,6 +91,10 @@ class Postgres(Source):
 
     def connect(self):
         return psycopg.connect(ENV["POSTGRES"], options="-c timezone=UTC")
+
+    def altered(self, name, sql):
+        ty = sql.removesuffix(" NOT NULL")
+        return f"ALTER {name} TYPE {ty}" + ("" if ty != sql else f", ALTER {name} DROP NOT NULL")
 
     def create_schema(self, cursor):
         cursor.execute(f"CREATE SCHEMA {self.name(self.schema)}")
@@ -125,6 +136,9 @@ class MySql(Source):
                 yield cursor
         finally:
             connection.close()
+
+    def altered(self, name, sql):
+        return f"MODIFY {name} {sql}"
 
     def create_schema(self, cursor):
         cursor.execute(f"CREATE DATABASE {self.name(self.schema)} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")

@@ -5,7 +5,7 @@
 import json
 import string
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 
@@ -22,6 +22,17 @@ class Column:
     nulls: bool = True
     select: str = "{}"  # how it is read, when not as it is
     phase: int = 0  # the phase that adds it
+    gone: int = 1000  # the phase that drops it
+    was: str = ""  # the kind it had before `changes` made it wider
+    changes: tuple = ()  # (phase, SQL type, how values are made, whether they may be null) from then on
+
+    def at(self, phase):
+        """The column as it is in a phase."""
+        column = self
+        for since, sql, make, nulls in self.changes:
+            if since <= phase:
+                column = replace(column, sql=sql, make=make, nulls=nulls)
+        return column
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,11 @@ class Table:
 
     def at(self, phase):
         """The columns that are there in a phase."""
-        return [column for column in self.columns if column.phase <= phase]
+        return [column.at(phase) for column in self.columns if column.phase <= phase < column.gone]
+
+    def dropped(self, phase):
+        """The names of the columns that are there no more."""
+        return [column.name for column in self.columns if column.gone <= phase]
 
 
 def text(least, most):
@@ -108,6 +123,26 @@ INF = float("inf")
 # At most six digits: MySQL's client protocol shows no more of a float, in Debezium's initial snapshot too.
 SHORT = pick(0.0, 1.5, -2.25, 3.14159, 123456.0, 1e-5, -1e30)
 
+LOOSENED, WIDENED, DROPPED = 2, 3, 4
+
+
+def grown(decimal, real, double, select="{}"):
+    """A table whose columns change: wider types, the key's too, a NOT NULL that goes, a column that goes."""
+    fractions = pick(0.0, 0.5, -2.25, 1e6)
+    return Table("grown", ("number",), (
+        column("number", "int", "int", "long", None, nulls=False, changes=((WIDENED, "bigint NOT NULL", None, False),)),
+        column("grows", "int", "int", "long", whole(32), changes=((WIDENED, "bigint", whole(64), True),)),
+        column("grows_num", f"{decimal}(8,2)", "decimal(20,2)", "decimal(20,2)", number(8, 2), was="decimal(8,2)",
+               changes=((WIDENED, f"{decimal}(20,2)", number(20, 2), True),)),
+        column("grows_real", real, "double", "double", fractions, was="float", select=select,
+               changes=((WIDENED, double, pick(0.1, -1e300, 0.5), True),)),
+        column("loosened", "varchar(20) NOT NULL", "text", "string", text(0, 20), nulls=False,
+               changes=((LOOSENED, "varchar(20)", text(0, 20), True),)),
+        column("doomed", "varchar(20)", "text", "string", text(0, 20), gone=DROPPED),
+        REV,
+    ), rows=100)
+
+
 POSTGRES = (
     Table("wide", ("id",), (
         column("id", "bigint", "int", "long", None, nulls=False),
@@ -160,6 +195,7 @@ POSTGRES = (
         column("added_text", "text", "text", "string", text(0, 30), phase=7),
     ), rows=60, large=("body", "doc", "raw"),
         options="".join(f"; ALTER TABLE {{table}} ALTER {name} SET STORAGE EXTERNAL" for name in ("body", "doc", "raw"))),
+    grown("numeric", "real", "double precision"),
 )
 
 
@@ -221,4 +257,5 @@ def mysql(is_mariadb):
             REV,
             column("added_text", "text", "text", "string", text(0, 30), phase=7),
         ), rows=60, large=("body", "raw")),
+        grown("decimal", "float", "double", select="CAST({} AS DOUBLE)"),
     )

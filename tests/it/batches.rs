@@ -29,6 +29,7 @@ pub(crate) fn logs(format_version: u8) -> [LogSetup; 2] {
         topic: Arc::clone(&topic),
         checkpoint_interval: 0,
         properties: BTreeMap::new(),
+        type_widening: true,
     };
     let name = TableName { namespace: vec!["db_public".into()], name: "t".into() };
     let options = iceberg::Options {

@@ -12,6 +12,7 @@ mod compose;
 mod contract;
 mod dashboards;
 mod decode;
+mod evolution;
 mod generated;
 mod lake;
 mod pipeline;

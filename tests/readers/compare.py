@@ -3,8 +3,8 @@
     compare.py READER JOB
 
 READER is one of the modules beside this file. JOB is a JSON file: `{"lake": {...}, "tables": [{"name", "where", "key", "columns",
-"versions": [{"phase", "version", "expected"}]}]}`, where `expected` is an Arrow file with the source's rows and `lake` says how
-to reach the tables. For each version one line of JSON comes out: the rows compared and the differences found.
+"versions": [{"phase", "version", "expected", "dropped"}]}]}`, where `expected` is an Arrow file with the source's rows, `dropped` names
+columns that the source has no more (the table keeps them), and `lake` says how to reach the tables. For each version one line of JSON comes out: the rows compared and the differences found.
 """
 import importlib
 import json
@@ -34,7 +34,7 @@ def differences(got, expected, key, fields, later=()):
         if not known and not (name in later and got[name].null_count == got.num_rows):
             found.append(f"column {name} is not the source's")
     try:
-        rows = pa.table({field.name: from_reader(field.kind, got[field.name]) for field in fields})
+        rows = pa.table({field.name: from_reader(field.kind, got[field.name], field.was) for field in fields})
     except (Unlike, pa.ArrowInvalid) as error:
         return [*found, *_unlike(got, fields, error)]
     found += doubled(got)
@@ -48,7 +48,7 @@ def _unlike(got, fields, error):
     found = []
     for field in fields:
         try:
-            from_reader(field.kind, got[field.name])
+            from_reader(field.kind, got[field.name], field.was)
         except (Unlike, pa.ArrowInvalid) as why:
             found.append(f"column {field.name}: {why}")
     return found or [str(error)]
@@ -110,7 +110,9 @@ def main():
             fields = [Field(*field) for field in table["columns"] if field[0] in expected.column_names]
             later = [field[0] for field in table["columns"] if field[0] not in expected.column_names]
             try:
-                found = differences(reader.read(table["where"], version), expected, table["key"], fields, later)
+                got = reader.read(table["where"], version)
+                got = got.drop_columns([name for name in version["dropped"] if name in got.column_names])
+                found = differences(got, expected, table["key"], fields, later)
             except Exception as error:  # A reader that fails at one version shall show what it does at the others.
                 found = [f"cannot read: {type(error).__name__}: {' '.join(str(error).split())[:400]}"]
             print(json.dumps({"table": table["name"], "phase": version["phase"], "version": version["version"], "rows": expected.num_rows,

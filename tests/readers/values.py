@@ -39,6 +39,7 @@ class Unlike(Exception):
 class Field:
     name: str
     kind: str
+    was: str = ""  # a narrower kind that the column had in earlier versions
 
 
 def type_of(kind):
@@ -86,12 +87,14 @@ def _document(text):
     return json.dumps(json.loads(text, parse_float=Decimal), sort_keys=True, default=str, ensure_ascii=False)
 
 
-def from_reader(kind, column):
-    """A reader's column, when it is of a type that is right for the kind."""
+def from_reader(kind, column, was=""):
+    """A reader's column, when it is of a type that is right for the kind, or for the one that it was."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = pa.concat_arrays(column.chunks)
+    if was and column.type == type_of(was):
+        column = column.cast(type_of(kind))
     return _convert(kind, column)
 
 

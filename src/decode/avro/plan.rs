@@ -110,8 +110,10 @@ impl Writer {
 }
 
 fn fields(schema: &Schema, columns: &[(String, NodeId)], times: Times) -> Vec<Field> {
-    let field =
-        |(name, node): &(String, NodeId)| Field::new(name.clone(), schema.described(*node), times);
+    let field = |(name, node): &(String, NodeId)| {
+        let optional = schema.is_optional(*node);
+        Field { optional, ..Field::new(name.clone(), schema.described(*node), times) }
+    };
     columns.iter().map(field).collect()
 }
 

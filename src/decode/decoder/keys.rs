@@ -30,7 +30,12 @@ impl Decoder {
         let Some((_, Some(value))) = headers.find(|(own, _)| *own == name) else {
             return Ok(None);
         };
-        match self.record_key(value) {
+        let conflict = self.key.as_mut().and_then(|key| key.conflict.take());
+        let old = self.record_key(value);
+        if let Some(key) = &mut self.key {
+            key.conflict = conflict;
+        }
+        match old {
             Err(ScanError::Reject(_)) => Ok(None),
             other => other,
         }
@@ -41,8 +46,7 @@ impl Decoder {
         if let Some((id, at)) = framed(bytes)? {
             let writer = self.avro_key(id)?;
             self.plan_key(writer, None)?;
-            let Self { key, key_forms, key_writers, options, .. } = self;
-            let (plan, forms) = key_plan(key.as_mut(), key_forms, key_writers, writer, options)?;
+            let (plan, forms, key_writers) = self.key_plan(writer)?;
             let Some(Layout::AvroKey(layout)) =
                 key_writers.get(writer).map(|writer| &writer.layout)
             else {
@@ -59,11 +63,34 @@ impl Decoder {
         }
         let writer = payload.schema.unwrap_or(UNTOLD);
         self.plan_key(writer, Some(cursor))?;
-        let Self { key, key_forms, key_writers, options, .. } = self;
-        let (plan, forms) = key_plan(key.as_mut(), key_forms, key_writers, writer, options)?;
+        let (plan, forms, _) = self.key_plan(writer)?;
         let key = plan.read_json(&mut cursor, &forms.forms)?;
         end(cursor, payload)?;
         Ok(Some(key))
+    }
+
+    /// The key's plan, how a writer writes it, and all writers.
+    fn key_plan(&mut self, writer: usize) -> Result<(&mut KeyPlan, &KeyForms, &[Writer]), Reject> {
+        let widen = self.may_widen();
+        let Self { key, key_forms, key_writers, options, .. } = self;
+        let plan = key.as_mut().ok_or_else(no_key)?;
+        if key_forms.len() <= writer {
+            key_forms.resize(writer + 1, None);
+        }
+        let (Some(slot), Some(written)) = (key_forms.get_mut(writer), key_writers.get(writer))
+        else {
+            return Err(no_key());
+        };
+        let forms = match slot {
+            Some(forms) => forms,
+            None => slot.insert(plan.forms(written, writer != UNTOLD, options, widen)?),
+        };
+        Ok((plan, forms, key_writers))
+    }
+
+    /// True when the key's columns may become wider: always before there is a table.
+    fn may_widen(&self) -> bool {
+        self.options.evolution.widen || self.schema.is_none()
     }
 
     /// Settles the key's columns by the first key: as its writer has them, or by its JSON at `cursor`.
@@ -166,9 +193,10 @@ impl Decoder {
 
     /// The values that a row has in the key's columns.
     fn key_in_row(&mut self, value: &[u8], writer: usize, at: usize) -> Result<Key, Reject> {
+        let widen = self.may_widen();
         let written = self.writers.get(writer).ok_or_else(no_key)?;
         let plan = self.key.as_mut().ok_or_else(no_key)?;
-        let forms = plan.forms(written, !is_untold(writer), &self.options)?;
+        let forms = plan.forms(written, !is_untold(writer), &self.options, widen)?;
         match &written.layout {
             Layout::AvroRow(layout) => plan.read_avro(layout.values(value, at), &forms, true),
             Layout::Json | Layout::AvroKey(_) => {
@@ -187,6 +215,7 @@ impl Decoder {
         at: usize,
     ) -> Result<bool, ScanError> {
         let settled = self.key.is_some();
+        let conflict = self.key.as_ref().and_then(|key| key.conflict.clone());
         let key = match record.key {
             Some(key) => self.record_key(key),
             None => Ok(None),
@@ -200,6 +229,9 @@ impl Decoder {
         if !holds && !settled {
             self.key = None;
             self.key_forms.clear();
+        }
+        if let Some(key) = self.key.as_mut().filter(|_| !holds) {
+            key.conflict = conflict;
         }
         Ok(holds)
     }
@@ -283,28 +315,6 @@ impl Decoder {
         }
         Ok(())
     }
-}
-
-/// The key's plan, and how a writer writes it.
-fn key_plan<'a>(
-    plan: Option<&'a mut KeyPlan>,
-    key_forms: &'a mut Vec<Option<KeyForms>>,
-    writers: &[Writer],
-    writer: usize,
-    options: &Options,
-) -> Result<(&'a mut KeyPlan, &'a KeyForms), Reject> {
-    let plan = plan.ok_or_else(no_key)?;
-    if key_forms.len() <= writer {
-        key_forms.resize(writer + 1, None);
-    }
-    let (Some(slot), Some(written)) = (key_forms.get_mut(writer), writers.get(writer)) else {
-        return Err(no_key());
-    };
-    let forms = match slot {
-        Some(forms) => forms,
-        None => slot.insert(plan.forms(written, writer != UNTOLD, options)?),
-    };
-    Ok((plan, forms))
 }
 
 pub(super) fn no_key() -> Reject {

@@ -4,21 +4,22 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Decoder, UNTOLD_ROW, is_untold};
-use crate::decode::infer;
 use crate::decode::json::Cursor;
 use crate::decode::key::{KeyColumn, KeyPlan};
 use crate::decode::rows::conflict;
 use crate::decode::types::holds;
-use crate::decode::{Reject, Row, WriterId};
+use crate::decode::writer::{Field, Writer};
+use crate::decode::{Evolution, Options, Reject, Row, WriterId, evolve, infer};
 use crate::error::{Error, Result};
 use crate::schema::{Column, ColumnType, TableSchema, is_metadata};
 
 impl Decoder {
     /// The schema that the table must have to take `rows`: the current one when they bring nothing new, else the
-    /// current one with columns added, or that of a new table. Fails ([`crate::error::Kind::Data`]) when a column's
-    /// type has changed so that the table's does not hold it.
+    /// current one with columns added, widened or no longer NOT NULL, or that of a new table. It never loses a column or
+    /// becomes narrower, whatever the order in which writers come. Fails ([`crate::error::Kind::Data`]) when a column's
+    /// type has changed so that no column may take its values ([`crate::decode::Evolution`]).
     pub fn table_schema(&mut self, rows: &[Row<'_>]) -> Result<Arc<TableSchema>> {
-        let mut wanted = Wanted::default();
+        let mut wanted = Wanted::new(self.schema.as_deref(), self.key.as_ref());
         let mut last = None;
         for row in rows {
             if is_untold(row.writer.number()) {
@@ -31,13 +32,14 @@ impl Decoder {
         let Some(schema) = &self.schema else {
             return wanted.create(self.key.as_ref()).map(Arc::new);
         };
-        if wanted.columns.is_empty() {
+        wanted.take_key(self.key.as_ref())?;
+        if wanted.columns == schema.columns() {
             self.covered.extend(wanted.writers);
             return Ok(Arc::clone(schema));
         }
-        let widened = schema.with_added(wanted.columns);
-        check_names(&widened)?;
-        Ok(Arc::new(widened))
+        let evolved = schema.evolved(wanted.columns);
+        check_names(&evolved)?;
+        Ok(Arc::new(evolved))
     }
 
     /// Adds what a writer has and the table has not.
@@ -47,40 +49,63 @@ impl Decoder {
         }
         let writer = self.writer(id)?;
         for field in writer.fields.iter().filter(|field| !field.added) {
+            if is_metadata(&field.name) {
+                return Err(reserved(&field.name));
+            }
             let told = self.options.told(&field.name, &field.mapped);
             let told = told.map_err(|reject| {
                 Error::invalid(reject.message).hint("change the declared type, or leave it out")
             })?;
-            let table = self.schema.as_deref().and_then(|schema| schema.column(&field.name));
-            let ty = told.in_column(table.or_else(|| wanted.column(&field.name)));
-            match table {
-                _ if is_metadata(&field.name) => return Err(reserved(&field.name)),
-                Some(column) if holds(&column.ty, &ty) => {}
-                Some(column) => return Err(conflict(&field.name, &column.ty, &ty)),
-                None => wanted.widen(&field.name, ty)?,
-            }
+            let ty = told.in_column(wanted.column(&field.name));
+            wanted.take(writer, &field.name, ty, self.options.evolution)?;
         }
+        self.relax(writer, wanted);
         wanted.writers.insert(id);
         Ok(())
+    }
+
+    /// Columns become optional that the writer does not have any more, or has nulls in.
+    fn relax(&self, writer: &Writer, wanted: &mut Wanted) {
+        let places = wanted.required();
+        if places.is_empty() {
+            return;
+        }
+        let filled = |field: &Field| {
+            let told = self.options.told(&field.name, &field.mapped).ok()?;
+            let ty = told.in_column(wanted.column(&field.name));
+            let wants = (field.name.as_str(), &ty);
+            let home = evolve::home(&wanted.columns, writer, wants, self.options.evolution);
+            home.filter(|_| !field.optional)
+        };
+        let filled: HashSet<usize> = writer.fields.iter().filter_map(filled).collect();
+        wanted.relax(places.into_iter().filter(|place| !filled.contains(place)));
     }
 
     /// Adds columns that a row without a schema has and the table has not. A row that cannot be read is rejected
     /// when its columns are decoded.
     fn infer(&self, row: &Row<'_>, wanted: &mut Wanted) {
         let columns = self.schema.as_deref().map(TableSchema::columns).unwrap_or_default();
-        let read = || -> Result<Vec<(String, ColumnType)>, Reject> {
-            let mut found = Vec::new();
+        if wanted.writers.insert(row.writer) && self.options.evolution.widen {
+            wanted.declare(&self.options);
+        }
+        let required = wanted.required();
+        let read = || -> Result<(Vec<(String, ColumnType)>, Vec<usize>), Reject> {
+            let (mut found, mut filled) = (Vec::new(), Vec::new());
             let mut cursor = Cursor::new(row.bytes, 0);
             let mut more = cursor.open_object()?;
             let mut expected = 0;
             while more {
                 let name = cursor.name()?;
                 let known = |column: &Column| name.is(&column.name);
-                if columns.get(expected).is_some_and(known) {
-                    expected += 1;
-                    cursor.skip()?;
-                } else if let Some(place) = columns.iter().position(known) {
+                let place = match columns.get(expected).is_some_and(known) {
+                    true => Some(expected),
+                    false => columns.iter().position(known),
+                };
+                if let Some(place) = place {
                     expected = place + 1;
+                    if required.contains(&place) && !cursor.clone().null()? {
+                        filled.push(place);
+                    }
                     cursor.skip()?;
                 } else {
                     let name = cursor.text(name)?.into_owned();
@@ -88,14 +113,16 @@ impl Decoder {
                 }
                 more = cursor.next_field()?;
             }
-            Ok(found)
+            Ok((found, filled))
         };
+        let Ok((found, filled)) = read() else { return };
         let flattened = row.writer.number() == UNTOLD_ROW;
-        for (name, ty) in read().unwrap_or_default() {
+        for (name, ty) in found {
             if !flattened || self.added.of(&name).is_none() {
                 wanted.infer(&name, ty);
             }
         }
+        wanted.relax(required.into_iter().filter(|place| !filled.contains(place)));
     }
 
     fn infer_column(
@@ -111,10 +138,11 @@ impl Decoder {
     }
 }
 
-/// Columns that a table must get.
+/// The columns that a table must have: those it has, as they have to become, then new ones, without an id yet.
 #[derive(Debug, Default)]
 struct Wanted {
     columns: Vec<Column>,
+    key: Vec<String>,
     writers: HashSet<WriterId>,
 }
 
@@ -123,15 +151,86 @@ impl Wanted {
         self.columns.iter().find(|column| column.name == name)
     }
 
-    /// Adds a column, or gives it the wider of two types when it was added already.
-    fn widen(&mut self, name: &str, ty: ColumnType) -> Result<()> {
-        match self.columns.iter_mut().find(|column| column.name == name) {
-            Some(column) if holds(&column.ty, &ty) => {}
-            Some(column) if holds(&ty, &column.ty) => column.ty = ty,
-            Some(column) => return Err(conflict(name, &column.ty, &ty)),
-            None => self.add(name, ty),
+    fn new(schema: Option<&TableSchema>, key: Option<&KeyPlan>) -> Self {
+        let columns = schema.map(TableSchema::columns).unwrap_or_default().to_vec();
+        let key = key.map(|key| key.columns.iter().map(|column| column.name.clone()).collect());
+        Self { columns, key: key.unwrap_or_default(), ..Self::default() }
+    }
+
+    /// Makes a place for values of type `ty` of the writer's column `name`.
+    fn take(
+        &mut self,
+        writer: &Writer,
+        name: &str,
+        ty: ColumnType,
+        evolution: Evolution,
+    ) -> Result<()> {
+        if evolve::home(&self.columns, writer, (name, &ty), evolution).is_some() {
+            return Ok(());
+        }
+        let Some(column) = self.columns.iter_mut().find(|column| column.name == name) else {
+            self.add(name, ty);
+            return Ok(());
+        };
+        let new = column.id == 0;
+        let wide = column.ty.widened(&ty).filter(|_| new || evolution.widen);
+        let wide = wide.or_else(|| (new && holds(&ty, &column.ty)).then(|| ty.clone()));
+        if let Some(wide) = wide {
+            column.ty = wide;
+            return Ok(());
+        }
+        let clash = conflict(name, &column.ty, &ty);
+        let variant = evolve::variant(writer, name, &ty, evolution)
+            .filter(|variant| self.columns.iter().all(|column| column.name != *variant));
+        match variant.filter(|_| !self.key.iter().any(|key| key == name)) {
+            Some(variant) => self.add(&variant, ty),
+            None => return Err(clash),
         }
         Ok(())
+    }
+
+    /// Widens columns to the types that they are declared with.
+    fn declare(&mut self, options: &Options) {
+        for column in &mut self.columns {
+            let declared = options.declared(&column.name);
+            if let Some(wide) = declared.and_then(|declared| column.ty.widened(&declared.ty)) {
+                column.ty = wide;
+            }
+        }
+    }
+
+    /// Widens the key's columns to what keys were made with. Fails when keys of another type came.
+    fn take_key(&mut self, key: Option<&KeyPlan>) -> Result<()> {
+        let Some(key) = key else { return Ok(()) };
+        if let Some((name, table, writer)) = &key.conflict {
+            return Err(conflict(name, table, writer));
+        }
+        for KeyColumn { name, ty, .. } in &key.columns {
+            let column = self.columns.iter_mut().find(|column| column.name == *name);
+            if let Some(column) = column
+                && let Some(wide) = column.ty.widened(ty)
+            {
+                column.ty = wide;
+            }
+        }
+        Ok(())
+    }
+
+    /// The places of the source's columns that are NOT NULL but are not the key's.
+    fn required(&self) -> Vec<usize> {
+        let required = |column: &Column| {
+            !column.nullable && !is_metadata(&column.name) && !self.key.contains(&column.name)
+        };
+        let columns = self.columns.iter().enumerate();
+        columns.filter(|(_, column)| required(column)).map(|(place, _)| place).collect()
+    }
+
+    fn relax(&mut self, places: impl Iterator<Item = usize>) {
+        for place in places {
+            if let Some(column) = self.columns.get_mut(place) {
+                column.nullable = true;
+            }
+        }
     }
 
     fn add(&mut self, name: &str, ty: ColumnType) {
@@ -155,6 +254,9 @@ impl Wanted {
     /// The schema of a new table: the key's columns have the types its keys were made with.
     fn create(mut self, key: Option<&KeyPlan>) -> Result<TableSchema> {
         let key = key.ok_or_else(|| Error::internal("no key was scanned before the first rows"))?;
+        if let Some((name, first, other)) = &key.conflict {
+            return Err(conflict(name, first, other));
+        }
         for (place, KeyColumn { name, ty, .. }) in key.columns.iter().enumerate() {
             match self.columns.iter_mut().find(|column| column.name == *name) {
                 Some(column) if holds(ty, &column.ty) => {

@@ -4,7 +4,7 @@ use arrow::datatypes::{
 };
 
 use super::*;
-use crate::decode::{DeclaredType, InvalidValue};
+use crate::decode::{DeclaredType, Evolution, InvalidValue};
 use crate::error::Kind as ErrorKind;
 use crate::record::Records;
 use crate::schema::{Column, ColumnType};
@@ -361,6 +361,38 @@ fn a_changed_type_halts_and_a_new_column_is_added() {
         error.to_string().contains("column v is int in the table and long in the topic"),
         "{error}"
     );
+}
+
+#[test]
+fn rows_without_schema_relax_columns_and_declarations_widen_them() {
+    let column = |name: &str, ty, nullable| Column::new(name, ty, nullable);
+    let columns = vec![
+        column("id", ColumnType::Int64, false),
+        column("a", ColumnType::String, false),
+        column("b", ColumnType::String, false),
+        column("n", ColumnType::Int32, true),
+    ];
+    let schema = Arc::new(TableSchema::create(columns, vec!["id".into()]));
+    let options = Options {
+        declared: vec![("n".into(), "long".parse().unwrap())],
+        evolution: Evolution { widen: true, ..Evolution::default() },
+        ..options()
+    };
+    let mut decoder = Decoder::new(options, None, Some(schema));
+    let mut nullable = |rows: &[(&str, &str)]| {
+        let rows: Vec<_> = rows.iter().map(|(id, after)| (*id, bare("c", after))).collect();
+        let rows: Vec<_> = rows.iter().map(|(id, value)| (*id, value.as_str())).collect();
+        let columns = decode(&mut decoder, &rows).unwrap();
+        assert!(columns.rejects.is_empty());
+        let found = columns.rows.schema();
+        assert_eq!(found.field_with_name("n").unwrap().data_type(), &ColumnType::Int64.arrow());
+        ["id", "a", "b"].map(|name| found.field_with_name(name).unwrap().is_nullable())
+    };
+    let (one, two) = (r#"{"id":1}"#, r#"{"id":2}"#);
+    let whole = (one, r#"{"id":1,"a":"x","b":"y","n":6000000000}"#);
+    assert_eq!(nullable(&[whole]), [false, false, false]);
+    assert_eq!(nullable(&[whole, (two, r#"{"b":"y","id":2}"#)]), [false, true, false]);
+    assert_eq!(nullable(&[(two, r#"{"id":2,"a":"x","b":null}"#), whole]), [false, false, true]);
 }
 
 fn with_headers<'h>(

@@ -59,6 +59,8 @@ pub struct Options {
     pub checkpoint_interval: u64,
     /// Table properties of a new table, such as `delta.enableChangeDataFeed` or `delta.logRetentionDuration`.
     pub properties: BTreeMap<String, String>,
+    /// Columns may get wider types; the first one that does switches on a feature that not every reader has.
+    pub type_widening: bool,
 }
 
 /// A Delta table at a location. The `impl` of its parts is in this folder; this type owns the state.
@@ -387,11 +389,15 @@ impl DeltaTable {
     fn change_schema(&self, plan: &CommitPlan, commit: &mut Commit) -> Result<()> {
         let existing = schema::fields(&self.metadata.schema_string)?;
         let fields = schema::encode(&plan.schema, &self.state.partitioning, &existing)?;
+        let mut metadata = self.metadata.clone();
+        if fields.iter().any(|field| field.was_widened() && !existing.contains(field)) {
+            protocol::allow_widening(&mut metadata.configuration, self.options.type_widening)
+                .map_err(|e| at(&self.log, e))?;
+        }
         let extended = self.protocol.extended_for(&fields);
         if extended != self.protocol {
             commit.protocol = Some(extended);
         }
-        let mut metadata = self.metadata.clone();
         store_schema(&mut metadata, &plan.schema, fields)?;
         let extended = commit.protocol.as_ref().unwrap_or(&self.protocol);
         if admit(extended, &metadata, &self.options.topic)?.schema != *plan.schema {

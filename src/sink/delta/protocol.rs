@@ -11,6 +11,12 @@ use crate::error::{Error, Result};
 /// Configuration key that switches deletion vectors on.
 const DELETION_VECTORS: &str = "delta.enableDeletionVectors";
 
+/// Configuration key that allows wider types of columns.
+const ENABLE_TYPE_WIDENING: &str = "delta.enableTypeWidening";
+/// The feature of tables whose columns got wider types, and its name while it was new.
+const TYPE_WIDENING: &str = "typeWidening";
+const TYPE_WIDENING_PREVIEW: &str = "typeWidening-preview";
+
 /// Configuration keys of ours: what a table schema knows and Delta does not.
 pub(super) const TOPIC: &str = "cdc-sink.topic";
 pub(super) const KEY: &str = "cdc-sink.key";
@@ -33,8 +39,8 @@ const KNOWN: [&str; 17] = [
     "identityColumns",
     "allowColumnDefaults",
     "columnMapping",
-    "typeWidening",
-    "typeWidening-preview",
+    TYPE_WIDENING,
+    TYPE_WIDENING_PREVIEW,
     "inCommitTimestamp",
     "materializePartitionColumns",
 ];
@@ -76,10 +82,17 @@ impl Protocol {
             protocol.add_writer("invariants");
         }
         if fields.iter().any(Field::holds_timestamp_ntz) {
-            protocol.add_writer("timestampNtz");
-            protocol.reader_features.get_or_insert_default().insert("timestampNtz".to_owned());
+            protocol.add_both("timestampNtz");
+        }
+        if fields.iter().any(Field::was_widened) && !protocol.lists(TYPE_WIDENING_PREVIEW) {
+            protocol.add_both(TYPE_WIDENING);
         }
         protocol
+    }
+
+    fn add_both(&mut self, feature: &str) {
+        self.add_writer(feature);
+        self.reader_features.get_or_insert_default().insert(feature.to_owned());
     }
 
     fn add_writer(&mut self, feature: &str) {
@@ -139,9 +152,7 @@ pub(super) fn check(protocol: &Protocol, metadata: &Metadata, fields: &[Field]) 
         return Err(Error::refused("the table allows no deletion vectors")
             .hint(format!("ALTER TABLE … SET TBLPROPERTIES ('{DELETION_VECTORS}' = 'true')")));
     }
-    for property in
-        ["delta.appendOnly", "delta.enableInCommitTimestamps", "delta.enableTypeWidening"]
-    {
+    for property in ["delta.appendOnly", "delta.enableInCommitTimestamps"] {
         if is_true(configuration, property) {
             return Err(unset(property));
         }
@@ -164,13 +175,18 @@ pub(super) fn check(protocol: &Protocol, metadata: &Metadata, fields: &[Field]) 
 
 /// Refuses columns whose values a writer has to check or make.
 fn check_field(field: &Field) -> Result<()> {
-    const DEMANDS: [&str; 5] = [
+    const DEMANDS: [&str; 4] = [
         "delta.invariants",
         "delta.generationExpression",
         "delta.identity.start",
-        "delta.typeChanges",
         "CURRENT_DEFAULT",
     ];
+    if !field.was_widened_as_known() {
+        return Err(Error::refused(format!(
+            "the type of column {} of the table was changed in a way that cdc-sink does not know",
+            field.name
+        )));
+    }
     match DEMANDS.iter().find(|demand| field.metadata.contains_key(**demand)) {
         Some(demand) => Err(Error::refused(format!(
             "column {} of the table has {demand}, which cdc-sink does not honour",
@@ -183,6 +199,24 @@ fn check_field(field: &Field) -> Result<()> {
 fn unset(property: &str) -> Error {
     Error::refused(format!("the table has the property {property}, which cdc-sink cannot keep"))
         .hint(format!("ALTER TABLE … UNSET TBLPROPERTIES ('{property}')"))
+}
+
+/// Allows wider types of columns, or refuses when the option does not: not every reader reads the table then.
+pub(super) fn allow_widening(
+    configuration: &mut BTreeMap<String, String>,
+    allowed: bool,
+) -> Result<()> {
+    if is_true(configuration, ENABLE_TYPE_WIDENING) {
+        return Ok(());
+    }
+    if !allowed {
+        return Err(Error::refused(
+            "a column would get a wider type, which option type-widening does not allow",
+        )
+        .hint("switch it on when every reader of the table knows Delta's type widening"));
+    }
+    configuration.insert(ENABLE_TYPE_WIDENING.to_owned(), "true".to_owned());
+    Ok(())
 }
 
 pub(super) fn is_true(configuration: &BTreeMap<String, String>, key: &str) -> bool {

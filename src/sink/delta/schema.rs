@@ -17,6 +17,20 @@ const ID: &str = "cdc-sink.id";
 /// Field metadata that holds the field ids of list elements, outermost first, separated by commas.
 const ELEMENT_IDS: &str = "cdc-sink.element-ids";
 
+/// Field metadata that lists the types that the field had (feature `typeWidening`).
+pub(super) const TYPE_CHANGES: &str = "delta.typeChanges";
+
+/// One change of a field's type, as Delta records it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TypeChange {
+    from_type: Value,
+    to_type: Value,
+    /// Where inside of the field: `element` for a list's elements.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    field_path: Option<String>,
+}
+
 /// A field of Delta's schema (`StructField` of the protocol).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Field {
@@ -34,6 +48,66 @@ impl Field {
             ty == "timestamp_ntz" || ty.get("elementType").is_some_and(holds)
         }
         holds(&self.ty)
+    }
+
+    /// True when the field had another type before. Older data files have it still.
+    pub(super) fn was_widened(&self) -> bool {
+        self.metadata.contains_key(TYPE_CHANGES)
+    }
+
+    /// True when every type that the field had became the next in a way that this writer takes part in.
+    pub(super) fn was_widened_as_known(&self) -> bool {
+        let Some(changes) = self.metadata.get(TYPE_CHANGES) else { return true };
+        let known = |change: &TypeChange| {
+            let ty = |ty| match decode_type(ty, &mut || 0) {
+                // Delta's smaller integers: the files have them as 32 bits.
+                None if matches!(ty.as_str(), Some("byte" | "short")) => Some(ColumnType::Int32),
+                ty => ty,
+            };
+            match (ty(&change.from_type), ty(&change.to_type)) {
+                (Some(from), Some(to)) => to.extends(&from),
+                _ => false,
+            }
+        };
+        Vec::<TypeChange>::deserialize(changes).is_ok_and(|changes| changes.iter().all(known))
+    }
+
+    /// Gives the field the wider type `ty`, which is `encoded` in Delta, and notes the one it had.
+    fn widen(&mut self, ty: &ColumnType, encoded: Value) -> Result<()> {
+        let had = decode_type(&self.ty, &mut || 0).filter(|had| ids_aside(ty).extends(had));
+        let Some(had) = had else {
+            return Err(Error::refused(format!(
+                "column {} of the Delta table is {} and cannot become {encoded}",
+                self.name, self.ty
+            )));
+        };
+        let (mut from, mut to) = (&had, ty);
+        let mut path = Vec::new();
+        while let (ColumnType::List(a), ColumnType::List(b)) = (from, to) {
+            path.push("element");
+            (from, to) = (&a.ty, &b.ty);
+        }
+        let change = TypeChange {
+            from_type: encode_type(from, &self.name)?,
+            to_type: encode_type(to, &self.name)?,
+            field_path: (!path.is_empty()).then(|| path.join(".")),
+        };
+        let changes = self.metadata.entry(TYPE_CHANGES).or_insert_with(|| json!([]));
+        if let Value::Array(changes) = changes {
+            changes.push(json!(change));
+        }
+        self.ty = encoded;
+        Ok(())
+    }
+}
+
+/// The type with the ids of list elements left out.
+fn ids_aside(ty: &ColumnType) -> ColumnType {
+    match ty {
+        ColumnType::List(element) => {
+            ColumnType::List(Box::new(ListElement { id: 0, ty: ids_aside(&element.ty) }))
+        }
+        other => other.clone(),
     }
 }
 
@@ -58,7 +132,7 @@ pub(super) fn schema_string(fields: Vec<Field>) -> Result<String> {
 }
 
 /// The Delta fields of `schema`. Fields that `existing` has keep their place and what else their metadata says;
-/// columns it does not have come last. A column cannot go or change its type.
+/// columns it does not have come last. A column cannot go; its type can only become wider.
 pub(super) fn encode(
     schema: &TableSchema,
     partitioning: &Partitioning,
@@ -120,10 +194,7 @@ fn unique_names(fields: &[Field]) -> Result<()> {
 fn with_ids(mut field: Field, column: &Column) -> Result<Field> {
     let ty = encode_type(&column.ty, &column.name)?;
     if ty != field.ty {
-        return Err(Error::refused(format!(
-            "column {} of the Delta table is {} and cannot become {ty}",
-            field.name, field.ty
-        )));
+        field.widen(&column.ty, ty)?;
     }
     field.nullable = column.nullable;
     field.metadata.insert(ID.to_owned(), json!(column.id));

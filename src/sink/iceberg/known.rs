@@ -512,7 +512,8 @@ impl Known {
             && plan.added.iter().all(|file| !self.state.files.contains_key(&file.path))
     }
 
-    /// True when the plan's schema is this table's, or grows out of it: no column has the id of another one.
+    /// True when the plan's schema is this table's, or grows out of it: no column has the id of another one or a
+    /// narrower type.
     fn fits_schema(&self, plan: &CommitPlan) -> bool {
         let (now, then) = (&self.state.schema, &plan.schema);
         if !plan.schema_changed {
@@ -521,7 +522,7 @@ impl Known {
         then.columns().iter().all(|column| {
             let same = now.columns().iter().find(|known| known.id == column.id);
             match same {
-                Some(known) => known.name == column.name,
+                Some(known) => known.name == column.name && column.ty.extends(&known.ty),
                 None => column.id > now.last_id(),
             }
         })

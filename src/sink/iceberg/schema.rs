@@ -15,16 +15,11 @@ use crate::table::partition::{PartitionField, Partitioning, Transform};
 /// Id of the first partition field of a table.
 const FIRST_PARTITION_ID: i32 = 1000;
 
-/// The Iceberg schema; columns that `known` has as they are keep what only Iceberg knows of them (comments, defaults).
+/// The Iceberg schema; columns that `known` has keep what only Iceberg knows of them (comments, defaults).
 pub(super) fn to_iceberg(schema: &TableSchema, id: i32, known: Option<&Schema>) -> Result<Schema> {
     let fields = schema.columns().iter().map(|column| {
-        let field = field(column)?;
-        let same = known.and_then(|known| known.field_by_id(column.id)).filter(|same| {
-            same.name == field.name
-                && same.required == field.required
-                && same.field_type == field.field_type
-        });
-        Ok(same.map_or_else(|| Arc::new(field), Arc::clone))
+        let known = known.and_then(|known| known.field_by_id(column.id));
+        evolved(field(column), known).map(Arc::new)
     });
     Schema::builder()
         .with_schema_id(id)
@@ -48,8 +43,26 @@ fn identifiers(schema: &TableSchema) -> Vec<i32> {
     }
 }
 
-fn field(column: &Column) -> Result<NestedField> {
-    Ok(NestedField::new(column.id, &column.name, ty(&column.ty), !column.nullable))
+/// The field as it becomes of the one that is `known`, under another name a field of its own.
+fn evolved(field: NestedField, known: Option<&NestedFieldRef>) -> Result<NestedField> {
+    let Some(known) = known.filter(|known| known.name == field.name) else { return Ok(field) };
+    let has_default = known.initial_default.is_some() || known.write_default.is_some();
+    if has_default && known.field_type != field.field_type {
+        return Err(Error::refused(format!(
+            "column {} of the table has a default value and cannot get another type",
+            field.name
+        ))
+        .hint("change the column back at the source, or give the topic another table"));
+    }
+    Ok(NestedField {
+        required: field.required,
+        field_type: field.field_type,
+        ..known.as_ref().clone()
+    })
+}
+
+fn field(column: &Column) -> NestedField {
+    NestedField::new(column.id, &column.name, ty(&column.ty), !column.nullable)
 }
 
 fn ty(ty: &ColumnType) -> Type {

@@ -16,7 +16,7 @@ use crate::change::Batch;
 use crate::error::Kind;
 use crate::key::KeyBuilder;
 use crate::position::OffsetRange;
-use crate::schema::{ColumnType, TableSchema};
+use crate::schema::{Column, ColumnType, TableSchema};
 use crate::sink::storage::Location;
 use crate::table::index::Budget;
 use crate::table::keys::keys_from_arrow;
@@ -312,6 +312,36 @@ fn keys_of_every_type_are_those_of_decoding() {
     (0..8).for_each(|at| expect(at, at + 1));
     let nulls: [ArrayRef; 1] = [Arc::new(Int32Array::from(vec![None]))];
     assert_eq!(keys_from_arrow([&ColumnType::Int32], &nulls).unwrap_err().kind(), Kind::Data);
+}
+
+/// Else an update would not find the row that an earlier type of its key column wrote.
+#[test]
+fn a_key_stays_what_it_is_when_its_column_widens() {
+    let text: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "c"]));
+    let int: ArrayRef = Arc::new(Int32Array::from(vec![i32::MIN, -1, 7]));
+    let decimal = Decimal128Array::from(vec![-99_999, 0, 12]).with_precision_and_scale(5, 2);
+    let decimal: ArrayRef = Arc::new(decimal.unwrap());
+    for (narrow, values, wide) in [
+        (ColumnType::Int32, int, ColumnType::Int64),
+        (
+            ColumnType::Decimal { precision: 5, scale: 2 },
+            decimal,
+            ColumnType::Decimal { precision: 38, scale: 2 },
+        ),
+    ] {
+        let cast = arrow::compute::cast(&values, &wide.arrow()).unwrap();
+        let keys = |ty: &ColumnType, values: &ArrayRef| {
+            let alone = keys_from_arrow([ty], &[Arc::clone(values)]).unwrap();
+            let both = [ty, &ColumnType::String];
+            let both = keys_from_arrow(both, &[Arc::clone(values), Arc::clone(&text)]).unwrap();
+            [alone, both]
+        };
+        assert_eq!(keys(&narrow, &values), keys(&wide, &cast));
+        let schema = |ty: &ColumnType| {
+            TableSchema::create(vec![Column::new("k", ty.clone(), false)], vec!["k".into()])
+        };
+        assert!(schema(&wide).covers(&schema(&narrow)) && !schema(&narrow).covers(&schema(&wide)));
+    }
 }
 
 /// The pipeline runs tables on many threads.

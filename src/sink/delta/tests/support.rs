@@ -179,6 +179,7 @@ pub(super) fn options() -> Options {
         topic: "shop.public.orders".into(),
         checkpoint_interval: 0,
         properties: BTreeMap::new(),
+        type_widening: true,
     }
 }
 
