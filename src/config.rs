@@ -172,8 +172,11 @@ pub struct TableOptions {
     pub types: BTreeMap<String, String>,
     /// What becomes of values that a column's type does not have, by column: `dead-letter`, `null` or `clamp`.
     pub invalid_value: BTreeMap<String, InvalidValue>,
-    /// The key's columns, where the record's key does not tell their order.
+    /// The name of the key's column, where Kafka keys are bare values; the key's columns, where there are none.
     pub key: Vec<String>,
+    /// Columns that identify a row, whatever the Kafka key is: for tables without a primary key, or with
+    /// `message.key.columns`. Deletes must come with the row before (`REPLICA IDENTITY FULL`); tombstones are passed over.
+    pub identity: Vec<String>,
     /// What becomes of changes that leave out values which are nowhere, in place of the general option.
     pub missing_value: Option<MissingValue>,
     /// What to do when a column's type changes, in place of the general answer.

@@ -11,6 +11,16 @@ use crate::schema::ColumnType;
 pub struct Key([u8; 16]);
 
 impl Key {
+    /// The key of a row of a table without a key: its record's place, which no other row has.
+    pub fn of_place(partition: i32, offset: i64) -> Self {
+        let mut bytes = [0; 16];
+        let place = offset.to_le_bytes().into_iter().chain(partition.to_le_bytes());
+        for (byte, value) in bytes.iter_mut().zip(place) {
+            *byte = value;
+        }
+        Self(bytes)
+    }
+
     /// The sixteen bytes.
     pub fn bytes(&self) -> &[u8; 16] {
         &self.0

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde::{Deserialize, Serialize};
 
-/// Name of the metadata column that holds the operation that wrote the row: `c`, `r` or `u`.
+/// Name of the metadata column that holds the operation that wrote the row: `c`, `r` or `u`, and `d` in a table without a
+/// key, which has a row for every record.
 pub const OP_COLUMN: &str = "_cdc_op";
 /// Name of the metadata column that holds when the source committed the change.
 pub const TS_COLUMN: &str = "_cdc_ts";

@@ -292,7 +292,7 @@ fn row<'a>(record: Record<'a>, change: &Change) -> Option<Row<'a>> {
 
 fn survivor(index: u32, buffered: &Buffered) -> Survivor {
     match buffered.change.operation {
-        Operation::Delete => Survivor::Delete(buffered.change.key),
+        Operation::Delete if buffered.change.row.is_none() => Survivor::Delete(buffered.change.key),
         _ => Survivor::Upsert(index),
     }
 }

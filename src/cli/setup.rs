@@ -137,6 +137,11 @@ impl Tables {
 /// How the records of `topic` are decoded, whose table is called `table`.
 pub(super) fn decode_options(config: &Config, topic: &str, table: &str) -> Result<decode::Options> {
     let own = config.tables.get(topic).cloned().unwrap_or_default();
+    if !own.identity.is_empty() && !own.key.is_empty() {
+        return Err(Error::invalid(format!(
+            "option tables.{topic:?}: give identity or key, not both"
+        )));
+    }
     let declared = own
         .types
         .iter()
@@ -151,7 +156,8 @@ pub(super) fn decode_options(config: &Config, topic: &str, table: &str) -> Resul
         table: table.into(),
         for_delta: config.to.contains(&Format::Delta),
         declared,
-        declared_key: own.key,
+        key_in_rows: !own.identity.is_empty(),
+        declared_key: if own.identity.is_empty() { own.key } else { own.identity },
         added_prefix: config.added_prefix.clone(),
         placeholder: config.placeholder.clone(),
         invalid: config.invalid_value,

@@ -19,6 +19,7 @@ use super::{
     Skip, WriterId,
 };
 use crate::error::{Error, Result};
+use crate::key::Key;
 use crate::record::Record;
 use crate::schema::TableSchema;
 
@@ -50,6 +51,10 @@ pub struct Decoder {
     keys: Unwrapper,
     /// The key's columns, as the table has them or the first key did.
     key: Option<KeyPlan>,
+    /// Whether changes have keys: settled by the table's schema, before there is one by the first change.
+    keyed: Option<bool>,
+    /// The table turned out to have a key when changes had none, or the reverse.
+    torn: bool,
     /// How each key writer writes the columns of `key`, as far as known.
     key_forms: Vec<Option<KeyForms>>,
     avro: HashMap<SchemaId, Fetched>,
@@ -97,6 +102,8 @@ impl Decoder {
             key_writers: vec![Writer::untold()],
             keys: Unwrapper::default(),
             key: None,
+            keyed: None,
+            torn: false,
             key_forms: Vec::new(),
             avro: HashMap::new(),
             tombstones_are_deletes: None,
@@ -110,6 +117,9 @@ impl Decoder {
     /// The table's schema as committed: at the start, and after each commit that changes it.
     pub fn set_schema(&mut self, schema: Arc<TableSchema>) {
         self.key = KeyPlan::of_table(&schema, &self.options);
+        let keyed = !schema.key().is_empty();
+        self.torn |= self.keyed.is_some_and(|before| before != keyed);
+        self.keyed = Some(keyed);
         self.key_forms.clear();
         self.covered.clear();
         self.schema = Some(schema);
@@ -247,8 +257,10 @@ impl Decoder {
 
     fn tombstone(&mut self, record: &Record<'_>) -> Result<Scanned, ScanError> {
         let key = match record.key {
-            Some(key) => self.record_key(key)?,
-            None => None,
+            Some(key) if self.keyed != Some(false) && !self.options.key_in_rows => {
+                self.record_key(key)?
+            }
+            _ => None,
         };
         let Some(key) = key else { return Ok(Scanned::Skipped(Skip::KeylessTombstone)) };
         let other = match self.tombstones_are_deletes {
@@ -273,17 +285,21 @@ impl Decoder {
         heading: &Heading,
     ) -> Result<Scanned, ScanError> {
         let operation = heading.operation;
+        let of_row = !matches!(operation, Operation::Message | Operation::Truncate);
+        if of_row && !self.is_keyed(record)? {
+            return Ok(Scanned::Change(appended(record, writer, heading)?));
+        }
         let row = match operation {
             Operation::Message => return Ok(Scanned::Skipped(Skip::Message)),
             Operation::Truncate => return Err(truncate().into()),
             Operation::Delete => None,
             Operation::Create | Operation::Read | Operation::Update => {
-                Some(row_ref(writer, heading)?)
+                Some(row_ref(writer, heading.after.as_ref())?)
             }
         };
         let key = match record.key {
-            Some(key) => self.record_key(key)?,
-            None => None,
+            Some(key) if !self.options.key_in_rows => self.record_key(key)?,
+            _ => None,
         };
         let key = match key {
             Some(key) => key,
@@ -299,6 +315,20 @@ impl Decoder {
         let moved = other.map(|other| Moved { other, source: digest(source()) });
         let source_micros = heading.source_micros;
         Ok(Scanned::Change(Change { operation, key, row, moved, source_micros }))
+    }
+
+    /// False when the table has no key. A table that does not exist yet gets one when its first change has.
+    fn is_keyed(&mut self, record: &Record<'_>) -> Result<bool, ScanError> {
+        if let Some(keyed) = self.keyed {
+            return Ok(keyed);
+        }
+        let keyed = match record.key {
+            _ if !self.options.declared_key.is_empty() => true,
+            Some(key) => self.record_key(key)?.is_some(),
+            None => false,
+        };
+        self.keyed = Some(keyed);
+        Ok(keyed)
     }
 
     /// Fetches the schema that a record needs, and keeps it.
@@ -436,9 +466,23 @@ fn learn(writers: &mut Vec<Writer>, writer: Writer) -> usize {
     }
 }
 
-fn row_ref(writer: usize, heading: &Heading) -> Result<RowRef, Reject> {
-    let row = heading.after.as_ref();
-    let row = row.ok_or_else(|| Reject::new("no_row", "the change has no row after it"))?;
+/// A change of a table without a key: whatever it did, it is a row of its own, for a delete the row that is gone.
+fn appended(record: &Record<'_>, writer: usize, heading: &Heading) -> Result<Change, Reject> {
+    let row = match heading.operation {
+        Operation::Delete => heading.before.as_ref(),
+        _ => heading.after.as_ref(),
+    };
+    Ok(Change {
+        operation: heading.operation,
+        key: Key::of_place(record.partition, record.offset),
+        row: Some(row_ref(writer, row)?),
+        moved: None,
+        source_micros: heading.source_micros,
+    })
+}
+
+fn row_ref(writer: usize, row: Option<&Range<usize>>) -> Result<RowRef, Reject> {
+    let row = row.ok_or_else(|| Reject::new("no_row", "the change has no row"))?;
     Ok(RowRef {
         writer: WriterId(narrow(writer)?),
         start: narrow(row.start)?,

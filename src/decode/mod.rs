@@ -59,7 +59,7 @@ pub struct Change {
     pub operation: Operation,
     /// The row's key.
     pub key: Key,
-    /// The row; none for a delete.
+    /// The row; none for a delete, but for one that is itself a row in a table without a key.
     pub row: Option<RowRef>,
     /// The other half, when this is half of a key change.
     pub moved: Option<Moved>,
@@ -99,7 +99,7 @@ pub enum Skip {
     Notification,
     /// A logical decoding message.
     Message,
-    /// A tombstone without a key.
+    /// A tombstone without a key, or of a table whose rows have another key or none.
     KeylessTombstone,
 }
 
@@ -145,6 +145,8 @@ pub struct Options {
     pub declared: Vec<(String, DeclaredType)>,
     /// The key's columns, for records whose Kafka key is null or one bare value.
     pub declared_key: Vec<String>,
+    /// The declared key is taken from rows whatever the Kafka key is.
+    pub key_in_rows: bool,
     /// The prefix of fields and headers that Debezium's `ExtractNewRecordState` adds.
     pub added_prefix: String,
     /// What becomes of values that their column's type does not have.

@@ -14,6 +14,7 @@ mod dashboards;
 mod decode;
 mod evolution;
 mod generated;
+mod keyless;
 mod lake;
 mod pipeline;
 mod tidy;

@@ -3,7 +3,7 @@
 use super::{Decoder, Heading, UNTOLD, framed, is_untold, learn};
 use crate::decode::envelope::end;
 use crate::decode::infer;
-use crate::decode::json::Cursor;
+use crate::decode::json::{Cursor, Malformed};
 use crate::decode::key::{KeyForms, KeyPlan, Scalar, scalar, value};
 use crate::decode::rows::Filler;
 use crate::decode::types::{Form, Mapped, Raw, Times};
@@ -177,7 +177,7 @@ impl Decoder {
         let image = heading.after.as_ref().or(heading.before.as_ref());
         let image = image.filter(|_| !self.options.declared_key.is_empty()).ok_or_else(no_key)?;
         if self.key.is_none() {
-            self.key = Some(KeyPlan::of_fields(self.image_columns(writer)?)?);
+            self.key = Some(KeyPlan::of_fields(self.image_columns(value, writer, image.start)?)?);
         }
         let key = self.key_in_row(value, writer, image.start)?;
         if let (Some(before), Some(_)) = (&heading.before, &heading.after)
@@ -217,8 +217,8 @@ impl Decoder {
         let settled = self.key.is_some();
         let conflict = self.key.as_ref().and_then(|key| key.conflict.clone());
         let key = match record.key {
-            Some(key) => self.record_key(key),
-            None => Ok(None),
+            Some(key) if !self.options.key_in_rows => self.record_key(key),
+            _ => Ok(None),
         };
         let holds = match key {
             Ok(Some(key)) => self.key_in_row(value, writer, at) == Ok(key),
@@ -236,18 +236,31 @@ impl Decoder {
         Ok(holds)
     }
 
-    /// The declared key's columns as the writer of a row has them, or as they are declared.
-    fn image_columns(&self, writer: usize) -> Result<Vec<(String, Mapped)>, Reject> {
+    /// The declared key's columns as the writer of a row has them, as they are declared, or as the row at `at` lets
+    /// infer.
+    fn image_columns(
+        &self,
+        value: &[u8],
+        writer: usize,
+        at: usize,
+    ) -> Result<Vec<(String, Mapped)>, Reject> {
         let told = self.writers.get(writer).filter(|_| !is_untold(writer));
         let column = |name: &String| {
-            let mapped = match told.map(|writer| writer.field(name)) {
-                Some(field) => {
-                    field.map(|field| self.options.told(name, &field.mapped)).transpose()?
-                }
-                None => self.options.declared(name),
+            let Some(writer) = told else {
+                let missing = || {
+                    Reject::new(
+                        "key_mismatch",
+                        format!("the row has no column {name}, which is of its key"),
+                    )
+                };
+                let mut cursor = column_of(Cursor::new(value, at), name)?.ok_or_else(missing)?;
+                return self.untold_column(name.clone(), &mut cursor);
             };
-            let unknown =
-                || Reject::new("no_key", format!("the type of key column {name} must be declared"));
+            let field = writer.field(name);
+            let mapped = field.map(|field| self.options.told(name, &field.mapped)).transpose()?;
+            let unknown = || {
+                Reject::new("no_key", format!("the row has no column {name} that can be of a key"))
+            };
             Ok((name.clone(), mapped.ok_or_else(unknown)?))
         };
         self.options.declared_key.iter().map(column).collect()
@@ -315,6 +328,19 @@ impl Decoder {
         }
         Ok(())
     }
+}
+
+/// The place of a column's value in the row at the cursor.
+fn column_of<'a>(mut cursor: Cursor<'a>, name: &str) -> Result<Option<Cursor<'a>>, Malformed> {
+    let mut more = cursor.open_object()?;
+    while more {
+        if cursor.name()?.is(name) {
+            return Ok(Some(cursor));
+        }
+        cursor.skip()?;
+        more = cursor.next_field()?;
+    }
+    Ok(None)
 }
 
 pub(super) fn no_key() -> Reject {

@@ -19,6 +19,12 @@ impl Decoder {
     /// becomes narrower, whatever the order in which writers come. Fails ([`crate::error::Kind::Data`]) when a column's
     /// type has changed so that no column may take its values ([`crate::decode::Evolution`]).
     pub fn table_schema(&mut self, rows: &[Row<'_>]) -> Result<Arc<TableSchema>> {
+        if self.torn {
+            return Err(Error::data(
+                "the table was made with a key while records without one were read for it, or the reverse",
+            )
+            .hint("restart: what is not in the table yet is read again"));
+        }
         let mut wanted = Wanted::new(self.schema.as_deref(), self.key.as_ref());
         let mut last = None;
         for row in rows {
@@ -30,7 +36,7 @@ impl Decoder {
             last = Some(row.writer);
         }
         let Some(schema) = &self.schema else {
-            return wanted.create(self.key.as_ref()).map(Arc::new);
+            return wanted.create(self.key.as_ref(), self.keyed == Some(false)).map(Arc::new);
         };
         wanted.take_key(self.key.as_ref())?;
         if wanted.columns == schema.columns() {
@@ -252,12 +258,16 @@ impl Wanted {
     }
 
     /// The schema of a new table: the key's columns have the types its keys were made with.
-    fn create(mut self, key: Option<&KeyPlan>) -> Result<TableSchema> {
-        let key = key.ok_or_else(|| Error::internal("no key was scanned before the first rows"))?;
-        if let Some((name, first, other)) = &key.conflict {
-            return Err(conflict(name, first, other));
-        }
-        for (place, KeyColumn { name, ty, .. }) in key.columns.iter().enumerate() {
+    fn create(mut self, key: Option<&KeyPlan>, keyless: bool) -> Result<TableSchema> {
+        let key = match key {
+            _ if keyless => &[][..],
+            Some(KeyPlan { conflict: Some((name, first, other)), .. }) => {
+                return Err(conflict(name, first, other));
+            }
+            Some(key) => &key.columns,
+            None => return Err(Error::internal("no key was scanned before the first rows")),
+        };
+        for (place, KeyColumn { name, ty, .. }) in key.iter().enumerate() {
             match self.columns.iter_mut().find(|column| column.name == *name) {
                 Some(column) if holds(ty, &column.ty) => {
                     *column = Column::new(name, ty.clone(), false);
@@ -266,7 +276,7 @@ impl Wanted {
                 None => self.columns.insert(place, Column::new(name, ty.clone(), false)),
             }
         }
-        let names = key.columns.iter().map(|column| column.name.clone()).collect();
+        let names = key.iter().map(|column| column.name.clone()).collect();
         let schema = TableSchema::create(self.columns, names);
         check_names(&schema)?;
         Ok(schema)
