@@ -11,6 +11,7 @@ use serde::Deserialize;
 use crate::change::MissingValue;
 use crate::decode::{InvalidValue, TypeConflict};
 use crate::error::{Error, Result};
+use crate::names::Naming;
 
 /// Debezium's default for `unavailable.value.placeholder`.
 const PLACEHOLDER: &str = "__debezium_unavailable_value";
@@ -93,6 +94,10 @@ pub struct Options {
     /// Iceberg format version of new tables: 3 (deletion vectors) or 2 (position deletes) [default: 3]
     #[arg(long, env = "CDC_SINK_FORMAT_VERSION", value_name = "2|3", help_heading = "Tables")]
     pub format_version: Option<u8>,
+    /// How tables are named after topics `<prefix>.<schema>.<table>`, or `{topic}` as a whole; `name` in a table's own
+    /// section goes before it [default: {prefix}_{schema}.{table}]
+    #[arg(long, env = "CDC_SINK_TABLE_NAME", value_name = "TEMPLATE", help_heading = "Tables")]
+    pub table_name: Option<String>,
     /// Partition fields of new tables, such as `region, days(created_at), bucket(16, id)`
     #[arg(long, env = "CDC_SINK_PARTITION_BY", value_name = "FIELDS", help_heading = "Tables")]
     pub partition_by: Option<String>,
@@ -165,6 +170,8 @@ pub struct Options {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct TableOptions {
+    /// The table's namespace and name, such as `shop.orders`.
+    pub name: Option<String>,
     /// Partition fields, in place of the general ones.
     pub partition_by: Option<String>,
     /// Types of columns, such as `amount = "decimal(12,2)"`: what JSON without a schema does not tell, or another than
@@ -208,6 +215,7 @@ impl Options {
             catalog_warehouse: self.catalog_warehouse.or(file.catalog_warehouse),
             vended_credentials: self.vended_credentials.or(file.vended_credentials),
             format_version: self.format_version.or(file.format_version),
+            table_name: self.table_name.or(file.table_name),
             partition_by: self.partition_by.or(file.partition_by),
             invalid_value: self.invalid_value.or(file.invalid_value),
             missing_value: self.missing_value.or(file.missing_value),
@@ -264,6 +272,10 @@ impl Options {
             catalog_warehouse: self.catalog_warehouse,
             vended_credentials: self.vended_credentials.unwrap_or(false),
             format_version,
+            table_name: match self.table_name {
+                Some(template) => Naming::parse(&template).map(|_| template)?,
+                None => Naming::DEFAULT.to_owned(),
+            },
             partition_by: self.partition_by.unwrap_or_default(),
             invalid_value: self.invalid_value.unwrap_or_default(),
             missing_value: self.missing_value.unwrap_or_default(),
@@ -313,6 +325,8 @@ pub struct Config {
     pub vended_credentials: bool,
     /// Iceberg format version of new tables.
     pub format_version: u8,
+    /// How tables are named after topics.
+    pub table_name: String,
     /// Partition fields of new tables.
     pub partition_by: String,
     /// What becomes of values that their column's type does not have.

@@ -12,25 +12,31 @@ const LONGEST: usize = 200;
 /// A table's place: a namespace (a folder of the warehouse, a catalog's namespace) and a name in it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableId {
-    /// `<prefix>_<schema or database>`.
+    /// Its namespace.
     pub namespace: String,
     /// The table's name.
     pub name: String,
 }
 
 impl TableId {
-    /// The table of topic `<prefix>.<schema or database>.<table>`. What is no letter, digit, `_` or `-` is written
-    /// `_xHH` (its bytes in hexadecimal), and so is a first `_`, as engines hide such folders.
-    pub fn of_topic(topic: &str) -> Self {
-        let parts: Vec<&str> = topic.split('.').collect();
-        let (namespace, name) = match parts.as_slice() {
-            [prefix @ .., schema, table] if !prefix.is_empty() => {
-                (format!("{}_{}", safe(&prefix.join(".")), safe_inner(schema)), safe(table))
-            }
-            [schema, table] => (safe(schema), safe(table)),
-            _ => ("default".to_owned(), safe(topic)),
+    /// The table that is named `<namespace>.<name>`, both of letters, digits, `_` and `-`, and of at most 200 bytes.
+    pub fn parse(text: &str) -> Result<Self> {
+        let bad = || {
+            Error::invalid(format!("{text:?} is no name of a table")).hint(
+                "write namespace.table, of ASCII letters, digits, _ and -, each starting with a letter or digit",
+            )
         };
-        Self { namespace: shortened(namespace), name: shortened(name) }
+        let is_good = |part: &str| {
+            part.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && part.chars().all(is_plain)
+                && part.len() <= LONGEST
+        };
+        match text.split_once('.') {
+            Some((namespace, name)) if is_good(namespace) && is_good(name) => {
+                Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+            }
+            _ => Err(bad()),
+        }
     }
 }
 
@@ -40,6 +46,126 @@ impl fmt::Display for TableId {
     }
 }
 
+/// A part of a table's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    Prefix,
+    Schema,
+    Table,
+    Topic,
+}
+
+/// How tables are named after their topics.
+///
+/// The topic decides, not its records: the position of a table is read before its first record is, and what a router
+/// sends into one topic belongs to one table whatever its source blocks say. Topics whose parts are not what they seem
+/// (a dot in a table's name) are given their table's name in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Naming {
+    namespace: Vec<Piece>,
+    name: Vec<Piece>,
+}
+
+impl Naming {
+    /// What is done without a template.
+    pub const DEFAULT: &str = "{prefix}_{schema}.{table}";
+
+    /// Names by a template, such as [`Self::DEFAULT`]: a namespace, a dot and a name, made of letters, digits, `_`,
+    /// `-` and the parts of topic `<prefix>.<schema or database>.<table>`, of which the prefix may have dots, or the
+    /// whole `{topic}`. A part that a topic lacks is left out with the text after it.
+    pub fn parse(template: &str) -> Result<Self> {
+        let bad = |what: &str| {
+            Error::invalid(format!("option table-name: {what} in {template:?}"))
+                .hint(format!("write it like the default, {}", Self::DEFAULT))
+        };
+        let (namespace, name) =
+            template.split_once('.').ok_or_else(|| bad("no dot between namespace and table"))?;
+        let (namespace, name) = (pieces(namespace), pieces(name));
+        let (Some(namespace), Some(name)) = (namespace, name) else {
+            return Err(bad(
+                "something that is neither a letter, a digit, _, - nor {prefix}, {schema}, {table} or {topic}",
+            ));
+        };
+        let tells = |piece: &Piece| matches!(piece, Piece::Table | Piece::Topic);
+        if !namespace.iter().chain(&name).any(tells) {
+            return Err(bad(
+                "neither {table} nor {topic}, so that all topics would have one table",
+            ));
+        }
+        Ok(Self { namespace, name })
+    }
+
+    /// The table of a topic. What is no letter, digit, `_` or `-` is written `_xHH` (its bytes in hexadecimal); what
+    /// would then start with `_` gets `x_xff` in front, as engines hide such folders.
+    pub fn table(&self, topic: &str) -> TableId {
+        let (rest, table) = match topic.rsplit_once('.') {
+            Some((rest, table)) => (Some(rest), table),
+            None => (None, topic),
+        };
+        let (prefix, schema) = match rest.map(|rest| rest.rsplit_once('.').ok_or(rest)) {
+            Some(Ok((prefix, schema))) => (Some(prefix), Some(schema)),
+            Some(Err(schema)) => (None, Some(schema)),
+            None => (None, None),
+        };
+        let part = |piece: &Piece| match piece {
+            Piece::Text(_) => None,
+            Piece::Prefix => prefix,
+            Piece::Schema => schema,
+            Piece::Table => Some(table),
+            Piece::Topic => Some(topic),
+        };
+        let expand = |pieces: &[Piece]| {
+            let mut out = String::new();
+            let mut left_out = false;
+            for piece in pieces {
+                match piece {
+                    Piece::Text(text) if !left_out => out.push_str(text),
+                    Piece::Text(_) => {}
+                    other => {
+                        out.push_str(part(other).unwrap_or_default());
+                        left_out = part(other).is_none();
+                    }
+                }
+            }
+            out
+        };
+        let namespace = match expand(&self.namespace) {
+            empty if empty.is_empty() && schema.is_none() => "default".to_owned(),
+            namespace => namespace,
+        };
+        TableId { namespace: safe(&namespace), name: safe(&expand(&self.name)) }
+    }
+}
+
+/// The pieces of a part of a template; none when there is something else in it.
+fn pieces(template: &str) -> Option<Vec<Piece>> {
+    let mut pieces = Vec::new();
+    let mut rest = template;
+    while !rest.is_empty() {
+        let (text, after) = rest.split_once('{').unwrap_or((rest, ""));
+        if !text.chars().all(is_plain) {
+            return None;
+        }
+        if !text.is_empty() {
+            pieces.push(Piece::Text(text.to_owned()));
+        }
+        if text.len() == rest.len() {
+            break;
+        }
+        let (name, after) = after.split_once('}')?;
+        pieces.push(match name {
+            "prefix" => Piece::Prefix,
+            "schema" => Piece::Schema,
+            "table" => Piece::Table,
+            "topic" => Piece::Topic,
+            _ => return None,
+        });
+        rest = after;
+    }
+    (!pieces.is_empty()).then_some(pieces)
+}
+
 /// Tables by topic, each kept for one topic only.
 #[derive(Debug, Default)]
 pub struct Registrar {
@@ -47,9 +173,8 @@ pub struct Registrar {
 }
 
 impl Registrar {
-    /// The table of `topic`; an error when another topic has it already, whatever the case of its letters.
-    pub fn claim(&self, topic: &Arc<str>) -> Result<TableId> {
-        let table = TableId::of_topic(topic);
+    /// Keeps `table` for `topic`; an error when another topic has it already, whatever the case of its letters.
+    pub fn claim(&self, topic: &Arc<str>, table: TableId) -> Result<TableId> {
         let folded =
             TableId { namespace: table.namespace.to_lowercase(), name: table.name.to_lowercase() };
         let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,26 +183,37 @@ impl Registrar {
             return Err(Error::invalid(format!(
                 "topics {owner} and {topic} would both feed the table {table}"
             ))
-            .hint("leave one of them out of option topics"));
+            .hint(
+                "leave one of them out of option topics, or name its table by tables.<topic>.name",
+            ));
         }
         Ok(table)
     }
 }
 
-/// A name that starts a path segment.
-fn safe(name: &str) -> String {
-    match name.strip_prefix('_') {
-        Some(rest) => format!("x_x5f{}", safe_inner(rest)),
-        None if name.is_empty() => "x_x".to_owned(),
-        None => safe_inner(name),
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '-' || c == '_'
+}
+
+/// A name for paths and identifiers. Different texts have different names.
+fn safe(text: &str) -> String {
+    let name = escaped(text);
+    // No text has a byte ff.
+    let name = if name.is_empty() || name.starts_with('_') { format!("x_xff{name}") } else { name };
+    // A long name is cut and told apart by a hash of the whole.
+    match name.get(..LONGEST) {
+        Some(start) if name.len() > LONGEST => {
+            let hash = blake3::hash(name.as_bytes()).to_hex();
+            format!("{start}_{}", hash.get(..16).unwrap_or_default())
+        }
+        _ => name,
     }
 }
 
-fn safe_inner(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for (at, c) in name.char_indices() {
-        let looks_escaped = c == '_' && name.get(at..).is_some_and(|rest| rest.starts_with("_x"));
-        if (c.is_ascii_alphanumeric() || c == '-' || c == '_') && !looks_escaped {
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        if is_plain(c) && !text.get(at..).is_some_and(looks_escaped) {
             out.push(c);
         } else {
             for byte in c.encode_utf8(&mut [0; 4]).bytes() {
@@ -88,43 +224,10 @@ fn safe_inner(name: &str) -> String {
     out
 }
 
-/// A long name is cut and told apart by a hash of the whole.
-fn shortened(name: String) -> String {
-    match name.get(..LONGEST) {
-        None => name,
-        Some(start) => {
-            let hash = blake3::hash(name.as_bytes()).to_hex();
-            format!("{start}_{}", hash.get(..16).unwrap_or_default())
-        }
-    }
+fn looks_escaped(text: &str) -> bool {
+    let digits = text.strip_prefix("_x").unwrap_or_default().bytes().take(2);
+    digits.filter(u8::is_ascii_hexdigit).count() == 2
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn table(topic: &str) -> String {
-        TableId::of_topic(topic).to_string()
-    }
-
-    #[test]
-    fn a_topic_names_its_table() {
-        assert_eq!(table("shop.public.orders"), "shop_public.orders");
-        assert_eq!(table("eu.shop.public.order_items"), "eu_x2eshop_public.order_items");
-        assert_eq!(table("orders"), "default.orders");
-        assert_eq!(table("shop.public.Mixed Case"), "shop_public.Mixed_x20Case");
-        assert_eq!(table("shop.public._delta_log"), "shop_public.x_x5fdelta_log");
-        assert_eq!(table("shop.public.a_xb"), "shop_public.a_x5fxb");
-    }
-
-    #[test]
-    fn one_table_has_one_topic() {
-        let registrar = Registrar::default();
-        let claim = |topic: &str| registrar.claim(&topic.into());
-        assert!(claim("a.b_c.t").is_ok());
-        assert!(claim("a.b_c.t").is_ok());
-        let error = claim("a_b.c.t").unwrap_err().report();
-        assert!(error.contains("a.b_c.t") && error.contains("a_b.c.t"), "{error}");
-        assert!(claim("a.b_c.T").is_err());
-    }
-}
+mod tests;

@@ -15,7 +15,6 @@ use super::setup;
 use crate::config::{Config, ConfigFile, Format, Options};
 use crate::decode::{self, Change, Decoder, Registry, Row, ScanError, Scanned, rules};
 use crate::error::{Error, Result};
-use crate::names::TableId;
 use crate::record::{Record, Records};
 use crate::schema::{Column, ColumnType, is_metadata};
 use crate::sink::{delta, iceberg};
@@ -132,7 +131,7 @@ async fn plan(
     topic: &Arc<str>,
     records: &[Records],
 ) -> Result<TopicPlan> {
-    let table = TableId::of_topic(topic).to_string();
+    let table = setup::table_of(config, topic)?.to_string();
     let options = setup::decode_options(config, topic, &table)?;
     let mut decoder = Decoder::new(options.clone(), registry, None);
     let mut plan = TopicPlan {

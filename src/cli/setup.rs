@@ -9,7 +9,7 @@ use crate::dead_letter::DeadLetters;
 use crate::decode::{self, Auth, Decoder, Evolution, Registry};
 use crate::error::{Error, Result};
 use crate::metrics;
-use crate::names::{Registrar, TableId};
+use crate::names::{Naming, Registrar, TableId};
 use crate::pipeline::{self, TableSetup};
 use crate::retry;
 use crate::sink::delta;
@@ -42,12 +42,17 @@ impl Tables {
         registry: Option<Arc<Registry>>,
         clock: Clock,
     ) -> Result<Self> {
+        let registrar = Registrar::default();
+        // Names that cannot be used are told before anything is read.
+        for (topic, _) in config.tables.iter().filter(|(_, own)| own.name.is_some()) {
+            registrar.claim(&topic.as_str().into(), table_of(config, topic)?)?;
+        }
         Ok(Self {
             warehouse: Location::warehouse(&config.warehouse)?,
             catalog: Arc::new(retry::hold("the catalog", || catalog(config, &clock)).await?),
             registry,
             config: config.clone(),
-            registrar: Registrar::default(),
+            registrar,
             index: Budget::new(config.memory / 2),
             clock,
         })
@@ -80,7 +85,7 @@ impl Tables {
 
     /// How the table of `topic` is kept.
     pub fn lake(&self, topic: &Arc<str>) -> Result<LakeOptions> {
-        let id = self.registrar.claim(topic)?;
+        let id = self.registrar.claim(topic, table_of(&self.config, topic)?)?;
         let own = self.own(topic).and_then(|own| own.partition_by.clone());
         Ok(LakeOptions {
             name: id.to_string().into(),
@@ -98,7 +103,7 @@ impl Tables {
 
     /// The decoder of `topic`.
     pub fn decoder(&self, topic: &Arc<str>) -> Result<Decoder> {
-        let table = self.registrar.claim(topic)?.to_string();
+        let table = table_of(&self.config, topic)?.to_string();
         let options = decode_options(&self.config, topic, &table)?;
         Ok(Decoder::new(options, self.registry.clone(), None))
     }
@@ -167,6 +172,15 @@ pub(super) fn decode_options(config: &Config, topic: &str, table: &str) -> Resul
             conflict: own.type_conflict.unwrap_or(config.type_conflict),
         },
     })
+}
+
+/// The table of `topic`: the one that its section of the configuration names, else the one its name gives.
+pub(super) fn table_of(config: &Config, topic: &str) -> Result<TableId> {
+    match config.tables.get(topic).and_then(|own| own.name.as_deref()) {
+        None => Ok(Naming::parse(&config.table_name)?.table(topic)),
+        Some(name) => TableId::parse(name)
+            .map_err(|e| Error::invalid(format!("option tables.{topic:?}.name")).because(e)),
+    }
 }
 
 /// How the pipeline runs; `dead_letters` is where its records go that are no changes.

@@ -14,7 +14,7 @@ use cdc_sink::clock::Clock;
 use cdc_sink::config::{Config, Options};
 use cdc_sink::dead_letter::DeadLetters;
 use cdc_sink::decode::Registry;
-use cdc_sink::names::TableId;
+use cdc_sink::names::Naming;
 use cdc_sink::pipeline::{self, Progress, TableSetup};
 use cdc_sink::position::TopicPartition;
 use cdc_sink::sink::memory::{MemorySink, TextRow, text_rows};
@@ -98,7 +98,7 @@ impl Run<'_> {
 
     /// The name of the own table in metrics and dead letters.
     pub(super) fn table(&self) -> String {
-        TableId::of_topic(&self.topic()).to_string()
+        Naming::parse(Naming::DEFAULT).unwrap().table(&self.topic()).to_string()
     }
 
     pub(super) async fn go(
