@@ -93,7 +93,10 @@ pub(super) struct Case {
     pub(super) meta: bool,
     /// The registry answers by HTTP, at first that it has no such schema, so many times.
     pub(super) registry_misses: Option<u32>,
+    #[serde(default)]
     pub(super) send: Vec<Send>,
+    /// Tests that show the vector in place of records: `file::name`, and why records cannot.
+    pub(super) shown_by: Option<ShownBy>,
     /// Why a replay changes the outcome.
     pub(super) no_replay: Option<String>,
     /// Why the outcome depends on where batches end: it is delivered as one batch.
@@ -130,6 +133,28 @@ struct Only {
     because: String,
 }
 
+/// Tests that show a vector.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ShownBy {
+    /// Path of the file and name of the function.
+    pub(super) tests: Vec<(String, String)>,
+    #[expect(dead_code, reason = "for who reads the file")]
+    because: String,
+}
+
+/// What happens to the process between two records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Restart {
+    /// It is killed, with what it has not committed.
+    Killed,
+    /// It ends and starts again.
+    Ended,
+    /// It ends, and when it starts again the topic has only what is sent from then on.
+    Recreated,
+}
+
 /// How the key structs in headers are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -147,6 +172,8 @@ pub(super) enum HeadersAs {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Send {
+    /// No record: the process starts again here.
+    pub(super) restart: Option<Restart>,
     /// The operation's code: the value is an envelope.
     pub(super) op: Option<String>,
     pub(super) before: Option<Value>,
@@ -237,11 +264,15 @@ pub(super) struct Expect {
     pub(super) rows: Option<Vec<Map<String, Value>>>,
     /// The number of rows, where they are many.
     pub(super) count: Option<usize>,
+    /// The number of rows in all tables together.
+    pub(super) total: Option<usize>,
+    /// Commits of the table since the last start.
+    pub(super) commits: Option<u64>,
     /// Rows of tables of other topics.
     pub(super) tables: BTreeMap<String, Vec<Map<String, Value>>>,
     /// Types of columns.
     pub(super) types: BTreeMap<String, Value>,
-    /// Reasons of dead letters.
+    /// Reasons of dead letters, all of them or none with `@partition:offset`.
     pub(super) dead_letters: Vec<String>,
     /// Records that were recognised and passed over.
     pub(super) filtered: Option<u64>,

@@ -58,7 +58,7 @@ fn rows(run: &Run<'_>, expect: &Expect, outcome: &Outcome, wrong: &mut Vec<Strin
         // A table that is expected to be empty may not have been made.
         (Some(expected), None) if expected.is_empty() => {}
         (Some(expected), None) => wrong.push(format!("no table, not {} rows", expected.len())),
-        (None, Some(rows)) if expect.count.is_none() && !rows.is_empty() => {
+        (None, Some(rows)) if expect.count.or(expect.total).is_none() && !rows.is_empty() => {
             wrong.push(format!("rows that nobody expects: {rows:?}"));
         }
         (None, Some(_)) => {}
@@ -68,6 +68,13 @@ fn rows(run: &Run<'_>, expect: &Expect, outcome: &Outcome, wrong: &mut Vec<Strin
         if found != count {
             wrong.push(format!("{found} rows, not {count}"));
         }
+    }
+    if let Some(total) = expect.total {
+        let found: usize = outcome.rows.values().map(Vec::len).sum();
+        if found != total {
+            wrong.push(format!("{found} rows in all tables, not {total}"));
+        }
+        return;
     }
     for (other, expected) in &expect.tables {
         let other = encode::name(other, &topic);
@@ -136,9 +143,21 @@ fn counts(
     let table = run.table();
     let mut reasons = expect.dead_letters.clone();
     reasons.sort();
+    let placed = reasons.iter().any(|reason| reason.contains('@'));
     let found = evidence.letters.get(&table).map(Vec::as_slice).unwrap_or_default();
-    if *found != *reasons {
+    let found = found.iter().map(|letter| match letter.split_once('@') {
+        Some((reason, _)) if !placed => reason.to_owned(),
+        _ => letter.clone(),
+    });
+    let mut found: Vec<String> = found.collect();
+    found.sort();
+    if found != reasons {
         wrong.push(format!("dead letters are {found:?}, not {reasons:?}"));
+    }
+    if let Some(commits) = expect.commits
+        && commits != outcome.commits
+    {
+        wrong.push(format!("{} commits, not {commits}", outcome.commits));
     }
     if let Some(requests) = expect.registry_requests
         && requests != outcome.registry_requests

@@ -6,7 +6,7 @@ use cdc_sink::decode::{Registry, SchemaId};
 use cdc_sink::source::scripted::LoggedRecord;
 use serde_json::{Map, Value, json};
 
-use super::case::{Case, Encoding, Framing, HeadersAs, Send};
+use super::case::{Case, Encoding, Framing, HeadersAs, Restart, Send};
 use super::schema::{Schema, Type, fields, from_base64};
 
 /// When the first record's change was made, milliseconds since the epoch.
@@ -26,12 +26,20 @@ pub(super) struct Encoder<'a> {
 }
 
 /// A record, and where it goes.
+#[derive(Clone)]
 pub(super) struct Encoded {
     pub(super) topic: Arc<str>,
     pub(super) partition: i32,
     /// Its offset comes from the case, or from its place.
     pub(super) offset: Option<i64>,
     pub(super) record: LoggedRecord,
+}
+
+/// What comes between two starts of the process.
+pub(super) struct Life {
+    /// How the one before ended.
+    pub(super) start: Option<Restart>,
+    pub(super) records: Vec<Encoded>,
 }
 
 /// A value of Connect with its schema.
@@ -45,16 +53,23 @@ impl<'a> Encoder<'a> {
         Self { case, encoding, topic, schemas: Vec::new(), sent: 0 }
     }
 
-    /// All records of the case.
-    pub(super) fn records(&mut self) -> Vec<Encoded> {
+    /// All records of the case, by the life of the process in which they come.
+    pub(super) fn lives(&mut self) -> Vec<Life> {
         let case = self.case;
-        let mut records = Vec::new();
+        let mut lives = vec![Life { start: None, records: Vec::new() }];
         for send in &case.send {
+            if send.restart.is_some() {
+                lives.push(Life { start: send.restart, records: Vec::new() });
+                continue;
+            }
+            let Some(Life { records, .. }) = lives.last_mut() else { break };
             match send.times {
                 None => records.push(self.record(send)),
                 Some(times) => {
                     for n in 0..times {
                         let mut numbered = send.clone();
+                        let topic = numbered.topic.as_ref();
+                        numbered.topic = topic.map(|topic| topic.replace("{n}", &n.to_string()));
                         let parts = [
                             &mut numbered.before,
                             &mut numbered.after,
@@ -67,7 +82,7 @@ impl<'a> Encoder<'a> {
                 }
             }
         }
-        records
+        lives
     }
 
     /// The schemas by their numbers.

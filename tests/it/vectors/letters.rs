@@ -28,7 +28,7 @@ impl Letters {
         Self { cluster, sent }
     }
 
-    /// Reasons by table, in order.
+    /// `reason@partition:offset` by table.
     pub(super) fn read(&self) -> HashMap<String, Vec<String>> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", self.cluster.servers())
@@ -48,17 +48,19 @@ impl Letters {
                         let header = headers.iter().find(|header| header.key == name).unwrap();
                         String::from_utf8(header.value.unwrap().to_vec()).unwrap()
                     };
-                    reasons
-                        .entry(text("cdc_sink.table"))
-                        .or_default()
-                        .push(text("cdc_sink.reason"));
+                    let letter = format!(
+                        "{}@{}:{}",
+                        text("cdc_sink.reason"),
+                        text("__connect.errors.partition"),
+                        text("__connect.errors.offset")
+                    );
+                    reasons.entry(text("cdc_sink.table")).or_default().push(letter);
                 }
                 Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => break,
                 Some(Err(error)) => panic!("{error}"),
                 None => panic!("the dead letters cannot be read"),
             }
         }
-        reasons.values_mut().for_each(|reasons| reasons.sort());
         reasons
     }
 }

@@ -51,6 +51,7 @@ impl Report<'_> {
         for encoding in Encoding::ALL {
             let text = match self.verdicts.get(&(id, encoding)) {
                 None => "-".to_owned(),
+                Some(Verdict::Passed(targets)) if targets.is_empty() => "by other tests".to_owned(),
                 Some(Verdict::Passed(targets)) => {
                     let names: Vec<_> = targets.iter().map(|target| target.name()).collect();
                     names.join(" ")

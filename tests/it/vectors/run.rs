@@ -1,7 +1,7 @@
 //! One case in one encoding through the pipeline: into a table in memory, in Delta or in Iceberg, in batches cut one
 //! way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
@@ -18,14 +18,16 @@ use cdc_sink::names::Naming;
 use cdc_sink::pipeline::{self, Progress, TableSetup};
 use cdc_sink::position::TopicPartition;
 use cdc_sink::sink::memory::{MemorySink, TextRow, text_rows};
-use cdc_sink::sink::{Sink, lake};
+use cdc_sink::sink::{Committed, Sink, lake};
 use cdc_sink::source::scripted::{Acknowledged, Log, LoggedRecord, ScriptedSource, Step};
+use cdc_sink::source::{Event, Source};
 use futures::FutureExt;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::case::{Case, Encoding};
-use super::encode::{Encoded, Encoder, declarations};
+use super::case::{Case, Encoding, Restart};
+use super::encode::{Encoded, Encoder, Life, declarations};
 use super::registry;
 
 /// A run that takes longer hangs.
@@ -79,6 +81,8 @@ pub(super) struct Outcome {
     pub(super) types: BTreeMap<String, String>,
     /// Why the own table halted.
     pub(super) halted: Option<String>,
+    /// Commits of the own table since the last start.
+    pub(super) commits: u64,
     pub(super) registry_requests: usize,
 }
 
@@ -116,58 +120,66 @@ impl Run<'_> {
 
     async fn through(&self, folder: &Path, letters: &Arc<DeadLetters>) -> Result<Outcome, String> {
         let mut encoder = Encoder::new(self.case, self.encoding, self.topic());
-        let records = self.delivered(encoder.records());
+        let lives = self.delivered(encoder.lives());
         let config = self.config(folder)?;
-        let mut server = None;
-        let registry = match self.case.registry_misses {
-            None => encoder.registry(),
-            Some(misses) => {
-                let served = registry::serve(encoder.schemas(), misses).await;
-                let registry = Registry::new(&served.address, None).map_err(|e| e.report())?;
-                server = Some(served);
-                registry
-            }
+        let served = match self.case.registry_misses {
+            None => None,
+            Some(misses) => Some(registry::serve(encoder.schemas(), misses).await),
         };
-        let clock = Clock::from_fn(|| 1_700_000_000_000_000);
-        let tables = Tables::open(&config, Some(registry), clock.clone()).await;
-        let tables = tables.map_err(|e| e.report())?;
-        let (logs, script) = self.script(records);
-        let topics: BTreeSet<Arc<str>> = logs.keys().map(|at| Arc::clone(&at.topic)).collect();
-        let source = ScriptedSource::new(Arc::new(logs), script, Acknowledged::default());
-        let health = Arc::new(Health::new(clock.clone(), Duration::from_secs(60)));
-        let progress = Progress::new(clock, health);
-        let letters = config.dead_letters.is_some().then(|| Arc::clone(letters));
-        let options = setup::pipeline(&config, letters);
-        let stop = CancellationToken::new();
+        let registry = match &served {
+            None => encoder.registry(),
+            Some(served) => Registry::new(&served.address, None).map_err(|e| e.report())?,
+        };
+        let mut sinks: BTreeMap<Arc<str>, MemorySink> = BTreeMap::new();
+        let mut logs: BTreeMap<TopicPartition, Vec<LoggedRecord>> = BTreeMap::new();
         let mut outcome = Outcome::default();
-        let progress = if self.target == Target::Memory {
-            let sinks: BTreeMap<Arc<str>, MemorySink> =
-                topics.iter().map(|topic| (Arc::clone(topic), MemorySink::default())).collect();
-            let open = |topic: &Arc<str>| {
-                let TableSetup { name, decoder, missing_value, .. } = tables.setup(topic)?;
-                Ok(TableSetup { name, sink: sinks[topic].clone(), decoder, missing_value })
-            };
-            let ended = pipeline::run(source, open, options, progress, stop).await;
-            for (topic, sink) in &sinks {
-                outcome.take(self, topic, sink);
+        let starts: Vec<Option<Restart>> = lives.iter().map(|life| life.start).collect();
+        for (number, life) in lives.into_iter().enumerate() {
+            if life.start == Some(Restart::Recreated) {
+                logs.clear();
             }
-            ended
-        } else {
-            let open = |topic: &Arc<str>| tables.setup(topic);
-            let ended = pipeline::run(source, open, options, progress, stop).await;
-            for topic in &topics {
-                let read = tables.lake(topic).map_err(|e| e.report())?;
-                let read = lake::read(&read).await.map_err(|e| e.report())?;
-                for (_, batches) in read {
-                    outcome.take_batches(self, topic, &batches);
+            let script = append(&mut logs, life.records);
+            for at in logs.keys() {
+                sinks.entry(Arc::clone(&at.topic)).or_default();
+            }
+            let killed = starts.get(number + 1) == Some(&Some(Restart::Killed));
+            let process = Process {
+                config: &config,
+                registry: Arc::clone(&registry),
+                letters: config.dead_letters.is_some().then(|| Arc::clone(letters)),
+                logs: logs.clone(),
+                script,
+                killed,
+            };
+            let tables = process.tables().await?;
+            let progress = match self.target {
+                Target::Memory => {
+                    let open = |topic: &Arc<str>| {
+                        let TableSetup { name, decoder, missing_value, .. } =
+                            tables.setup(topic)?;
+                        Ok(TableSetup { name, sink: sinks[topic].clone(), decoder, missing_value })
+                    };
+                    process.run(open).await?
+                }
+                _ => process.run(|topic: &Arc<str>| tables.setup(topic)).await?,
+            };
+            if let Some(table) = progress.and_then(|p| p.tables().get(&self.topic()).cloned()) {
+                (outcome.halted, outcome.commits) = (table.halted, table.commits);
+            }
+            outcome.rows.clear();
+            for (topic, sink) in &sinks {
+                match self.target {
+                    Target::Memory => outcome.take(self, topic, sink),
+                    _ => {
+                        let lake = tables.lake(topic).map_err(|e| e.report())?;
+                        for (_, batches) in lake::read(&lake).await.map_err(|e| e.report())? {
+                            outcome.take_batches(self, topic, &batches);
+                        }
+                    }
                 }
             }
-            ended
-        };
-        let progress = progress.map_err(|e| e.report())?;
-        let topic = self.topic();
-        outcome.halted = progress.tables().get(&topic).and_then(|table| table.halted.clone());
-        outcome.registry_requests = server.map_or(0, |server| server.requests());
+        }
+        outcome.registry_requests = served.map_or(0, |served| served.requests());
         Ok(outcome)
     }
 
@@ -201,34 +213,114 @@ impl Run<'_> {
         options.validate().map_err(|e| e.report())
     }
 
-    fn delivered(&self, records: Vec<Encoded>) -> Vec<Encoded> {
-        let Delivery::Replay(first) = self.delivery else { return records };
-        let again = |sent: &Encoded| Encoded {
-            topic: Arc::clone(&sent.topic),
-            partition: sent.partition,
-            offset: None,
-            record: sent.record.clone(),
-        };
-        let mut replayed: Vec<Encoded> = records.iter().take(first).map(again).collect();
-        replayed.extend(records.iter().map(again));
-        replayed
+    fn delivered(&self, lives: Vec<Life>) -> Vec<Life> {
+        let Delivery::Replay(first) = self.delivery else { return lives };
+        let mut records: Vec<Encoded> = lives.into_iter().flat_map(|life| life.records).collect();
+        records.iter_mut().for_each(|sent| sent.offset = None);
+        let again = records.clone();
+        records.truncate(first);
+        records.extend(again);
+        vec![Life { start: None, records }]
+    }
+}
+
+/// Adds records to their logs; a script that delivers all logs, the new records in their order.
+fn append(
+    logs: &mut BTreeMap<TopicPartition, Vec<LoggedRecord>>,
+    records: Vec<Encoded>,
+) -> Vec<Step> {
+    let mut order = Vec::new();
+    for Encoded { topic, partition, offset, mut record } in records {
+        let at = TopicPartition { topic, partition };
+        let log = logs.entry(at.clone()).or_default();
+        let next = log.last().map_or(0, |last| last.offset + 1);
+        record.offset = offset.unwrap_or(next).max(next);
+        log.push(record);
+        order.push(Step::Deliver(at, 1));
+    }
+    let mut script = vec![Step::Assign(logs.keys().cloned().collect())];
+    script.append(&mut order);
+    script
+}
+
+/// One life of the process.
+struct Process<'a> {
+    config: &'a Config,
+    registry: Arc<Registry>,
+    letters: Option<Arc<DeadLetters>>,
+    logs: BTreeMap<TopicPartition, Vec<LoggedRecord>>,
+    script: Vec<Step>,
+    /// It is killed once everything was delivered.
+    killed: bool,
+}
+
+impl Process<'_> {
+    async fn tables(&self) -> Result<Tables, String> {
+        let tables = Tables::open(self.config, Some(Arc::clone(&self.registry)), clock()).await;
+        tables.map_err(|e| e.report())
     }
 
-    /// Logs of all partitions, and a script that delivers their records in the order of the case.
-    fn script(&self, records: Vec<Encoded>) -> (BTreeMap<TopicPartition, Log>, Vec<Step>) {
-        let mut logs: BTreeMap<TopicPartition, Vec<LoggedRecord>> = BTreeMap::new();
-        let mut order = Vec::new();
-        for Encoded { topic, partition, offset, mut record } in records {
-            let at = TopicPartition { topic, partition };
-            let log = logs.entry(at.clone()).or_default();
-            let next = log.last().map_or(0, |last| last.offset + 1);
-            record.offset = offset.unwrap_or(next).max(next);
-            log.push(record);
-            order.push(Step::Deliver(at, 1));
+    /// Runs to the end; how far it came, if it was not killed.
+    async fn run<S>(
+        self,
+        open: impl Fn(&Arc<str>) -> cdc_sink::error::Result<TableSetup<S>>,
+    ) -> Result<Option<Progress>, String>
+    where
+        S: Sink + std::marker::Send + Sync + 'static,
+    {
+        let left = self.logs.values().map(Vec::len).sum();
+        let logs = self.logs.into_iter().map(|(at, records)| (at, Log::new(records, 0)));
+        let source =
+            ScriptedSource::new(Arc::new(logs.collect()), self.script, Acknowledged::default());
+        let killed = Arc::new(Notify::new());
+        let left = if self.killed { left } else { usize::MAX };
+        let source = Mortal { source, left, killed: Arc::clone(&killed) };
+        let progress = Progress::new(clock(), Arc::new(Health::new(clock(), DEADLINE)));
+        let options = setup::pipeline(self.config, self.letters);
+        tokio::select! {
+            biased;
+            () = killed.notified() => Ok(None),
+            ended = pipeline::run(source, open, options, progress, CancellationToken::new()) => {
+                ended.map(Some).map_err(|e| e.report())
+            }
         }
-        let mut script = vec![Step::Assign(logs.keys().cloned().collect())];
-        script.append(&mut order);
-        (logs.into_iter().map(|(at, records)| (at, Log::new(records, 0))).collect(), script)
+    }
+}
+
+fn clock() -> Clock {
+    Clock::from_fn(|| 1_700_000_000_000_000)
+}
+
+/// A source that tells when so many records have come and been asked for more.
+struct Mortal {
+    source: ScriptedSource,
+    left: usize,
+    killed: Arc<Notify>,
+}
+
+impl Source for Mortal {
+    async fn next(&mut self) -> Event {
+        if self.left == 0 {
+            self.killed.notify_one();
+            return std::future::pending().await;
+        }
+        let event = self.source.next().await;
+        if let Event::Records(records) = &event {
+            self.left = self.left.saturating_sub(records.len());
+        }
+        event
+    }
+
+    fn acknowledge(&mut self, topic: &str, committed: &Committed) {
+        self.source.acknowledge(topic, committed);
+    }
+
+    fn hold(&mut self, partition: &TopicPartition, held: bool) {
+        self.source.hold(partition, held);
+    }
+
+    async fn close(self) {
+        self.source.close().await;
     }
 }
 
