@@ -139,7 +139,10 @@ impl Progress {
     pub(super) fn watermarks(&mut self, at: &TopicPartition, high: i64) {
         if let Some(partition) = self.partitions.get_mut(at) {
             partition.high = Some(high);
-            partition.end.get_or_insert(high);
+            // A log that ends before the position it is read from is another one: its end says nothing.
+            if partition.taken.is_none_or(|taken| taken <= high) {
+                partition.end.get_or_insert(high);
+            }
             self.tell(&at.topic);
         }
     }
