@@ -77,7 +77,7 @@ async fn create(tables: &mut HashMap<PathBuf, Table>, kind: &str, folder: &Path)
     tables.retain(|place, _| place.starts_with(folder));
     let place = place(kind, folder);
     std::fs::create_dir_all(&place).unwrap();
-    let mut table = Table::new(&place.display().to_string(), formats);
+    let mut table = Table::new(&place.display().to_string(), formats, schema());
     let mut files: Vec<_> =
         std::fs::read_dir(folder.join("base")).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
@@ -85,7 +85,7 @@ async fn create(tables: &mut HashMap<PathBuf, Table>, kind: &str, folder: &Path)
     for file in files {
         let rows = read(&file);
         let keys = keys(rows.column(0));
-        table.merge(rows.columns().to_vec(), keys, Vec::new()).await;
+        table.merge(rows.columns().to_vec(), keys, Vec::new(), Vec::new()).await;
     }
     let taken = start.elapsed().as_secs_f64();
     tables.insert(place, table);
@@ -104,7 +104,7 @@ async fn merge(table: &mut Table, file: &Path) -> String {
         changes.columns()[..columns].iter().map(|column| filter(column, &kept).unwrap()).collect();
     let deletes = keys(&filter(changes.column(0), &deleted).unwrap());
     let upserts = keys(&rows[0]);
-    table.merge(rows, upserts, deletes).await;
+    table.merge(rows, upserts, deletes, Vec::new()).await;
     start.elapsed().as_secs_f64().to_string()
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use cdc_sink::change::Batch;
+use cdc_sink::change::{Batch, Hole};
 use cdc_sink::clock::Clock;
 use cdc_sink::key::Key;
 use cdc_sink::position::OffsetRange;
@@ -51,8 +51,8 @@ pub(crate) fn schema() -> Arc<TableSchema> {
 }
 
 impl Table {
-    /// A new table at `place`, a folder or `s3://bucket/prefix`.
-    pub(crate) fn new(place: &str, formats: Formats) -> Self {
+    /// A new table of `schema` at `place`, a folder or `s3://bucket/prefix`.
+    pub(crate) fn new(place: &str, formats: Formats, schema: Arc<TableSchema>) -> Self {
         let topic: Arc<str> = "bench.public.accounts".into();
         let delta = || {
             LogSetup::Delta(delta::Options {
@@ -89,15 +89,17 @@ impl Table {
             },
             clock: Clock::system(),
         });
-        Self { sink, schema: schema(), offset: 0 }
+        Self { sink, schema, offset: 0 }
     }
 
-    /// Merges `columns` (those of [`schema`], in its order) and `deletes` as one batch.
+    /// Merges `columns` (those of the schema, in its order) and `deletes` as one batch; `holes` are filled from the
+    /// table.
     pub(crate) async fn merge(
         &mut self,
         mut columns: Vec<ArrayRef>,
         keys: Vec<Key>,
         deletes: Vec<Key>,
+        holes: Vec<Hole>,
     ) {
         let rows = keys.len();
         let count = i64::try_from(rows).unwrap();
@@ -114,7 +116,7 @@ impl Table {
             rows: RecordBatch::try_new(self.schema.arrow(), columns).unwrap(),
             keys,
             deletes,
-            holes: Vec::new(),
+            holes,
             strict: false,
             missing: 0,
             newest_source_micros: Some(1_767_225_600_000_000),
