@@ -61,6 +61,9 @@ pub struct Options {
     /// Topic for records that cannot be used; without it their table halts
     #[arg(long, env = "CDC_SINK_DEAD_LETTERS", value_name = "TOPIC", help_heading = "Kafka")]
     pub dead_letters: Option<String>,
+    /// Halt a table rather than send more than this many of its records in a row to the dead letters [default: 1000]
+    #[arg(long, env = "CDC_SINK_DEAD_LETTER_LIMIT", value_name = "N", help_heading = "Kafka")]
+    pub dead_letter_limit: Option<usize>,
     /// Prefix of the fields and headers that the transformation ExtractNewRecordState adds to rows
     /// (`add.fields.prefix`, `add.headers.prefix`); what it added is no column [default: __]
     #[arg(long, env = "CDC_SINK_ADDED_PREFIX", value_name = "TEXT", help_heading = "Kafka")]
@@ -207,6 +210,7 @@ impl Options {
             group: self.group.or(file.group),
             registry: self.registry.or(file.registry),
             dead_letters: self.dead_letters.or(file.dead_letters),
+            dead_letter_limit: self.dead_letter_limit.or(file.dead_letter_limit),
             added_prefix: self.added_prefix.or(file.added_prefix),
             placeholder: self.placeholder.or(file.placeholder),
             to: self.to.or(file.to),
@@ -264,6 +268,7 @@ impl Options {
             group: self.group.unwrap_or_else(|| "cdc-sink".to_owned()),
             registry: self.registry,
             dead_letters: self.dead_letters,
+            dead_letter_limit: self.dead_letter_limit.unwrap_or(1000),
             added_prefix: self.added_prefix.unwrap_or_else(|| "__".to_owned()),
             placeholder: self.placeholder.unwrap_or_else(|| PLACEHOLDER.to_owned()),
             to,
@@ -309,6 +314,8 @@ pub struct Config {
     pub registry: Option<String>,
     /// Topic for dead letters.
     pub dead_letters: Option<String>,
+    /// Dead letters of one table in a row, at most.
+    pub dead_letter_limit: usize,
     /// Prefix of what the transformation ExtractNewRecordState adds.
     pub added_prefix: String,
     /// The connectors' placeholder for values that did not change.

@@ -6,6 +6,7 @@
 
 mod assemble;
 mod pairs;
+mod streak;
 mod supply;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use hashbrown::HashMap;
 pub use assemble::{Assembled, Missing, Rejected};
 use pairs::Pairs;
 pub use pairs::Wait;
+pub use streak::Streak;
 
 use crate::decode::{Change, Reject};
 use crate::error::{Error, Result};

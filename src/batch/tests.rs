@@ -324,3 +324,31 @@ fn a_batch_is_due_by_rows_bytes_age_or_idleness() {
     assert_eq!(push(1, 1, later), (false, now + Duration::from_secs(10)));
     assert!(push(2, 1, later).0);
 }
+
+/// `r` is a rejected record, `c` a change, `s` a record that is nothing for a table.
+#[rstest::rstest]
+#[case("", 3, (3, 3))]
+#[case("s", 3, (3, 3))]
+#[case("c", 3, (3, 0))]
+#[case("rrr", 3, (6, 6))]
+#[case("rsr", 0, (2, 2))]
+#[case("rcrr", 3, (4, 2))]
+#[case("crrrc", 1, (3, 0))]
+fn rejected_records_in_a_row_are_counted_over_batches(
+    #[case] records: &str,
+    #[case] before: usize,
+    #[case] (longest, last): (usize, usize),
+) {
+    let mut buffer = Buffer::default();
+    for (kind, offset) in records.chars().zip(0..) {
+        let mut chunk = Records::new("t".into(), 0, offset);
+        assert!(chunk.push(offset, None, None, Some(b"x"), []));
+        let outcome = match kind {
+            'r' => Outcome::Rejected(Reject::new("bad", "bad")),
+            'c' => Outcome::Change(change(offset, false)),
+            _ => Outcome::Skipped,
+        };
+        buffer.push(chunk, vec![outcome], Instant::now());
+    }
+    assert_eq!(buffer.streak(&buffer.rejected(), before), Streak { longest, last });
+}

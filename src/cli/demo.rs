@@ -170,6 +170,7 @@ impl Demo<'_> {
             buffer_bytes: self.config.memory / 4,
             once: false,
             dead_letters: None,
+            dead_letter_limit: self.config.dead_letter_limit,
         };
         let source = |group: &str| -> Result<Tracked> {
             let config = Config { group: group.to_owned(), ..self.config.clone() };

@@ -190,6 +190,7 @@ pub fn pipeline(config: &Config, dead_letters: Option<Arc<DeadLetters>>) -> pipe
         buffer_bytes: config.memory / 4,
         once: config.once,
         dead_letters,
+        dead_letter_limit: config.dead_letter_limit,
     }
 }
 

@@ -11,6 +11,7 @@
 //! its worker has caught up.
 
 mod progress;
+mod rejects;
 mod worker;
 
 use std::collections::{HashMap, HashSet};
@@ -59,6 +60,8 @@ pub struct Options {
     pub once: bool,
     /// Where records go that are no changes; without it a table halts at the first one.
     pub dead_letters: Option<Arc<DeadLetters>>,
+    /// Dead letters of one table in a row, at most: with more, the table halts.
+    pub dead_letter_limit: usize,
 }
 
 /// What a worker needs to keep one table.

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use super::rejects::{Rejects, no_dead_letters};
 use super::{Options, TableSetup};
-use crate::batch::{Assembled, Buffer, Limits, Missing, Outcome, Rejected, Tally, Wait};
+use crate::batch::{Assembled, Buffer, Limits, Missing, Outcome, Tally, Wait};
 use crate::change::{Batch, MissingValue};
-use crate::dead_letter::DeadLetters;
 use crate::decode::{Decoder, Reject, ScanError, Scanned, SchemaId};
 use crate::error::{Error, Kind, Result};
 use crate::metrics;
 use crate::position::Position;
-use crate::record::{Record, Records};
+use crate::record::Records;
 use crate::retry;
 use crate::sink::{Committed, Merged, Sink};
 use crate::source::Start;
@@ -99,7 +99,7 @@ pub(super) struct Policy {
     limits: Limits,
     buffer_bytes: usize,
     buffered: Arc<AtomicUsize>,
-    dead_letters: Option<Arc<DeadLetters>>,
+    rejects: Rejects,
 }
 
 impl Policy {
@@ -108,7 +108,10 @@ impl Policy {
             limits: options.limits,
             buffer_bytes: options.buffer_bytes,
             buffered: Arc::default(),
-            dead_letters: options.dead_letters.clone(),
+            rejects: Rejects {
+                dead_letters: options.dead_letters.clone(),
+                limit: options.dead_letter_limit,
+            },
         }
     }
 
@@ -149,6 +152,8 @@ pub(super) struct Worker<S> {
     /// Partitions that are read; when each was last read to its end, and whether it is at its end now.
     assigned: BTreeMap<i32, End>,
     buffer: Buffer,
+    /// Rejected records in a row up to the last commit.
+    rejected_in_a_row: usize,
     halted: bool,
 }
 
@@ -172,6 +177,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
             reports,
             assigned: BTreeMap::new(),
             buffer: Buffer::default(),
+            rejected_in_a_row: 0,
             halted: false,
         }
     }
@@ -329,7 +335,9 @@ impl<S: Sink + Send + Sync> Worker<S> {
             let mut outcomes = Vec::with_capacity(records.len());
             for index in 0..records.len() {
                 let outcome = self.scan(&records, index).await?;
-                if let (Outcome::Rejected(reject), None) = (&outcome, &self.policy.dead_letters) {
+                if let (Outcome::Rejected(reject), None) =
+                    (&outcome, &self.policy.rejects.dead_letters)
+                {
                     failed = records.get(index).map(|record| no_dead_letters(&record, reject));
                     records.truncate(index);
                     break;
@@ -425,7 +433,11 @@ impl<S: Sink + Send + Sync> Worker<S> {
             }
             let assembled = buffer.assemble(&mut self.decoder, Uuid::new_v4(), &missing)?;
             let mut summary = Summary::of(buffer.tally(), &assembled);
-            bury(self.policy.dead_letters.as_deref(), &self.name, &assembled.rejected).await?;
+            let in_a_row = self
+                .policy
+                .rejects
+                .bury(&self.name, buffer, &assembled.rejected, self.rejected_in_a_row)
+                .await?;
             let batch = assembled.batch;
             if batch.keys.is_empty() && batch.deletes.is_empty() && summary.dead_letters == 0 {
                 self.keep(self.buffer.without(&end, now()));
@@ -436,6 +448,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 Some(Merged::Committed(committed)) => {
                     summary.took = started.elapsed();
                     self.keep(self.buffer.after(&end, now()));
+                    self.rejected_in_a_row = in_a_row;
                     self.take_schema();
                     let topic = Arc::clone(&self.topic);
                     self.report(Report::Committed { topic, committed, summary }).await;
@@ -464,7 +477,10 @@ impl<S: Sink + Send + Sync> Worker<S> {
     /// No table yet, and no change to make one for. There is no position then that says what was passed over: it is
     /// read, and its dead letters are sent, again after a restart.
     async fn pass_over(&mut self) -> Result<()> {
-        bury(self.policy.dead_letters.as_deref(), &self.name, &self.buffer.rejected()).await?;
+        let rejected = self.buffer.rejected();
+        let before = self.rejected_in_a_row;
+        self.rejected_in_a_row =
+            self.policy.rejects.bury(&self.name, &self.buffer, &rejected, before).await?;
         self.keep(self.buffer.without(&self.buffer.position(), now()));
         Ok(())
     }
@@ -555,32 +571,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
     }
 }
 
-/// Sends records to the dead letters; returns when they are durable there.
-async fn bury(
-    dead_letters: Option<&DeadLetters>,
-    table: &str,
-    rejected: &[Rejected<'_>],
-) -> Result<()> {
-    let waiting_for = format!("the dead letters of {table}");
-    for Rejected { record, reject } in rejected {
-        let Some(dead_letters) = dead_letters else {
-            return Err(no_dead_letters(record, reject));
-        };
-        retry::hold(&waiting_for, || dead_letters.send(record, reject, table)).await?;
-        metrics::dead_letter(table, reject.reason);
-    }
-    Ok(())
-}
-
 /// The time on the runtime's clock, which tests stop and wind.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
-}
-
-fn no_dead_letters(record: &Record<'_>, reject: &Reject) -> Error {
-    Error::data(format!(
-        "record {}[{}]@{} cannot be used: {reject}",
-        record.topic, record.partition, record.offset
-    ))
-    .hint("mend it at the source, or give option dead-letters a topic to send such records to and go on")
 }

@@ -17,10 +17,10 @@ use cdc_sink::key::Key;
 use cdc_sink::record::Records;
 use serde_json::Value;
 
-const DATABASES: [&str; 3] = ["postgres", "mysql", "mariadb"];
+pub(crate) const DATABASES: [&str; 3] = ["postgres", "mysql", "mariadb"];
 
 /// Records of one topic, in an order that keeps each partition's.
-type Topics = BTreeMap<String, Vec<Records>>;
+pub(crate) type Topics = BTreeMap<String, Vec<Records>>;
 
 fn fixture(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -31,7 +31,7 @@ fn fixture(name: &str) -> String {
     String::from_utf8(zstd::decode_all(&*bytes).unwrap()).unwrap()
 }
 
-fn topics(name: &str) -> Topics {
+pub(crate) fn topics(name: &str) -> Topics {
     let mut topics = Topics::new();
     for line in fixture(&format!("{name}.jsonl")).lines() {
         let line: Value = serde_json::from_str(line).unwrap();
@@ -67,7 +67,7 @@ fn topics(name: &str) -> Topics {
     topics
 }
 
-fn registry(database: &str) -> Arc<Registry> {
+pub(crate) fn registry(database: &str) -> Arc<Registry> {
     let answers: Value =
         serde_json::from_str(&fixture(&format!("{database}-avro-schemas.json"))).unwrap();
     let answers = answers["schemas_by_id"].as_object().unwrap().iter();
@@ -76,7 +76,7 @@ fn registry(database: &str) -> Arc<Registry> {
     }))
 }
 
-fn options(declared: &[(&str, &str)]) -> Options {
+pub(crate) fn options(declared: &[(&str, &str)]) -> Options {
     let declared = declared.iter().map(|(name, ty)| ((*name).to_owned(), ty.parse().unwrap()));
     Options {
         placeholder: "__debezium_unavailable_value".into(),
@@ -262,7 +262,7 @@ const TABLES: [&str; 12] = [
 ];
 
 /// Types of columns that JSON without a schema does not tell.
-const DECLARED: [(&str, &str); 2] = [("big_bytes", "bytes"), ("n", "decimal(10,2)")];
+pub(crate) const DECLARED: [(&str, &str); 2] = [("big_bytes", "bytes"), ("n", "decimal(10,2)")];
 
 #[test]
 fn tables_are_what_the_databases_held() {

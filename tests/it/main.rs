@@ -13,10 +13,12 @@ mod contract;
 mod dashboards;
 mod decode;
 mod evolution;
+mod fuzz;
 mod generated;
 mod keyless;
 mod lake;
 mod pipeline;
+mod poison;
 mod tidy;
 mod vectors;
 

@@ -169,6 +169,7 @@ async fn process(
         buffer_bytes: 1 << 20,
         once: true,
         dead_letters: None,
+        dead_letter_limit: 0,
     };
     let open = |topic: &Arc<str>| {
         let options = Options { placeholder: UNAVAILABLE.to_owned(), ..Options::default() };
