@@ -19,6 +19,7 @@ mod keyless;
 mod lake;
 mod pipeline;
 mod poison;
+mod rounds;
 mod tidy;
 mod vectors;
 

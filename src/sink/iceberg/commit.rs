@@ -30,7 +30,7 @@ use crate::table::plan::{CommitPlan, DataFile, LiveFile};
 pub(super) type Upload = (String, Bytes);
 
 /// Files written at a time.
-const WRITES_AT_A_TIME: usize = 16;
+const WRITES_AT_A_TIME: usize = 64;
 
 /// A commit that is ready to be sent, and what is known once it is in.
 #[derive(Debug)]
