@@ -46,7 +46,7 @@ impl KeyPlan {
 
     /// The plan of a table's key; none for a table without one.
     pub(super) fn of_table(schema: &TableSchema, options: &Options) -> Option<Self> {
-        let column = |column: &crate::schema::Column| KeyColumn {
+        let column = |column: &Column| KeyColumn {
             name: column.name.clone(),
             ty: column.ty.clone(),
             form: options.form(&column.name, &column.ty),

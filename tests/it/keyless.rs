@@ -54,8 +54,13 @@ async fn process(logs: &Logs, lake: &LakeOptions, options: &Options) -> Option<S
         age: Duration::from_secs(5),
         idle: Duration::from_millis(10),
     };
-    let pipeline_options =
-        pipeline::Options { limits, buffer_bytes: 1 << 20, once: true, dead_letters: None };
+    let pipeline_options = pipeline::Options {
+        limits,
+        buffer_bytes: 1 << 20,
+        once: true,
+        dead_letters: None,
+        dead_letter_limit: 0,
+    };
     let open = |topic: &Arc<str>| {
         Ok(TableSetup {
             name: Arc::clone(topic),

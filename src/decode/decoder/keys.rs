@@ -8,7 +8,7 @@ use crate::decode::key::{KeyForms, KeyPlan, Scalar, scalar, value};
 use crate::decode::rows::Filler;
 use crate::decode::types::{Form, Mapped, Raw, Times};
 use crate::decode::writer::{Field, Layout, Writer};
-use crate::decode::{Options, Reject, Row, ScanError};
+use crate::decode::{Reject, Row, ScanError};
 use crate::key::Key;
 use crate::record::Record;
 use crate::schema::TableSchema;

@@ -95,8 +95,9 @@ impl Decoder {
             wanted.declare(&self.options);
         }
         let required = wanted.required();
-        let read = || -> Result<(Vec<(String, ColumnType)>, Vec<usize>), Reject> {
-            let (mut found, mut filled) = (Vec::new(), Vec::new());
+        let read = || -> Result<_, Reject> {
+            let mut found: Vec<(String, ColumnType)> = Vec::new();
+            let mut filled = Vec::new();
             let mut cursor = Cursor::new(row.bytes, 0);
             let mut more = cursor.open_object()?;
             let mut expected = 0;

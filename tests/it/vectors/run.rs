@@ -266,7 +266,7 @@ impl Process<'_> {
         open: impl Fn(&Arc<str>) -> cdc_sink::error::Result<TableSetup<S>>,
     ) -> Result<Option<Progress>, String>
     where
-        S: Sink + std::marker::Send + Sync + 'static,
+        S: Sink + Send + Sync + 'static,
     {
         let left = self.logs.values().map(Vec::len).sum();
         let logs = self.logs.into_iter().map(|(at, records)| (at, Log::new(records, 0)));
