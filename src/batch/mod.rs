@@ -198,6 +198,11 @@ impl Buffer {
         self.pairs.cut(self.position(), wait, now)
     }
 
+    /// True when half of a key change is here and its other half is not.
+    pub fn has_open(&self) -> bool {
+        self.pairs.has_open()
+    }
+
     /// The first offset of `partition` with half of a key change whose other half was not taken in.
     pub fn open_from(&self, partition: i32) -> Option<i64> {
         self.pairs.open_from(partition)

@@ -91,6 +91,11 @@ impl Pairs {
         self.deletes.get(&index).copied()
     }
 
+    /// True when a half's other half is not here.
+    pub(super) fn has_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// The first offset of `partition` with half of a key change whose other half is not here.
     pub(super) fn open_from(&self, partition: i32) -> Option<i64> {
         let halves = self.open.values().flatten().filter(|half| half.place.0 == partition);

@@ -348,9 +348,12 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 if *end == End::Reached {
                     *end = End::Left(now());
                 }
-                let before = self.buffer.bytes();
+                let (before, waiting) = (self.buffer.bytes(), self.buffer.has_open());
                 self.buffer.push(records, outcomes, now());
                 self.account(before, self.buffer.bytes());
+                if waiting {
+                    self.report_positions().await;
+                }
                 position = self.buffer.position().get(partition);
             }
         }
@@ -447,11 +450,15 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 None => self.rebase(&self.buffer.start_position()),
                 Some(Merged::Committed(committed)) => {
                     summary.took = started.elapsed();
+                    let waiting = self.buffer.has_open();
                     self.keep(self.buffer.after(&end, now()));
                     self.rejected_in_a_row = in_a_row;
                     self.take_schema();
                     let topic = Arc::clone(&self.topic);
                     self.report(Report::Committed { topic, committed, summary }).await;
+                    if waiting {
+                        self.report_positions().await;
+                    }
                     return Ok(());
                 }
                 Some(Merged::Fenced { stored }) => {
@@ -461,11 +468,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
                     );
                     self.take_schema();
                     self.rebase(&self.buffer.position_over(&stored)?);
-                    // Halves of key changes that were waited for may be in the table now.
-                    let settled = self.buffer.is_empty();
-                    for (partition, position) in self.buffer.position().iter() {
-                        self.report_reached(partition, position, settled).await;
-                    }
+                    self.report_positions().await;
                 }
                 Some(Merged::Outdated) => self.take_schema(),
                 Some(Merged::Missing { absent }) => missing.absent.extend(absent),
@@ -553,6 +556,14 @@ impl<S: Sink + Send + Sync> Worker<S> {
     }
 
     /// Everything below `position` was taken in, but that half of a key change waits for the other.
+    /// Reports every partition: halves of key changes that were waited for may have met, or be in the table.
+    async fn report_positions(&self) {
+        let settled = self.buffer.is_empty();
+        for (partition, position) in self.buffer.position().iter() {
+            self.report_reached(partition, position, settled).await;
+        }
+    }
+
     async fn report_reached(&self, partition: i32, position: i64, settled: bool) {
         let position = self.buffer.open_from(partition).map_or(position, |open| open.min(position));
         let topic = Arc::clone(&self.topic);

@@ -50,10 +50,7 @@ const STAGES: &[&str] = &["source", "decode", "batch", "table", "sink", "dead_le
 /// Lines of code and comments that a file of `src` may have, its unit tests aside.
 const LONGEST_FILE: usize = 600;
 /// Longer files, each with the reason it is not cut.
-const LONGER_FILES: &[(&str, &str)] = &[(
-    "sink/iceberg/commit.rs",
-    "one commit from its files to its snapshot; to be cut between manifests and snapshot",
-)];
+const LONGER_FILES: &[(&str, &str)] = &[];
 
 #[test]
 fn imports_point_down() {
