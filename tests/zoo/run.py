@@ -65,7 +65,7 @@ class ZooConnector(Connector):
     """A connector in one encoding, or with other options."""
 
     def __init__(self, run, source, encoding, variant=""):
-        super().__init__(run, source, encoding, partitions=1)
+        super().__init__(run, source, encoding, partitions=1, single=())
         self.variant = variant
         self.prefix += variant
         self.options = VARIANTS[source.kind][variant] if variant else {}
