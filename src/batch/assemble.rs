@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::supply::Supplier;
 use super::{Buffer, Buffered, RecordRef};
 use crate::change::{Batch, Hole, MissingValue, Operation};
-use crate::decode::{Change, Decoder, Reject, Row};
+use crate::decode::{Decoder, Reject, Row};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::record::Record;
@@ -185,7 +185,7 @@ impl Buffer {
             .iter()
             .map(|at| {
                 let buffered = self.change(*at).ok_or_else(lost)?;
-                row(self.record(buffered.record).ok_or_else(lost)?, &buffered.change)
+                Row::of(self.record(buffered.record).ok_or_else(lost)?, &buffered.change)
                     .ok_or_else(lost)
             })
             .collect()
@@ -272,22 +272,6 @@ fn incomplete(missing: &[(usize, usize)], schema: &TableSchema) -> Vec<(usize, R
         (row, Reject::new(MISSING_VALUE, what))
     };
     columns.into_iter().map(reject).collect()
-}
-
-/// The row of a change, to be decoded.
-fn row<'a>(record: Record<'a>, change: &Change) -> Option<Row<'a>> {
-    let at = change.row?;
-    let (start, end) = (usize::try_from(at.start).ok()?, usize::try_from(at.end).ok()?);
-    Some(Row {
-        bytes: record.value?.get(start..end)?,
-        writer: at.writer,
-        operation: change.operation,
-        moved: change.moved.is_some(),
-        key: record.key,
-        source_micros: change.source_micros,
-        partition: record.partition,
-        offset: record.offset,
-    })
 }
 
 fn survivor(index: u32, buffered: &Buffered) -> Survivor {

@@ -13,9 +13,9 @@ use serde::Serialize;
 use super::log;
 use super::setup;
 use crate::config::{Config, ConfigFile, Format, Options};
-use crate::decode::{self, Change, Decoder, Registry, Row, ScanError, Scanned, rules};
+use crate::decode::{self, Decoder, Registry, Row, ScanError, Scanned, rules};
 use crate::error::{Error, Result};
-use crate::record::{Record, Records};
+use crate::record::Records;
 use crate::schema::{Column, ColumnType, is_metadata};
 use crate::sink::{delta, iceberg};
 use crate::source::sample;
@@ -150,7 +150,7 @@ async fn plan(
             Err(reason) => *plan.dead_letters.entry(reason).or_default() += 1,
         }
     }
-    let rows = changes.iter().filter_map(|(change, chunk)| row(chunk.get(0)?, change));
+    let rows = changes.iter().filter_map(|(change, chunk)| Row::of(chunk.get(0)?, change));
     let rows: Vec<Row<'_>> = rows.collect();
     if rows.is_empty() {
         // Heartbeats and the like: they make no table.
@@ -171,22 +171,6 @@ async fn plan(
         Err(error) => plan.problem = Some(error.report()),
     }
     Ok(plan)
-}
-
-/// The row of a change.
-fn row<'a>(record: Record<'a>, change: &Change) -> Option<Row<'a>> {
-    let at = change.row?;
-    let (start, end) = (usize::try_from(at.start).ok()?, usize::try_from(at.end).ok()?);
-    Some(Row {
-        bytes: record.value?.get(start..end)?,
-        writer: at.writer,
-        operation: change.operation,
-        moved: change.moved.is_some(),
-        key: record.key,
-        source_micros: change.source_micros,
-        partition: record.partition,
-        offset: record.offset,
-    })
 }
 
 /// What a record is, or why it would be a dead letter.

@@ -8,6 +8,7 @@ use arrow::array::RecordBatch;
 
 use crate::change::Operation;
 use crate::key::Key;
+use crate::record::Record;
 use crate::schema::ColumnType;
 
 mod avro;
@@ -253,6 +254,24 @@ pub struct Row<'a> {
     pub partition: i32,
     /// The record's offset.
     pub offset: i64,
+}
+
+impl<'a> Row<'a> {
+    /// The row of a record's change; none for a delete.
+    pub fn of(record: Record<'a>, change: &Change) -> Option<Self> {
+        let at = change.row?;
+        let (start, end) = (usize::try_from(at.start).ok()?, usize::try_from(at.end).ok()?);
+        Some(Self {
+            bytes: record.value?.get(start..end)?,
+            writer: at.writer,
+            operation: change.operation,
+            moved: change.moved.is_some(),
+            key: record.key,
+            source_micros: change.source_micros,
+            partition: record.partition,
+            offset: record.offset,
+        })
+    }
 }
 
 /// Decoded rows, one for each row that was given.

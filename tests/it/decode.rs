@@ -127,18 +127,9 @@ fn decode(decoder: &mut Decoder, topic: &[Records]) -> Decoded {
     }
     let (mut rows, mut input) = (Vec::new(), Vec::new());
     for (index, (change, record)) in changes.iter().zip(&sources).enumerate() {
-        let Some(row) = change.row else { continue };
+        let Some(row) = Row::of(*record, change) else { continue };
         rows.push(index);
-        input.push(Row {
-            bytes: &record.value.unwrap()[row.start as usize..row.end as usize],
-            writer: row.writer,
-            operation: change.operation,
-            moved: change.moved.is_some(),
-            key: record.key,
-            source_micros: change.source_micros,
-            partition: record.partition,
-            offset: record.offset,
-        });
+        input.push(row);
     }
     let columns = (!input.is_empty()).then(|| {
         let schema = decoder.table_schema(&input).unwrap();

@@ -25,17 +25,7 @@ fn outcome(decoder: &mut Decoder, records: &Records) -> String {
     if change.row.is_some() && change.moved.is_some() {
         text.push_str(" moved");
     }
-    let Some(place) = change.row else { return text };
-    let row = Row {
-        bytes: &record.value.unwrap()[place.start as usize..place.end as usize],
-        writer: place.writer,
-        operation: change.operation,
-        moved: change.moved.is_some(),
-        key: record.key,
-        source_micros: change.source_micros,
-        partition: 0,
-        offset: 0,
-    };
+    let Some(row) = Row::of(record, &change) else { return text };
     let schema = decoder.table_schema(&[row]).unwrap();
     let columns = decoder.columns(&[row], &schema).unwrap();
     if let Some((_, reject)) = columns.rejects.first() {
