@@ -72,6 +72,25 @@ pub struct Options {
     /// [default: __debezium_unavailable_value]
     #[arg(long, env = "CDC_SINK_PLACEHOLDER", value_name = "TEXT", help_heading = "Kafka")]
     pub placeholder: Option<String>,
+    /// Topics with events of an outbox, as patterns: each event is a row with its id (`event_id`, of which one that comes
+    /// twice is kept once), the record's key (`aggregate_id`) and `payload`, or the fields of an event with a schema
+    #[arg(
+        long,
+        env = "CDC_SINK_OUTBOX",
+        value_name = "PATTERN",
+        value_delimiter = ',',
+        help_heading = "Kafka"
+    )]
+    pub outbox: Option<Vec<String>>,
+    /// Headers of an outbox's events that become columns, such as `eventType`
+    #[arg(
+        long,
+        env = "CDC_SINK_OUTBOX_HEADERS",
+        value_name = "NAME",
+        value_delimiter = ',',
+        help_heading = "Kafka"
+    )]
+    pub outbox_headers: Option<Vec<String>>,
     /// Table format; give both for one copy of the data under two formats
     #[arg(
         long,
@@ -213,6 +232,8 @@ impl Options {
             dead_letter_limit: self.dead_letter_limit.or(file.dead_letter_limit),
             added_prefix: self.added_prefix.or(file.added_prefix),
             placeholder: self.placeholder.or(file.placeholder),
+            outbox: self.outbox.or(file.outbox),
+            outbox_headers: self.outbox_headers.or(file.outbox_headers),
             to: self.to.or(file.to),
             warehouse: self.warehouse.or(file.warehouse),
             catalog: self.catalog.or(file.catalog),
@@ -271,6 +292,8 @@ impl Options {
             dead_letter_limit: self.dead_letter_limit.unwrap_or(1000),
             added_prefix: self.added_prefix.unwrap_or_else(|| "__".to_owned()),
             placeholder: self.placeholder.unwrap_or_else(|| PLACEHOLDER.to_owned()),
+            outbox: self.outbox.unwrap_or_default(),
+            outbox_headers: self.outbox_headers.unwrap_or_default(),
             to,
             warehouse: self.warehouse.ok_or_else(|| missing("warehouse", "s3://lake"))?,
             catalog: self.catalog,
@@ -320,6 +343,10 @@ pub struct Config {
     pub added_prefix: String,
     /// The connectors' placeholder for values that did not change.
     pub placeholder: String,
+    /// Patterns of topics with events of an outbox.
+    pub outbox: Vec<String>,
+    /// Headers of such events that become columns.
+    pub outbox_headers: Vec<String>,
     /// Formats; the first is the authority.
     pub to: Vec<Format>,
     /// Where the tables lie.

@@ -171,7 +171,7 @@ impl<'a> Record<'a> {
 }
 
 /// Iterator over a record's headers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Headers<'a> {
     rest: &'a [u8],
 }

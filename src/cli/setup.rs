@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::{Config, Format, TableOptions};
 use crate::dead_letter::DeadLetters;
-use crate::decode::{self, Auth, Decoder, Evolution, Registry};
+use crate::decode::{self, Auth, Decoder, Evolution, Outbox, Registry};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::names::{Naming, Registrar, TableId};
@@ -171,7 +171,19 @@ pub(super) fn decode_options(config: &Config, topic: &str, table: &str) -> Resul
             widen: config.type_widening || !config.to.contains(&Format::Delta),
             conflict: own.type_conflict.unwrap_or(config.type_conflict),
         },
+        outbox: outbox(config, topic)?,
     })
+}
+
+/// What is known of the outbox's events in `topic`; none when it has none.
+fn outbox(config: &Config, topic: &str) -> Result<Option<Outbox>> {
+    if config.outbox.is_empty() {
+        return Ok(None);
+    }
+    let topics = Topics::parse(&config.outbox)
+        .map_err(|e| Error::invalid("option outbox cannot be used").because(e))?;
+    let outbox = Outbox::new(&config.outbox_headers)?;
+    Ok(topics.matches(topic).then_some(outbox))
 }
 
 /// The table of `topic`: the one that its section of the configuration names, else the one its name gives.

@@ -94,6 +94,13 @@ impl Schema {
         }
     }
 
+    /// Where the value that starts at `at` has its first field, once it is known that it is not null.
+    pub(super) fn enter(&self, bytes: &[u8], at: usize) -> Result<Option<usize>, Broken> {
+        let mut reader = Reader::new(bytes, at);
+        let node = reader.branch(self, self.root)?;
+        Ok((*self.shape(node)? != Shape::Null).then_some(reader.at))
+    }
+
     /// True when a value may be null.
     fn is_optional(&self, id: NodeId) -> bool {
         let null = |id: &NodeId| self.node(*id).is_some_and(|node| node.shape == Shape::Null);

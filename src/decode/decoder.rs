@@ -25,10 +25,11 @@ use crate::schema::TableSchema;
 
 mod describe;
 mod keys;
+mod outbox;
 mod table;
 
 pub use describe::SourceColumn;
-use keys::{NEW_KEY, OLD_KEY};
+use keys::{NEW_KEY, OLD_KEY, no_key};
 
 /// The number of the writer of JSON without a schema, of rows and of keys.
 const UNTOLD: usize = 0;
@@ -47,6 +48,8 @@ pub struct Decoder {
     covered: HashSet<WriterId>,
     writers: Vec<Writer>,
     values: Unwrapper,
+    /// For an outbox's events, which have other schemas than rows.
+    events: Unwrapper,
     key_writers: Vec<Writer>,
     keys: Unwrapper,
     /// The key's columns, as the table has them or the first key did.
@@ -67,6 +70,7 @@ pub struct Decoder {
 struct Fetched {
     schema: Arc<avro::Schema>,
     value: Option<usize>,
+    event: Option<usize>,
     key: Option<usize>,
 }
 
@@ -99,6 +103,7 @@ impl Decoder {
             // In the order of `UNTOLD` and `UNTOLD_ROW`.
             writers: vec![Writer::untold(), Writer::untold()],
             values: Unwrapper::default(),
+            events: Unwrapper::default(),
             key_writers: vec![Writer::untold()],
             keys: Unwrapper::default(),
             key: None,
@@ -127,6 +132,14 @@ impl Decoder {
 
     /// The first stage: what the record is, and for a change its operation, key and where its row lies.
     pub fn scan(&mut self, record: &Record<'_>) -> Result<Scanned, ScanError> {
+        if self.options.outbox.is_some() {
+            self.scan_outbox(record)
+        } else {
+            self.scan_record(record)
+        }
+    }
+
+    fn scan_record(&mut self, record: &Record<'_>) -> Result<Scanned, ScanError> {
         let Some(value) = record.value else { return self.tombstone(record) };
         match framed(value)? {
             Some((id, at)) => self.scan_avro(record, value, id, at),
@@ -149,7 +162,7 @@ impl Decoder {
         if let Kind::Skipped(skip) = told {
             return Ok(Scanned::Skipped(skip));
         }
-        if told == Kind::Other || cursor.peek()? != b'{' {
+        if matches!(told, Kind::Event | Kind::Other) || cursor.peek()? != b'{' {
             return Err(foreign().into());
         }
         if let Kind::Row { named } = told {
@@ -167,7 +180,7 @@ impl Decoder {
             Kind::Row { named } => {
                 return self.scan_row(record, value, writer, (payload, named));
             }
-            Kind::Untold | Kind::Other => return Err(foreign().into()),
+            Kind::Untold | Kind::Event | Kind::Other => return Err(foreign().into()),
         }
         let operation = envelope.operation(value)?;
         let object = |place: &Range<usize>| value.get(place.start) == Some(&b'{');
@@ -344,7 +357,7 @@ impl Decoder {
         let schema = avro::Schema::parse(&text.schema, &text.references).map_err(|error| {
             Error::data(format!("schema {id} of the registry cannot be read: {error}"))
         })?;
-        let fetched = Fetched { schema: Arc::new(schema), value: None, key: None };
+        let fetched = Fetched { schema: Arc::new(schema), value: None, event: None, key: None };
         self.avro.entry(id).or_insert(fetched);
         Ok(())
     }
@@ -405,9 +418,13 @@ impl Decoder {
                 };
             }
             let Some((_, route)) = routes.get(at) else { continue };
-            let outcome = match &self.writer(row.writer)?.layout {
+            let Writer { kind, layout, .. } = self.writer(row.writer)?;
+            let outcome = match layout {
+                layout if *kind == Kind::Event => {
+                    self.event_row(&mut filler, index, row, (layout, route), schema)
+                }
                 Layout::AvroRow(layout) => layout.read(&mut filler, index, row, route),
-                Layout::Json | Layout::AvroKey(_) => json_row(&mut filler, index, row, route),
+                _ => json_row(&mut filler, index, row, route),
             };
             let outcome = outcome.and_then(|()| self.fill_key(&mut filler, index, row, schema));
             filler.end_row(index, row, outcome);

@@ -179,6 +179,19 @@ impl KeyPlan {
         Ok(self.builder.finish())
     }
 
+    /// The key that is one text, for the column named `name`.
+    pub(super) fn of_text(&mut self, name: &str, text: &str) -> Result<Key, Reject> {
+        self.builder.reset();
+        let [KeyColumn { name: own, .. }] = self.columns.as_slice() else {
+            return Err(self.mismatch());
+        };
+        if own != name {
+            return Err(self.mismatch());
+        }
+        self.push(0, Raw::Text(text), &[Form::Text])?;
+        Ok(self.builder.finish())
+    }
+
     /// The key in a row, which has other columns as well.
     pub(super) fn read_image(
         &mut self,

@@ -8,7 +8,7 @@ use arrow::array::RecordBatch;
 
 use crate::change::Operation;
 use crate::key::Key;
-use crate::record::Record;
+use crate::record::{Headers, Record};
 use crate::schema::ColumnType;
 
 mod avro;
@@ -20,6 +20,7 @@ mod flattened;
 mod infer;
 mod json;
 mod key;
+mod outbox;
 mod placeholder;
 mod registry;
 mod rows;
@@ -28,6 +29,7 @@ mod writer;
 
 pub use decoder::{Decoder, SourceColumn};
 pub use evolve::{Evolution, TypeConflict};
+pub use outbox::Outbox;
 pub use registry::{Auth, Registry};
 pub use types::{DeclaredType, Encoding, InvalidValue, TypeRule, Unit, rules};
 
@@ -102,6 +104,8 @@ pub enum Skip {
     Message,
     /// A tombstone without a key, or of a table whose rows have another key or none.
     KeylessTombstone,
+    /// A change or delete of an outbox's row, which takes no event back.
+    OutboxRow,
 }
 
 /// Why a record is no change: what goes with it to the dead letters.
@@ -156,6 +160,8 @@ pub struct Options {
     pub invalid_columns: Vec<(String, InvalidValue)>,
     /// What happens when a column of the source gets another type.
     pub evolution: Evolution,
+    /// The topic has events of an outbox.
+    pub outbox: Option<Outbox>,
 }
 
 impl Options {
@@ -248,6 +254,8 @@ pub struct Row<'a> {
     pub moved: bool,
     /// The record's key, for key columns that the row does not have.
     pub key: Option<&'a [u8]>,
+    /// The record's headers, for columns of an outbox's events.
+    pub headers: Headers<'a>,
     /// When the source committed, microseconds since the epoch.
     pub source_micros: Option<i64>,
     /// The record's partition.
@@ -262,11 +270,12 @@ impl<'a> Row<'a> {
         let at = change.row?;
         let (start, end) = (usize::try_from(at.start).ok()?, usize::try_from(at.end).ok()?);
         Some(Self {
-            bytes: record.value?.get(start..end)?,
+            bytes: record.value.unwrap_or_default().get(start..end)?,
             writer: at.writer,
             operation: change.operation,
             moved: change.moved.is_some(),
             key: record.key,
+            headers: record.headers(),
             source_micros: change.source_micros,
             partition: record.partition,
             offset: record.offset,

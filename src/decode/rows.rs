@@ -472,6 +472,18 @@ pub(super) fn json_row(
     Ok(cursor.finish()?)
 }
 
+/// Decodes a value that is one column's.
+pub(super) fn json_cell(
+    filler: &mut Filler<'_>,
+    index: usize,
+    bytes: &[u8],
+    (column, form): (usize, &Form),
+) -> Result<(), Reject> {
+    let mut cursor = Cursor::new(bytes, 0);
+    json_value(filler, index, column, form, &mut cursor, false)?;
+    Ok(cursor.finish()?)
+}
+
 /// Steps over a value that lets no column be inferred, an empty array or one of nulls: it waits as a null does.
 fn tells_nothing(cursor: &mut Cursor<'_>) -> Result<bool, Reject> {
     let mut probe = *cursor;

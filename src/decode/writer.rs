@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::avro;
 use super::flattened::AddedNames;
+use super::outbox::PAYLOAD;
 use super::types::{ConnectType, Described, Mapped, Times};
 use super::{Reject, Skip};
 
@@ -21,6 +22,8 @@ pub(super) enum Kind {
     /// A row without an envelope, or a foreign record that looks like one; `named` when its schema has the name of a
     /// row of Debezium's.
     Row { named: bool },
+    /// An event of an outbox.
+    Event,
     /// Anything else: a foreign record.
     Other,
 }
@@ -61,6 +64,10 @@ pub(super) enum Layout {
     Json,
     AvroRow(avro::RowLayout),
     AvroKey(avro::KeyLayout),
+    /// Bytes that are one value as they are, text or binary.
+    Whole,
+    /// One value in JSON.
+    JsonValue,
 }
 
 /// The schema of rows or of keys.
@@ -98,12 +105,25 @@ impl Writer {
                 schema.child("after").map(|after| after.columns(times)).unwrap_or_default()
             }
             Kind::Row { .. } => schema.columns(times),
-            Kind::Skipped(_) | Kind::Untold | Kind::Other => Vec::new(),
+            Kind::Skipped(_) | Kind::Untold | Kind::Event | Kind::Other => Vec::new(),
         };
         if matches!(kind, Kind::Row { .. }) {
             mark_added(&mut fields, added);
         }
         Ok(Self { kind, times, fields, layout: Layout::Json })
+    }
+
+    /// The schema of an outbox's event, from the JSON form of a Connect schema: a struct's fields are columns.
+    pub(super) fn of_event_schema(schema: &[u8]) -> Result<Self, Reject> {
+        let schema = parse(schema)?;
+        let times = Times::default();
+        Ok(match schema.ty.as_str() {
+            "struct" => Self::of_event(schema.columns(times), Layout::Json),
+            _ => {
+                let field = Field::new(PAYLOAD, schema.described(), times);
+                Self::of_event(vec![field], Layout::JsonValue)
+            }
+        })
     }
 
     /// The schema of a record's key, from the JSON form of a Connect schema.

@@ -506,17 +506,7 @@ fn with_value(records: &Records, value: &[u8]) -> Records {
 fn survives(decoder: &mut Decoder, records: &Records) -> bool {
     let record = records.get(0).unwrap();
     let Ok(Scanned::Change(change)) = decoder.scan(&record) else { return false };
-    let Some(place) = change.row else { return true };
-    let row = Row {
-        bytes: &record.value.unwrap()[place.start as usize..place.end as usize],
-        writer: place.writer,
-        operation: change.operation,
-        moved: change.moved.is_some(),
-        key: record.key,
-        source_micros: change.source_micros,
-        partition: record.partition,
-        offset: record.offset,
-    };
+    let Some(row) = Row::of(record, &change) else { return true };
     if let Ok(schema) = decoder.table_schema(&[row]) {
         let columns = decoder.columns(&[row], &schema).unwrap();
         assert_eq!(columns.rows.num_rows(), 1);

@@ -161,17 +161,7 @@ fn scan(decoder: &mut Decoder, record: &Record<'_>) -> Result<Scanned, ScanError
 
 fn row<'a>(record: &Record<'a>, scanned: &Result<Scanned, ScanError>) -> Option<Row<'a>> {
     let Ok(Scanned::Change(change)) = scanned else { return None };
-    let at = change.row?;
-    Some(Row {
-        bytes: &record.value?[at.start as usize..at.end as usize],
-        writer: at.writer,
-        operation: change.operation,
-        moved: change.moved.is_some(),
-        key: record.key,
-        source_micros: change.source_micros,
-        partition: record.partition,
-        offset: record.offset,
-    })
+    Row::of(*record, change)
 }
 
 /// A row as text, or why it cannot be stored.

@@ -136,17 +136,7 @@ fn rejects(registry: &Arc<Registry>, schema: &Arc<TableSchema>, record: &LoggedR
             }
         }
     };
-    let Some(at) = change.row else { return false };
-    let row = Row {
-        bytes: &record.value.unwrap()[at.start as usize..at.end as usize],
-        writer: at.writer,
-        operation: change.operation,
-        moved: false,
-        key: record.key,
-        source_micros: None,
-        partition: 0,
-        offset: 0,
-    };
+    let Some(row) = Row::of(record, &change) else { return false };
     match decoder.table_schema(&[row]) {
         Ok(wanted) if wanted == *schema => {
             !decoder.columns(&[row], schema).unwrap().rejects.is_empty()

@@ -8,6 +8,7 @@ use crate::decode::Reject;
 use crate::decode::Row;
 use crate::decode::flattened::{Added, AddedNames, Notes};
 use crate::decode::key::Scalar;
+use crate::decode::outbox::PAYLOAD;
 use crate::decode::rows::{Elements, Filler, Route, RouteField, Target, homeless, is_partial};
 use crate::decode::types::{Form, Raw, Times};
 use crate::decode::writer::{Field, Kind, Layout, Writer, kind, mark_added, times};
@@ -78,7 +79,7 @@ impl Writer {
         let columns = match kind {
             Kind::Envelope => after().unwrap_or_default(),
             Kind::Row { .. } => root,
-            Kind::Skipped(_) | Kind::Untold | Kind::Other => &[],
+            Kind::Skipped(_) | Kind::Untold | Kind::Event | Kind::Other => &[],
         };
         let part = |name: &str, node| match flattened {
             true => added.of(name).map_or(Part::Other, Part::Added),
@@ -96,6 +97,22 @@ impl Writer {
             mark_added(&mut fields, added);
         }
         Self { kind, times, fields, layout }
+    }
+
+    /// The writer of an outbox's events of an Avro schema: a record's fields are columns.
+    pub(in crate::decode) fn of_avro_event(schema: &Arc<Schema>) -> Self {
+        let times = Times::default();
+        let root = schema.present(schema.root).unwrap_or(schema.root);
+        let Some(columns) = schema.fields(root) else {
+            let whole = [(PAYLOAD.to_owned(), schema.root)];
+            let layout = KeyLayout { schema: Arc::clone(schema), fields: vec![schema.root] };
+            return Self::of_event(fields(schema, &whole, times), Layout::AvroKey(layout));
+        };
+        let parts = columns.iter().map(|(_, node)| (Part::Other, *node)).collect();
+        let plan = Plan { schema: Arc::clone(schema), parts, flattened: true };
+        let nodes = columns.iter().map(|(_, node)| *node).collect();
+        let layout = Layout::AvroRow(RowLayout { plan, fields: nodes });
+        Self::of_event(fields(schema, columns, times), layout)
     }
 
     /// The writer of keys of an Avro schema.

@@ -1,6 +1,7 @@
 //! What a decoder knows of its columns' sources, for a person who wants to know before anything is written.
 
 use super::{Decoder, UNTOLD};
+use crate::decode::outbox::EVENT_ID;
 use crate::decode::types::{ConnectType, Described, Times};
 
 /// A column as its source has it, and what the table of types says about it.
@@ -29,6 +30,15 @@ impl Decoder {
     /// The columns of the schemas that records came with so far, of the newest schema first; none for JSON without.
     pub fn sources(&self) -> Vec<SourceColumn> {
         let mut columns: Vec<SourceColumn> = Vec::new();
+        if let Some(outbox) = &self.options.outbox {
+            let text = Described::plain(ConnectType::String);
+            columns.extend([EVENT_ID].into_iter().chain(outbox.columns()).map(|name| {
+                SourceColumn {
+                    source: outbox.source(name),
+                    ..self.source_column(name, &text, Times::OfDay)
+                }
+            }));
+        }
         for writer in self.writers.iter().skip(UNTOLD + 1).rev() {
             for field in writer.fields.iter().filter(|field| !field.added) {
                 if !columns.iter().any(|column| column.name == field.name) {

@@ -199,9 +199,7 @@ impl Decoder {
         let forms = plan.forms(written, !is_untold(writer), &self.options, widen)?;
         match &written.layout {
             Layout::AvroRow(layout) => plan.read_avro(layout.values(value, at), &forms, true),
-            Layout::Json | Layout::AvroKey(_) => {
-                plan.read_image(Cursor::new(value, at), &forms.forms)
-            }
+            _ => plan.read_image(Cursor::new(value, at), &forms.forms),
         }
     }
 

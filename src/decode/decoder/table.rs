@@ -8,7 +8,7 @@ use crate::decode::json::Cursor;
 use crate::decode::key::{KeyColumn, KeyPlan};
 use crate::decode::rows::conflict;
 use crate::decode::types::holds;
-use crate::decode::writer::{Field, Writer};
+use crate::decode::writer::{Field, Kind, Writer};
 use crate::decode::{Evolution, Options, Reject, Row, WriterId, evolve, infer};
 use crate::error::{Error, Result};
 use crate::schema::{Column, ColumnType, TableSchema, is_metadata};
@@ -54,6 +54,9 @@ impl Decoder {
             return Ok(());
         }
         let writer = self.writer(id)?;
+        if writer.kind == Kind::Event {
+            self.cover_event(writer, wanted)?;
+        }
         for field in writer.fields.iter().filter(|field| !field.added) {
             if is_metadata(&field.name) {
                 return Err(reserved(&field.name));
@@ -67,6 +70,24 @@ impl Decoder {
         }
         self.relax(writer, wanted);
         wanted.writers.insert(id);
+        Ok(())
+    }
+
+    /// Adds what every event of an outbox has.
+    fn cover_event(&self, writer: &Writer, wanted: &mut Wanted) -> Result<()> {
+        let Some(outbox) = &self.options.outbox else { return Ok(()) };
+        if let Some(field) = writer.fields.iter().find(|field| outbox.takes(&field.name)) {
+            let name = &field.name;
+            return Err(Error::data(format!(
+                "events of the outbox have a field named {name}, which is the name of a column of their own"
+            ))
+            .hint("rename it, do not expand the payload, or leave the header out of option outbox-headers"));
+        }
+        for name in outbox.columns() {
+            if wanted.column(name).is_none() {
+                wanted.add(name, ColumnType::String);
+            }
+        }
         Ok(())
     }
 
