@@ -81,6 +81,20 @@ pub enum MissingValue {
     Halt,
 }
 
+/// What becomes of a record that empties the table at the source (TRUNCATE).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Truncates {
+    /// It empties the table when its topic has one partition. With several it has no order among the rows of the
+    /// others: the table halts.
+    #[default]
+    Apply,
+    /// It is passed over, and counted.
+    Ignore,
+    /// The table halts.
+    Halt,
+}
+
 /// Changes of one table, collapsed to one per key and decoded into columns.
 ///
 /// Keys are unique over `keys` and `deletes` together.
@@ -92,6 +106,8 @@ pub struct Batch {
     pub ranges: Vec<OffsetRange>,
     /// The schema that `rows` has and the table shall have.
     pub schema: Arc<TableSchema>,
+    /// True when the table is emptied first.
+    pub truncates: bool,
     /// The new versions of rows, all columns of `schema` in its order.
     pub rows: RecordBatch,
     /// The key of each row of `rows`.
@@ -110,6 +126,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// True when it changes no row.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.deletes.is_empty() && !self.truncates
+    }
+
     /// The holes whose value is nowhere: `found` tells for each hole whether the table has its row.
     pub fn unfilled(&self, found: impl IntoIterator<Item = bool>) -> Vec<&Hole> {
         let mut filled = HashSet::new();

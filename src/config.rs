@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
-use crate::change::MissingValue;
+use crate::change::{MissingValue, Truncates};
 use crate::decode::{InvalidValue, TypeConflict};
 use crate::error::{Error, Result};
 use crate::names::Naming;
@@ -157,6 +157,15 @@ pub struct Options {
         help_heading = "Tables"
     )]
     pub type_conflict: Option<TypeConflict>,
+    /// What becomes of a TRUNCATE: apply empties the table when its topic has one partition and halts it otherwise, as
+    /// nothing orders the partitions [default: apply]
+    #[arg(
+        long,
+        env = "CDC_SINK_TRUNCATE",
+        value_name = "apply|ignore|halt",
+        help_heading = "Tables"
+    )]
+    pub truncate: Option<Truncates>,
     /// Merge a table once it has this many new records [default: 200000]
     #[arg(long, env = "CDC_SINK_BATCH_ROWS", value_name = "N", help_heading = "Batches")]
     pub batch_rows: Option<usize>,
@@ -210,6 +219,8 @@ pub struct TableOptions {
     pub missing_value: Option<MissingValue>,
     /// What to do when a column's type changes, in place of the general answer.
     pub type_conflict: Option<TypeConflict>,
+    /// What becomes of truncates, in place of the general option.
+    pub truncate: Option<Truncates>,
 }
 
 impl Options {
@@ -246,6 +257,7 @@ impl Options {
             missing_value: self.missing_value.or(file.missing_value),
             type_widening: self.type_widening.or(file.type_widening),
             type_conflict: self.type_conflict.or(file.type_conflict),
+            truncate: self.truncate.or(file.truncate),
             batch_rows: self.batch_rows.or(file.batch_rows),
             batch_bytes: self.batch_bytes.or(file.batch_bytes),
             batch_age: self.batch_age.or(file.batch_age),
@@ -309,6 +321,7 @@ impl Options {
             missing_value: self.missing_value.unwrap_or_default(),
             type_widening: self.type_widening.unwrap_or(false),
             type_conflict: self.type_conflict.unwrap_or_default(),
+            truncate: self.truncate.unwrap_or_default(),
             limits: crate::batch::Limits {
                 rows: positive("batch-rows", self.batch_rows.unwrap_or(200_000))?,
                 bytes: bytes("batch-bytes", self.batch_bytes.unwrap_or(default_batch))?,
@@ -371,6 +384,8 @@ pub struct Config {
     pub type_widening: bool,
     /// What becomes of values that do not fit their column.
     pub type_conflict: TypeConflict,
+    /// What becomes of truncates.
+    pub truncate: Truncates,
     /// When a table is merged.
     pub limits: crate::batch::Limits,
     /// Bytes for queues, buffers and indexes.

@@ -163,6 +163,14 @@ const PLACEHOLDER_LITERALS: Metric = counter(
     "Values equal to the connector's placeholder for unavailable values in records that cannot have any (inserts, \
      snapshot rows): stored as the data they are.",
 );
+const RECORDS_SKIPPED: Metric = counter(
+    "cdc_sink_records_skipped_total",
+    &["kind"],
+    "Records that are no change of a row and were passed over, by kind: heartbeat, transaction, schema_change, \
+     notification, message, keyless_tombstone, outbox_row, signal or truncate. Those read again are counted again.",
+);
+const TRUNCATES: Metric =
+    counter("cdc_sink_truncates_total", &["table"], "Records that emptied the table.");
 const MISSING_VALUES: Metric = counter(
     "cdc_sink_missing_values_total",
     &["table"],
@@ -203,7 +211,7 @@ const ERRORS: Metric =
 const BUILD_INFO: Metric =
     gauge("cdc_sink_build_info", Unit::Count, &["version"], "Always 1; the label says what runs.");
 
-static CATALOGUE: [Metric; 25] = [
+static CATALOGUE: [Metric; 27] = [
     RECORDS_RECEIVED,
     RECORDS,
     CHANGES_MERGED,
@@ -220,6 +228,8 @@ static CATALOGUE: [Metric; 25] = [
     DEAD_LETTERS,
     INVALID_VALUES,
     PLACEHOLDER_LITERALS,
+    RECORDS_SKIPPED,
+    TRUNCATES,
     MISSING_VALUES,
     TABLE_HALTED,
     BUFFERED,
@@ -386,6 +396,7 @@ pub fn table_started(table: &str, formats: &[&'static str]) {
             commits(table, format, outcome).increment(0);
         }
     }
+    truncated(table, 0);
     missing_values(table, 0);
     table_halted(table, false);
 }
@@ -477,6 +488,16 @@ pub fn invalid_values(table: &str, reason: &'static str, policy: &'static str, v
 /// `values` of the table looked like the placeholder for unavailable values and were data.
 pub fn placeholder_literals(table: &str, values: u64) {
     counter!(PLACEHOLDER_LITERALS.name, "table" => table.to_owned()).increment(values);
+}
+
+/// Records of one kind were passed over.
+pub fn records_skipped(kind: &'static str, records: u64) {
+    counter!(RECORDS_SKIPPED.name, "kind" => kind).increment(records);
+}
+
+/// Records emptied the table.
+pub fn truncated(table: &str, records: u64) {
+    counter!(TRUNCATES.name, "table" => table.to_owned()).increment(records);
 }
 
 /// Values of a change became null as they are nowhere.

@@ -117,6 +117,7 @@ impl Table {
             keys,
             deletes,
             holes,
+            truncates: false,
             strict: false,
             missing: 0,
             newest_source_micros: Some(1_767_225_600_000_000),

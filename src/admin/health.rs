@@ -62,6 +62,9 @@ pub struct TableState {
     pub rows_merged: u64,
     /// Records that this process put aside.
     pub dead_letters: u64,
+    /// Records of the topic that this process passed over, by kind: a heartbeat, a logical decoding message and the like.
+    #[serde(default)]
+    pub skipped: BTreeMap<String, u64>,
 }
 
 /// Whether a table runs.

@@ -57,6 +57,7 @@ fn orders() -> TableState {
         source_time: Some(instant(998_500_000)),
         rows_merged: 12,
         dead_letters: 1,
+        skipped: BTreeMap::from([("heartbeat".to_owned(), 3)]),
     }
 }
 

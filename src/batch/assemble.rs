@@ -118,6 +118,7 @@ impl Buffer {
             id,
             ranges: self.ranges(),
             schema,
+            truncates: self.truncates(),
             rows,
             keys: upserts(&survivors)
                 .iter()

@@ -53,6 +53,8 @@ pub struct Tally {
     pub skipped: usize,
     /// Records that were rejected by the scan.
     pub rejected: usize,
+    /// Records that empty the table.
+    pub truncates: usize,
 }
 
 /// The changes of one table since its last commit.
@@ -63,6 +65,8 @@ pub struct Buffer {
     last: HashMap<Key, u32, foldhash::fast::RandomState>,
     pairs: Pairs,
     rejects: Vec<(RecordRef, Reject)>,
+    /// Records that empty the table. What was taken in before the last of them is gone.
+    truncates: Vec<RecordRef>,
     ranges: BTreeMap<i32, OffsetRange>,
     tally: Tally,
     bytes: usize,
@@ -94,6 +98,8 @@ pub enum Outcome {
     Change(Change),
     /// Nothing for a table.
     Skipped,
+    /// The table is emptied. Every record before it was taken in before, which only a topic with one partition grants.
+    Truncate,
     /// No change can be made of it.
     Rejected(Reject),
 }
@@ -138,6 +144,7 @@ impl Buffer {
                     self.take_change(at, (record.partition, record.offset), change, now);
                 }
                 Outcome::Skipped => self.tally.skipped += 1,
+                Outcome::Truncate => self.take_truncate(at),
                 Outcome::Rejected(reject) => {
                     self.tally.rejected += 1;
                     self.rejects.push((at, reject));
@@ -160,6 +167,14 @@ impl Buffer {
         self.changes.push(Buffered { record, change, previous });
     }
 
+    /// No row is left, so no chain goes on and no key change needs its other half.
+    fn take_truncate(&mut self, record: RecordRef) {
+        self.tally.truncates += 1;
+        self.truncates.push(record);
+        self.last.clear();
+        self.pairs = Pairs::default();
+    }
+
     /// Moves the end of a partition's range past a gap at the end of the log.
     pub fn reach(&mut self, partition: i32, position: i64) {
         if let Some(range) = self.ranges.get_mut(&partition) {
@@ -172,9 +187,14 @@ impl Buffer {
         self.tally.consumed == 0
     }
 
-    /// True with at least one change of a row.
+    /// True with at least one change of a row that no truncate took away.
     pub fn has_changes(&self) -> bool {
-        !self.changes.is_empty()
+        !self.last.is_empty()
+    }
+
+    /// True when the table is to be emptied first.
+    fn truncates(&self) -> bool {
+        !self.truncates.is_empty()
     }
 
     /// Bytes held.
@@ -339,6 +359,9 @@ impl Buffer {
         }
         for (at, reject) in of_chunk(&self.rejects, chunk, |(at, _)| *at) {
             put(*at, Outcome::Rejected(reject.clone()));
+        }
+        for at in of_chunk(&self.truncates, chunk, |at| *at) {
+            put(*at, Outcome::Truncate);
         }
         outcomes
     }

@@ -40,6 +40,7 @@ impl Buffer {
     fn row_before(&self, index: u32, key: Key) -> Supplier {
         let previous = self.change(index).and_then(|buffered| buffered.previous);
         match previous.and_then(|at| Some((at, self.change(at)?))) {
+            None if self.truncates() => Supplier::None,
             None => Supplier::Table(key),
             Some((_, found)) if found.change.operation == Operation::Delete => Supplier::None,
             Some((at, _)) => Supplier::Change(at),

@@ -193,6 +193,25 @@ fn what_a_moved_row_lacks_comes_from_its_old_key(
     assert_eq!(arrived(halves).supplier(index), (supplier, again.map(key)));
 }
 
+#[test]
+fn no_value_comes_from_before_a_truncate() {
+    let mut buffer = arrived(&[Half::Write(3), Half::Leave(6, 4, 1)]);
+    let mut records = Records::new("t".into(), 0, 2);
+    assert!(records.push(2, None, None, Some(b"t"), []));
+    buffer.push(records, vec![Outcome::Truncate], Instant::now());
+    assert_eq!(buffer.open_from(0), None);
+    let mut records = Records::new("t".into(), 0, 3);
+    assert!(records.push(3, None, None, Some(b"x"), []));
+    buffer.push(records, vec![Outcome::Change(change(3, false))], Instant::now());
+    assert_eq!(buffer.supplier(2), (Supplier::None, None));
+    assert_eq!(outcome(&buffer).len(), 1);
+    // What is cut off before it still has its rows, what is behind it starts empty.
+    let end = [(0, 2)].into_iter().collect();
+    let (part, rest) = (buffer.until(&end, Instant::now()), buffer.after(&end, Instant::now()));
+    assert!(!part.truncates() && rest.truncates());
+    assert_eq!((outcome(&part).len(), outcome(&rest).len()), (2, 1));
+}
+
 /// Writes and key changes as they come from two partitions or more: what each leaves is cut off and comes later.
 fn halves() -> impl Strategy<Value = Vec<Half>> {
     let step = prop_oneof![

@@ -15,7 +15,7 @@ use super::display::Display;
 use super::log;
 use super::setup::{self, Tables};
 use crate::admin::Health;
-use crate::change::MissingValue;
+use crate::change::{MissingValue, Truncates};
 use crate::clock::Clock;
 use crate::config::{Config, Format, Options};
 use crate::decode::{Registry, SchemaId};
@@ -165,7 +165,9 @@ impl Demo<'_> {
         health: Arc<Health>,
     ) -> Result<(u64, Progress)> {
         let reach = Reach::default();
+        let partitions = setup::partitions(&setup::kafka(self.config)?);
         let options = || pipeline::Options {
+            partitions: partitions.clone(),
             limits: self.config.limits,
             buffer_bytes: self.config.memory / 4,
             once: false,
@@ -205,6 +207,7 @@ impl Demo<'_> {
             sink,
             decoder: self.tables.decoder(topic)?,
             missing_value: MissingValue::default(),
+            truncates: Truncates::default(),
         })
     }
 
@@ -247,6 +250,11 @@ impl Demo<'_> {
                 "  {}: {} commits, {} rows written, {} deleted, from {} records\n",
                 table.name, table.commits, table.upserts, table.deletes, table.consumed
             ));
+            if !table.skipped.is_empty() {
+                let skipped = table.skipped.iter().map(|(kind, n)| format!("{n} {kind}"));
+                let skipped = skipped.collect::<Vec<_>>().join(", ");
+                out.push_str(&format!("    passed over: {skipped}\n"));
+            }
             if let Some(reason) = &table.halted {
                 out.push_str(&format!("    HALTED: {reason}\n"));
             }

@@ -89,7 +89,7 @@ async fn keep(
         .map(|topic| DeadLetters::new(&kafka.connection, topic))
         .transpose()?
         .map(Arc::new);
-    let options = setup::pipeline(config, dead_letters);
+    let options = setup::pipeline(config, setup::partitions(&kafka), dead_letters);
     let source = KafkaSource::start(kafka)?;
     pipeline::run(source, |topic| tables.setup(topic), options, progress, stop).await
 }

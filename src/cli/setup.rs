@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::FutureExt;
+
 use crate::clock::Clock;
 use crate::config::{Config, Format, TableOptions};
 use crate::dead_letter::DeadLetters;
@@ -10,13 +12,13 @@ use crate::decode::{self, Auth, Decoder, Evolution, Outbox, Registry};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::names::{Naming, Registrar, TableId};
-use crate::pipeline::{self, TableSetup};
+use crate::pipeline::{self, Partitions, TableSetup};
 use crate::retry;
 use crate::sink::delta;
 use crate::sink::iceberg::{self, Catalog, RestCatalog, RestOptions, Secret};
 use crate::sink::lake::{LakeOptions, LakeSink, LogSetup};
 use crate::sink::storage::Location;
-use crate::source::{KafkaOptions, Topics};
+use crate::source::{self, KafkaOptions, Topics};
 use crate::table::index::Budget;
 use crate::table::physical;
 
@@ -74,12 +76,13 @@ impl Tables {
         let decoder = self.decoder(topic)?;
         let formats = self.config.to.iter().map(|format| format.name()).collect::<Vec<_>>();
         metrics::table_started(&lake.name, &formats);
-        let own = self.own(topic).and_then(|own| own.missing_value);
+        let own = self.own(topic).cloned().unwrap_or_default();
         Ok(TableSetup {
             name: Arc::clone(&lake.name),
             sink: LakeSink::new(lake),
             decoder,
-            missing_value: own.unwrap_or(self.config.missing_value),
+            missing_value: own.missing_value.unwrap_or(self.config.missing_value),
+            truncates: own.truncate.unwrap_or(self.config.truncate),
         })
     }
 
@@ -195,15 +198,27 @@ pub(super) fn table_of(config: &Config, topic: &str) -> Result<TableId> {
     }
 }
 
-/// How the pipeline runs; `dead_letters` is where its records go that are no changes.
-pub fn pipeline(config: &Config, dead_letters: Option<Arc<DeadLetters>>) -> pipeline::Options {
+/// How the pipeline runs: `partitions` tells how many a topic has, `dead_letters` is where its records go that are no
+/// changes.
+pub fn pipeline(
+    config: &Config,
+    partitions: Partitions,
+    dead_letters: Option<Arc<DeadLetters>>,
+) -> pipeline::Options {
     pipeline::Options {
         limits: config.limits,
         buffer_bytes: config.memory / 4,
         once: config.once,
+        partitions,
         dead_letters,
         dead_letter_limit: config.dead_letter_limit,
     }
+}
+
+/// Asks the brokers for the partitions of a topic.
+pub(super) fn partitions(kafka: &KafkaOptions) -> Partitions {
+    let connection = kafka.connection.clone();
+    Partitions::new(move |topic| source::partitions(connection.clone(), topic.to_owned()).boxed())
 }
 
 /// How Kafka is read.

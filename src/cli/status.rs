@@ -78,6 +78,11 @@ fn row(table: &TableStatus, width: usize) -> String {
         "{:width$}  {word:8} {:>12} {stale:>10} {:>14} {:>12}  {commit}\n",
         state.table, table.lag_records, state.rows_merged, state.dead_letters
     );
+    if !state.skipped.is_empty() {
+        let skipped = state.skipped.iter().map(|(kind, records)| format!("{kind} {records}"));
+        let skipped = skipped.collect::<Vec<_>>().join(", ");
+        row.push_str(&format!("{:width$}  passed over: {skipped}\n", ""));
+    }
     if let Some(reason) = &state.reason {
         row.push_str(&format!("{:width$}  why: {reason}\n", ""));
     }

@@ -31,6 +31,10 @@ mod table;
 pub use describe::SourceColumn;
 use keys::{NEW_KEY, OLD_KEY, no_key};
 
+/// How the topic of Debezium's signalling table ends, if the table has its usual name. Its rows tell the connector what to
+/// do, and the connector marks its incremental snapshots in it.
+const SIGNALS: &str = ".debezium_signal";
+
 /// The number of the writer of JSON without a schema, of rows and of keys.
 const UNTOLD: usize = 0;
 /// The number of the writer of rows in JSON without an envelope and without a schema.
@@ -132,6 +136,9 @@ impl Decoder {
 
     /// The first stage: what the record is, and for a change its operation, key and where its row lies.
     pub fn scan(&mut self, record: &Record<'_>) -> Result<Scanned, ScanError> {
+        if record.topic.ends_with(SIGNALS) {
+            return Ok(Scanned::Skipped(Skip::Signal));
+        }
         if self.options.outbox.is_some() {
             self.scan_outbox(record)
         } else {
@@ -206,7 +213,7 @@ impl Decoder {
             (Kind::Row { named }, Layout::AvroRow(layout)) => (Some(named), layout),
             _ => return Err(foreign().into()),
         };
-        let head = layout.plan().read(value, at)?;
+        let Some(head) = layout.plan().read(value, at)? else { return self.tombstone(record) };
         if let (Some(named), Some(row)) = (named, head.after.clone()) {
             let notes = head.notes;
             return self.flattened(record, value, number, (row, notes, named));
@@ -304,7 +311,7 @@ impl Decoder {
         }
         let row = match operation {
             Operation::Message => return Ok(Scanned::Skipped(Skip::Message)),
-            Operation::Truncate => return Err(truncate().into()),
+            Operation::Truncate => return Ok(truncate(heading)?),
             Operation::Delete => None,
             Operation::Create | Operation::Read | Operation::Update => {
                 Some(row_ref(writer, heading.after.as_ref())?)
@@ -515,8 +522,12 @@ fn foreign() -> Reject {
     )
 }
 
-fn truncate() -> Reject {
-    Reject::new("truncate_unsupported", "a truncate is not applied to the table")
+/// A truncate has no row. What has the same code and a row is a range of deleted rows, which only Cassandra has.
+fn truncate(heading: &Heading) -> Result<Scanned, Reject> {
+    if heading.before.is_some() || heading.after.is_some() {
+        return Err(Reject::new("unsupported_truncate", "a truncate with a row is not known"));
+    }
+    Ok(Scanned::Truncate)
 }
 
 #[cfg(test)]

@@ -87,10 +87,12 @@ pub enum Scanned {
     Change(Change),
     /// Nothing for a table: a heartbeat and the like.
     Skipped(Skip),
+    /// Every row of the table was deleted.
+    Truncate,
 }
 
 /// Records that are recognised and passed over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Skip {
     /// A connector's heartbeat.
     Heartbeat,
@@ -106,6 +108,27 @@ pub enum Skip {
     KeylessTombstone,
     /// A change or delete of an outbox's row, which takes no event back.
     OutboxRow,
+    /// A row of Debezium's signalling table.
+    Signal,
+    /// A truncate that is to be passed over.
+    Truncate,
+}
+
+impl Skip {
+    /// The kind as metrics and `status` name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Heartbeat => "heartbeat",
+            Self::Transaction => "transaction",
+            Self::SchemaChange => "schema_change",
+            Self::Notification => "notification",
+            Self::Message => "message",
+            Self::KeylessTombstone => "keyless_tombstone",
+            Self::OutboxRow => "outbox_row",
+            Self::Signal => "signal",
+            Self::Truncate => "truncate",
+        }
+    }
 }
 
 /// Why a record is no change: what goes with it to the dead letters.

@@ -23,6 +23,8 @@ fn scrape_of_everything() -> String {
         dead_letter("pg_shop.orders", "json");
         invalid_values("pg_shop.orders", "infinite", "null", 3);
         placeholder_literals("pg_shop.orders", 1);
+        records_skipped("heartbeat", 2);
+        truncated("pg_shop.orders", 1);
         missing_values("pg_shop.orders", 3);
         table_halted("pg_shop.orders", true);
         buffered(1024);

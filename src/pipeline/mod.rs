@@ -15,9 +15,11 @@ mod rejects;
 mod worker;
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +28,7 @@ pub use progress::{PartitionProgress, Progress, TableProgress};
 use worker::{Mailbox, Message, Policy, Report, Worker};
 
 use crate::batch::Limits;
-use crate::change::MissingValue;
+use crate::change::{MissingValue, Truncates};
 use crate::dead_letter::DeadLetters;
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
@@ -49,6 +51,29 @@ const DRAIN: Duration = Duration::from_secs(60);
 /// How long a run until the end waits for a first partition.
 const FIRST_ASSIGNMENT: Duration = Duration::from_secs(60);
 
+/// Tells how many partitions a topic has now.
+#[derive(Clone)]
+pub struct Partitions(Arc<dyn Fn(&str) -> BoxFuture<'static, Result<usize>> + Send + Sync>);
+
+impl Partitions {
+    /// Partitions as `ask` tells them.
+    pub fn new(
+        ask: impl Fn(&str) -> BoxFuture<'static, Result<usize>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    async fn of(&self, topic: &str) -> Result<usize> {
+        (self.0)(topic).await
+    }
+}
+
+impl fmt::Debug for Partitions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Partitions")
+    }
+}
+
 /// How a pipeline runs.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -58,6 +83,8 @@ pub struct Options {
     pub buffer_bytes: usize,
     /// Stop when everything that was in the topics at the start is committed.
     pub once: bool,
+    /// Tells the number of partitions that a topic has now.
+    pub partitions: Partitions,
     /// Where records go that are no changes; without it a table halts at the first one.
     pub dead_letters: Option<Arc<DeadLetters>>,
     /// Dead letters of one table in a row, at most: with more, the table halts.
@@ -75,6 +102,8 @@ pub struct TableSetup<S> {
     pub decoder: Decoder,
     /// What becomes of changes that leave out values which are nowhere.
     pub missing_value: MissingValue,
+    /// What becomes of truncates.
+    pub truncates: Truncates,
 }
 
 /// Runs until the source ends, `stop` is cancelled, or (with [`Options::once`]) everything is committed. `open` makes
@@ -240,7 +269,8 @@ where
 
     fn on_report(&mut self, source: &mut impl Source, report: Report) {
         match report {
-            Report::Handled { topic } => {
+            Report::Handled { topic, skipped } => {
+                self.progress.skipped(&topic, &skipped);
                 if let Some(worker) = self.workers.get_mut(&topic) {
                     worker.queued = worker.queued.saturating_sub(1);
                 }
@@ -252,6 +282,7 @@ where
                 source.acknowledge(&topic, &committed);
                 self.progress.committed(&topic, &committed, &summary);
             }
+            Report::PassedOver { topic, records } => self.progress.passed_over(&topic, records),
             Report::Halted { topic, error } => {
                 self.progress.halted(&topic, error);
                 if let Some(worker) = self.workers.get_mut(&topic) {

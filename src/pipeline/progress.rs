@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::worker::Summary;
+use super::worker::{Skips, Summary};
 use crate::admin::{Health, LastCommit, PartitionStatus, RunState, TableState, instant};
 use crate::clock::Clock;
 use crate::metrics::{self, RecordOutcome};
@@ -41,6 +41,8 @@ pub struct TableProgress {
     pub deletes: u64,
     /// Records sent to the dead letters.
     pub dead_letters: u64,
+    /// Records that were passed over, by kind.
+    pub skipped: BTreeMap<&'static str, u64>,
     /// When the last commit was made, microseconds since the epoch.
     pub committed_micros: Option<i64>,
     /// When the source committed the newest change in the table, microseconds since the epoch.
@@ -171,7 +173,8 @@ impl Progress {
         table.dead_letters += count(summary.dead_letters);
         table.committed_micros = Some(now);
         table.source_micros = table.source_micros.max(summary.newest_source_micros);
-        let applied = summary.upserts + summary.deletes;
+        let applied = summary.upserts + summary.deletes + summary.truncates;
+        metrics::truncated(&table.name, count(summary.truncates));
         for (outcome, records) in [
             (RecordOutcome::Applied, applied),
             (RecordOutcome::Collapsed, summary.collapsed),
@@ -188,6 +191,24 @@ impl Progress {
             }
         }
         self.tell(topic);
+    }
+
+    /// Records were passed over.
+    pub(super) fn skipped(&mut self, topic: &Arc<str>, skips: &Skips) {
+        let Some(table) = self.tables.get_mut(topic).filter(|_| !skips.is_empty()) else { return };
+        for (skip, records) in skips {
+            *table.skipped.entry(skip.name()).or_default() += records;
+            metrics::records_skipped(skip.name(), *records);
+        }
+        self.tell(topic);
+    }
+
+    /// So many records are settled without a commit.
+    pub(super) fn passed_over(&mut self, topic: &Arc<str>, records: usize) {
+        if let Some(table) = self.tables.get_mut(topic) {
+            table.consumed += count(records);
+            metrics::records_settled(&table.name, RecordOutcome::Filtered, count(records));
+        }
     }
 
     pub(super) fn halted(&mut self, topic: &Arc<str>, reason: String) {
@@ -230,6 +251,7 @@ impl Progress {
             source_time: table.source_micros.map(instant),
             rows_merged: table.upserts + table.deletes,
             dead_letters: table.dead_letters,
+            skipped: table.skipped.iter().map(|(kind, n)| ((*kind).to_owned(), *n)).collect(),
         });
     }
 }

@@ -1,5 +1,7 @@
 //! One table's worker: takes its topic's records, merges them when they are due, and halts alone.
 
+mod scan;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,12 +10,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::rejects::{Rejects, no_dead_letters};
-use super::{Options, TableSetup};
-use crate::batch::{Assembled, Buffer, Limits, Missing, Outcome, Tally, Wait};
-use crate::change::{Batch, MissingValue};
-use crate::decode::{Decoder, Reject, ScanError, Scanned, SchemaId};
-use crate::error::{Error, Kind, Result};
+use super::rejects::Rejects;
+use super::{Options, Partitions, TableSetup};
+use crate::batch::{Assembled, Buffer, Limits, Missing, Tally, Wait};
+use crate::change::{Batch, MissingValue, Truncates};
+use crate::decode::{Decoder, Skip};
+use crate::error::{Error, Result};
 use crate::metrics;
 use crate::position::Position;
 use crate::record::Records;
@@ -23,9 +25,6 @@ use crate::source::Start;
 
 /// The sending half of a worker's queue.
 pub(super) type Mailbox = mpsc::Sender<Message>;
-
-/// How often a writer schema that the registry does not know is asked for before its record is rejected.
-const SCHEMA_ATTEMPTS: usize = 6;
 
 /// What the router tells a worker.
 #[derive(Debug)]
@@ -48,14 +47,19 @@ pub(super) enum Message {
 #[derive(Debug)]
 pub(super) enum Report {
     /// A chunk left the mailbox, taken in or dropped.
-    Handled { topic: Arc<str> },
+    Handled { topic: Arc<str>, skipped: Skips },
     /// Everything below `position` was taken in; `settled` when nothing waits for a commit.
     Reached { topic: Arc<str>, partition: i32, position: i64, settled: bool },
     /// The table committed.
     Committed { topic: Arc<str>, committed: Committed, summary: Summary },
+    /// So many records turned out to be nothing for the table, without a commit.
+    PassedOver { topic: Arc<str>, records: usize },
     /// The table cannot go on without a person.
     Halted { topic: Arc<str>, error: String },
 }
+
+/// Records that were passed over, by kind.
+pub(super) type Skips = BTreeMap<Skip, u64>;
 
 /// What went into a commit.
 #[derive(Debug, Clone, Copy, Default)]
@@ -70,6 +74,8 @@ pub(super) struct Summary {
     pub collapsed: usize,
     /// Records that are nothing for a table.
     pub skipped: usize,
+    /// Records that emptied the table.
+    pub truncates: usize,
     /// Records sent to the dead letters.
     pub dead_letters: usize,
     /// When the source committed the newest change, microseconds since the epoch.
@@ -86,6 +92,7 @@ impl Summary {
             deletes: assembled.batch.deletes.len(),
             collapsed: assembled.collapsed,
             skipped: tally.skipped,
+            truncates: tally.truncates,
             dead_letters: assembled.rejected.len(),
             newest_source_micros: assembled.batch.newest_source_micros,
             took: Duration::ZERO,
@@ -99,6 +106,7 @@ pub(super) struct Policy {
     limits: Limits,
     buffer_bytes: usize,
     buffered: Arc<AtomicUsize>,
+    partitions: Partitions,
     rejects: Rejects,
 }
 
@@ -108,6 +116,7 @@ impl Policy {
             limits: options.limits,
             buffer_bytes: options.buffer_bytes,
             buffered: Arc::default(),
+            partitions: options.partitions.clone(),
             rejects: Rejects {
                 dead_letters: options.dead_letters.clone(),
                 limit: options.dead_letter_limit,
@@ -144,6 +153,7 @@ pub(super) struct Worker<S> {
     sink: S,
     decoder: Decoder,
     missing_value: MissingValue,
+    truncates: Truncates,
     policy: Policy,
     mailbox: mpsc::Receiver<Message>,
     /// Messages taken from the mailbox while waiting, still to be handled in order.
@@ -154,6 +164,8 @@ pub(super) struct Worker<S> {
     buffer: Buffer,
     /// Rejected records in a row up to the last commit.
     rejected_in_a_row: usize,
+    /// Passed over in the present chunk.
+    skipped: Skips,
     halted: bool,
 }
 
@@ -171,6 +183,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
             sink: setup.sink,
             decoder: setup.decoder,
             missing_value: setup.missing_value,
+            truncates: setup.truncates,
             policy,
             mailbox,
             backlog: VecDeque::new(),
@@ -178,6 +191,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
             assigned: BTreeMap::new(),
             buffer: Buffer::default(),
             rejected_in_a_row: 0,
+            skipped: Skips::new(),
             halted: false,
         }
     }
@@ -334,15 +348,14 @@ impl<S: Sink + Send + Sync> Worker<S> {
         if !self.halted && self.assigned.contains_key(&partition) {
             let mut outcomes = Vec::with_capacity(records.len());
             for index in 0..records.len() {
-                let outcome = self.scan(&records, index).await?;
-                if let (Outcome::Rejected(reject), None) =
-                    (&outcome, &self.policy.rejects.dead_letters)
-                {
-                    failed = records.get(index).map(|record| no_dead_letters(&record, reject));
-                    records.truncate(index);
-                    break;
+                match self.outcome(&records, index).await {
+                    Ok(outcome) => outcomes.push(outcome),
+                    Err(error) => {
+                        failed = Some(error);
+                        records.truncate(index);
+                        break;
+                    }
                 }
-                outcomes.push(outcome);
             }
             if let Some(end) = self.assigned.get_mut(&partition) {
                 if *end == End::Reached {
@@ -360,57 +373,11 @@ impl<S: Sink + Send + Sync> Worker<S> {
         if let Some(position) = position {
             self.report_reached(partition, position, self.buffer.is_empty()).await;
         }
-        self.report(Report::Handled { topic: Arc::clone(&self.topic) }).await;
+        let skipped = std::mem::take(&mut self.skipped);
+        self.report(Report::Handled { topic: Arc::clone(&self.topic), skipped }).await;
         let Some(error) = failed else { return Ok(()) };
         self.merge(Wait::Always).await?;
         Err(error)
-    }
-
-    async fn scan(&mut self, records: &Records, index: usize) -> Result<Outcome> {
-        let mut waits = retry::waits().enumerate();
-        loop {
-            let Some(record) = records.get(index) else { return Ok(Outcome::Skipped) };
-            let id = match self.decoder.scan(&record) {
-                Ok(Scanned::Change(change)) => return Ok(Outcome::Change(change)),
-                Ok(Scanned::Skipped(_)) => return Ok(Outcome::Skipped),
-                Err(ScanError::Reject(reject)) => return Ok(Outcome::Rejected(reject)),
-                Err(ScanError::NeedsSchema(id)) => id,
-            };
-            if let Some(reject) = self.fetch_schema(id, &mut waits).await? {
-                return Ok(Outcome::Rejected(reject));
-            }
-        }
-    }
-
-    /// Asks the registry for a writer schema. An unknown one is asked for again, as registries replicate; after that
-    /// its record is rejected.
-    async fn fetch_schema(
-        &mut self,
-        id: SchemaId,
-        waits: &mut (impl Iterator<Item = (usize, Duration)> + Send),
-    ) -> Result<Option<Reject>> {
-        match self.decoder.fetch_schema(id).await {
-            Ok(()) => Ok(None),
-            Err(error) => {
-                let (attempt, wait) = waits.next().unwrap_or_default();
-                match error.kind() {
-                    Kind::Unavailable => {}
-                    Kind::Data if attempt < SCHEMA_ATTEMPTS => {}
-                    Kind::Data => {
-                        let message = error.report();
-                        return Ok(Some(Reject { reason: "unknown_schema", message }));
-                    }
-                    _ => return Err(error),
-                }
-                tracing::warn!(
-                    table = &*self.name,
-                    error = error.report(),
-                    "waiting for a writer schema"
-                );
-                self.pause(wait).await;
-                Ok(None)
-            }
-        }
     }
 
     fn is_due(&self) -> bool {
@@ -423,9 +390,6 @@ impl<S: Sink + Send + Sync> Worker<S> {
     async fn merge(&mut self, wait: Wait) -> Result<()> {
         let mut missing = Missing { policy: self.missing_value, absent: HashSet::new() };
         while !self.halted && !self.buffer.is_empty() {
-            if !self.buffer.has_changes() && self.sink.schema().is_none() {
-                return self.pass_over().await;
-            }
             let started = now();
             let end = self.buffer.cut(wait, started);
             let part = (end != self.buffer.position()).then(|| self.buffer.until(&end, started));
@@ -433,6 +397,9 @@ impl<S: Sink + Send + Sync> Worker<S> {
             if buffer.is_empty() {
                 self.buffer.rest(started);
                 return Ok(());
+            }
+            if !buffer.has_changes() && self.sink.schema().is_none() {
+                return self.pass_over(part).await;
             }
             let assembled = buffer.assemble(&mut self.decoder, Uuid::new_v4(), &missing)?;
             let mut summary = Summary::of(buffer.tally(), &assembled);
@@ -442,8 +409,8 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 .bury(&self.name, buffer, &assembled.rejected, self.rejected_in_a_row)
                 .await?;
             let batch = assembled.batch;
-            if batch.keys.is_empty() && batch.deletes.is_empty() && summary.dead_letters == 0 {
-                self.keep(self.buffer.without(&end, now()));
+            if batch.is_empty() && summary.dead_letters == 0 {
+                self.settle(&end, summary.consumed).await;
                 return Ok(());
             }
             match self.merge_batch(&batch).await? {
@@ -479,13 +446,20 @@ impl<S: Sink + Send + Sync> Worker<S> {
 
     /// No table yet, and no change to make one for. There is no position then that says what was passed over: it is
     /// read, and its dead letters are sent, again after a restart.
-    async fn pass_over(&mut self) -> Result<()> {
-        let rejected = self.buffer.rejected();
-        let before = self.rejected_in_a_row;
-        self.rejected_in_a_row =
-            self.policy.rejects.bury(&self.name, &self.buffer, &rejected, before).await?;
-        self.keep(self.buffer.without(&self.buffer.position(), now()));
+    async fn pass_over(&mut self, part: Option<Buffer>) -> Result<()> {
+        let buffer = part.as_ref().unwrap_or(&self.buffer);
+        let (rejected, before) = (buffer.rejected(), self.rejected_in_a_row);
+        let in_a_row = self.policy.rejects.bury(&self.name, buffer, &rejected, before).await?;
+        self.rejected_in_a_row = in_a_row;
+        let (end, records) = (buffer.position(), buffer.tally().consumed - rejected.len());
+        self.settle(&end, records).await;
         Ok(())
+    }
+
+    /// What is below `end` is nothing for the table.
+    async fn settle(&mut self, end: &Position, records: usize) {
+        self.keep(self.buffer.without(end, now()));
+        self.report(Report::PassedOver { topic: Arc::clone(&self.topic), records }).await;
     }
 
     /// Merges a batch; none when partitions of it were lost while waiting for another attempt.

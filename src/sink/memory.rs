@@ -79,6 +79,9 @@ impl Sink for MemorySink {
             });
         }
         let missing = absent.len() + batch.missing;
+        if batch.truncates {
+            table.rows.clear();
+        }
         let mut rows = text_rows(&batch.rows)?;
         for hole in &batch.holes {
             let column = batch.schema.columns().get(hole.column).map(|c| c.name.clone());

@@ -7,12 +7,14 @@
 
 mod kafka;
 pub mod mock;
+mod partitions;
 pub mod properties;
 pub mod quiet;
 pub mod scripted;
 mod topics;
 
 pub use kafka::{KafkaOptions, KafkaSource, sample};
+pub use partitions::partitions;
 pub use topics::{TopicPattern, Topics};
 
 use std::collections::HashMap;

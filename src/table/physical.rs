@@ -47,6 +47,7 @@ pub struct Planned {
     pub commit: CommitPlan,
     /// Values that the changes left out and that are nowhere; they are null now.
     pub unfilled: u64,
+    truncates: bool,
     /// Where each row of the batch lies; the file is its place in `commit.added`.
     rows: Vec<(Key, RowId)>,
     deletes: Vec<Key>,
@@ -246,8 +247,13 @@ impl Table {
 
     fn locate(&self, batch: &Batch) -> Result<Located> {
         let mut superseded: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        if self.schema.key().is_empty() {
-            let counts = Counts { inserted: batch.keys.len() as u64, ..Counts::default() };
+        if self.schema.key().is_empty() || batch.truncates {
+            let deleted = if batch.truncates { self.rows } else { 0 };
+            let counts = Counts { inserted: batch.keys.len() as u64, deleted, ..Counts::default() };
+            if batch.truncates && !self.schema.key().is_empty() {
+                // The index is emptied before it takes these.
+                self.index.check_room(batch.keys.len().saturating_sub(self.index.len()))?;
+            }
             return Ok(Located { superseded, counts, sources: vec![None; batch.holes.len()] });
         }
         let mut seen = HashSet::with_capacity_and_hasher(
@@ -320,7 +326,10 @@ impl Table {
         (added, rows): (Vec<Arc<DataFile>>, Vec<(Key, RowId)>),
         now_millis: i64,
     ) -> Result<Planned> {
-        let (deletions, removed) = self.delete(&located.superseded)?;
+        let (deletions, removed) = match batch.truncates {
+            true => (Vec::new(), self.files.values().cloned().collect()),
+            false => self.delete(&located.superseded)?,
+        };
         let unfilled = batch.unfilled(located.sources.iter().map(Option::is_some)).len();
         let unfilled = unfilled + batch.missing;
         let commit = CommitPlan {
@@ -340,6 +349,7 @@ impl Table {
         Ok(Planned {
             commit,
             unfilled,
+            truncates: batch.truncates,
             rows,
             deletes: batch.deletes.clone(),
             sources: located.sources,
@@ -375,9 +385,12 @@ impl Table {
     /// Points the index at the rows of a committed plan; `numbers` are those of its added files.
     fn move_keys(&mut self, planned: &Planned, numbers: &[u32]) -> Result<()> {
         let counts = &planned.commit.counts;
+        if planned.truncates {
+            self.index = Index::new(self.options.index.clone());
+        }
         let updated = found(&self.index.get_all(planned.rows.iter().map(|(key, _)| key)));
         let deleted = found(&self.index.get_all(&planned.deletes));
-        if (updated, deleted) != (counts.updated, counts.deleted) {
+        if !planned.truncates && (updated, deleted) != (counts.updated, counts.deleted) {
             return Err(self.broken("a commit was planned on another version of the table"));
         }
         self.index.reserve(usize::try_from(counts.inserted).unwrap_or(usize::MAX))?;

@@ -27,7 +27,7 @@ from deltalake import DeltaTable  # noqa: E402
 import cleanup  # noqa: E402
 import selftest  # noqa: E402
 from catalogs import WORK, Catalog, Folders, Server  # noqa: E402
-from connectors import ENCODINGS, SINGLE, Connector, Kafka  # noqa: E402
+from connectors import ENCODINGS, ORDERED, SINGLE, Connector, Kafka  # noqa: E402
 from delta_rs import storage_options  # noqa: E402
 from report import Report  # noqa: E402
 from sinks import Instance, Target, behind  # noqa: E402
@@ -76,7 +76,7 @@ class Course:
         self.kafka = Kafka()
         self.sources = [SOURCES[kind](run) for kind in options.databases]
         self.loads = {source.kind: Workload(source, options.seed) for source in self.sources}
-        single = () if options.alone else SINGLE
+        single = ORDERED if options.alone else ORDERED + SINGLE
         self.connectors = [Connector(run, source, encoding, PARTITIONS[encoding], single)
                            for source in self.sources for encoding in self.encodings(source)]
         self.servers, self.targets, self.instances = [], [], {}

@@ -125,6 +125,13 @@ SHORT = pick(0.0, 1.5, -2.25, 3.14159, 123456.0, 1e-5, -1e30)
 
 LOOSENED, WIDENED, DROPPED = 2, 3, 4
 
+# A TRUNCATE empties it in some phases.
+EMPTIED = Table("emptied", ("id",), (
+    column("id", "bigint", "int", "long", None, nulls=False),
+    column("word", "varchar(40)", "text", "string", text(0, 40)),
+    REV,
+), rows=40)
+
 
 def grown(decimal, real, double, select="{}"):
     """A table whose columns change: wider types, the key's too, a NOT NULL that goes, a column that goes."""
@@ -196,6 +203,7 @@ POSTGRES = (
     ), rows=60, large=("body", "doc", "raw"),
         options="".join(f"; ALTER TABLE {{table}} ALTER {name} SET STORAGE EXTERNAL" for name in ("body", "doc", "raw"))),
     grown("numeric", "real", "double precision"),
+    EMPTIED,
 )
 
 
@@ -258,4 +266,5 @@ def mysql(is_mariadb):
             column("added_text", "text", "text", "string", text(0, 30), phase=7),
         ), rows=60, large=("body", "raw")),
         grown("decimal", "float", "double", select="CAST({} AS DOUBLE)"),
+        EMPTIED,
     )

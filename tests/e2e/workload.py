@@ -4,7 +4,7 @@ from collections import Counter
 from contextlib import contextmanager
 from random import Random
 
-from tables import WIDENED
+from tables import EMPTIED, WIDENED
 
 
 class Workload:
@@ -30,6 +30,8 @@ class Workload:
         """Changes for about so long. One long transaction stays open all the while, beside many short ones."""
         self.phase = phase
         self.source.change_columns(phase)
+        if phase % 3 == 2:
+            self.empty()
         end = time.monotonic() + seconds
         with self.transaction() as long:
             done = 0
@@ -39,6 +41,18 @@ class Workload:
                 self.short(spare=long.lives)
                 done += 1
                 time.sleep(self.rng.uniform(0.01, 0.12))
+
+    def empty(self):
+        """A TRUNCATE with rows right before and right after it, while no transaction is open: it locks the whole table."""
+        with self.transaction() as before:
+            for _ in range(5):
+                before.anything(EMPTIED)
+        with self.transaction() as transaction:
+            transaction.insert(EMPTIED)
+            transaction.truncate(EMPTIED)
+            for _ in range(3):
+                transaction.insert(EMPTIED)
+            transaction.revive(EMPTIED)
 
     def short(self, spare):
         fails = self.rng.random() < 0.08
@@ -164,6 +178,13 @@ class Transaction:
         """A row takes the key of one that is deleted just before."""
         if key := self.delete(table):
             self.move(table, key)
+
+    def truncate(self, table):
+        self.cursor.execute(f"TRUNCATE TABLE {self.source.table(table)}")
+        self.records[table.name] += 1
+        self.changes["truncate"] += 1
+        for key in [*self.load.lives[table.name], *(key for name, key in self.lives if name == table.name)]:
+            self.now(table, key, False)
 
     def choose(self, table, lives=True):
         """A key with a row, or one whose row is gone; none that another open transaction holds."""

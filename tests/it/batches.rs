@@ -101,6 +101,7 @@ pub(crate) fn batch(schema: &Arc<TableSchema>, from: i64, changes: Changes<'_>) 
         keys: rows.iter().map(|(id, _)| key(*id)).collect(),
         deletes: deletes.map(|(id, _)| key(*id)).collect(),
         holes: vec![],
+        truncates: false,
         strict: false,
         missing: 0,
         newest_source_micros: Some(5),

@@ -265,3 +265,25 @@ async fn a_strict_batch_is_not_merged_when_a_hole_has_no_row(kind: Kind) {
     assert_eq!(place.rows().await, rows(FIRST));
     assert_eq!(sink.position().await.get(0), Some(10));
 }
+
+#[apply(sinks)]
+async fn a_truncate_empties_the_table_before_the_batch_is_merged(kind: Kind) {
+    let place = Place::new(kind);
+    let (mut sink, schema) = (place.instance(), Arc::new(schema()));
+    sink.commit(&batch(&schema, 0, FIRST)).await;
+    let mut late = place.instance();
+    let _ = late.position().await;
+    let kept: Changes<'_> = &[(2, Some("B")), (11, None), (5, Some("e"))];
+    sink.commit(&Batch { truncates: true, ..batch(&schema, 10, kept) }).await;
+    let mut expected = rows(&[(2, Some("B")), (5, Some("e"))]);
+    assert_eq!(place.rows().await, expected);
+    // Whoever had the rows of before goes on without them.
+    late.commit(&batch(&schema, 20, &[(1, Some("new")), (5, None)])).await;
+    expected = rows(&[(1, Some("new")), (2, Some("B"))]);
+    assert_eq!(place.rows().await, expected);
+    late.commit(&Batch { truncates: true, ..batch(&schema, 30, &[]) }).await;
+    assert_eq!(place.rows().await, BTreeMap::new());
+    sink.position().await;
+    sink.commit(&batch(&schema, 40, FIRST)).await;
+    assert_eq!(place.rows().await, rows(FIRST));
+}

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use cdc_sink::admin::Health;
 use cdc_sink::batch::Limits;
-use cdc_sink::change::MissingValue;
+use cdc_sink::change::{MissingValue, Truncates};
 use cdc_sink::clock::Clock;
 use cdc_sink::decode::{Decoder, Options};
-use cdc_sink::pipeline::{self, Progress, TableSetup};
+use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
 use cdc_sink::position::TopicPartition;
 use cdc_sink::sink::lake::{LakeOptions, LakeSink, LogSetup, read};
 use cdc_sink::sink::memory::text_rows;
@@ -58,6 +58,7 @@ async fn process(logs: &Logs, lake: &LakeOptions, options: &Options) -> Option<S
         limits,
         buffer_bytes: 1 << 20,
         once: true,
+        partitions: Partitions::new(|_| Box::pin(std::future::ready(Ok(1)))),
         dead_letters: None,
         dead_letter_limit: 0,
     };
@@ -67,6 +68,7 @@ async fn process(logs: &Logs, lake: &LakeOptions, options: &Options) -> Option<S
             sink: LakeSink::new(lake.clone()),
             decoder: Decoder::new(options.clone(), None, None),
             missing_value: MissingValue::Null,
+            truncates: Truncates::Apply,
         })
     };
     let health = Arc::new(Health::new(clock.clone(), Duration::from_secs(60)));

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use cdc_sink::admin::Health;
 use cdc_sink::batch::Limits;
-use cdc_sink::change::{Batch, MissingValue};
+use cdc_sink::change::{Batch, MissingValue, Truncates};
 use cdc_sink::clock::Clock;
 use cdc_sink::decode::{Decoder, Options, Registry, SchemaId};
 use cdc_sink::error::{Error, Result};
 use cdc_sink::generate::{Encoding, Generator, Mix, Shape, UNAVAILABLE, Workload};
-use cdc_sink::pipeline::{self, Progress, TableSetup};
+use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
 use cdc_sink::position::{Position, TopicPartition};
 use cdc_sink::schema::{TableSchema, is_metadata};
 use cdc_sink::sink::memory::{MemorySink, TextRow};
@@ -152,6 +152,19 @@ async fn process(
     acknowledged: &Acknowledged,
     events: Option<usize>,
 ) {
+    if let Some(progress) = told(world, script, sink, acknowledged, events).await {
+        assert!(progress.is_complete(), "{:?}", progress.tables());
+    }
+}
+
+/// The same, with what the pipeline tells in the end; none after a crash.
+async fn told(
+    world: &World,
+    script: Vec<Step>,
+    sink: &Faulty,
+    acknowledged: &Acknowledged,
+    events: Option<usize>,
+) -> Option<Progress> {
     let crash = Arc::new(Notify::new());
     let source = Crashing {
         source: ScriptedSource::new(Arc::clone(&world.logs), script, acknowledged.clone()),
@@ -159,6 +172,7 @@ async fn process(
         crash: Arc::clone(&crash),
     };
     let clock = Clock::from_fn(|| 0);
+    let partitions = world.logs.len();
     let options = pipeline::Options {
         limits: Limits {
             rows: 40,
@@ -168,6 +182,7 @@ async fn process(
         },
         buffer_bytes: 1 << 20,
         once: true,
+        partitions: Partitions::new(move |_| Box::pin(async move { Ok(partitions) })),
         dead_letters: None,
         dead_letter_limit: 0,
     };
@@ -179,6 +194,7 @@ async fn process(
             sink: sink.clone(),
             decoder,
             missing_value: MissingValue::Null,
+            truncates: Truncates::Apply,
         })
     };
     let health = Arc::new(Health::new(clock.clone(), Duration::from_secs(60)));
@@ -186,14 +202,11 @@ async fn process(
     let stop = CancellationToken::new();
     tokio::select! {
         biased;
-        () = crash.notified() => {}
+        () = crash.notified() => None,
         () = tokio::time::sleep(Duration::from_secs(3600)) => {
             panic!("the pipeline does not come to an end: {:#?}", health.status());
         }
-        progress = pipeline::run(source, open, options, progress, stop) => {
-            let progress = progress.unwrap();
-            assert!(progress.is_complete(), "{:?}", progress.tables());
-        }
+        progress = pipeline::run(source, open, options, progress, stop) => Some(progress.unwrap()),
     }
 }
 
@@ -314,5 +327,82 @@ fn a_topic_without_a_change_makes_no_table_and_halts_none() {
         let sink = faulty(Vec::new());
         process(&world, Vec::new(), &sink, &Acknowledged::default(), None).await;
         assert_eq!(sink.sink.version(), 0);
+    });
+}
+
+/// A log of records with bare JSON values, keyed by `id` where there is one.
+fn bare_log(values: &[(Option<i64>, &str)]) -> Log {
+    let record = |(offset, (id, value)): (i64, &(Option<i64>, &str))| LoggedRecord {
+        offset,
+        timestamp_ms: Some(1),
+        key: id.map(|id| format!(r#"{{"id":{id}}}"#).into_bytes()),
+        value: Some(value.as_bytes().to_vec()),
+        headers: Vec::new(),
+    };
+    Log::new((0..).zip(values).map(record).collect(), 1)
+}
+
+const TRUNCATE: &str = r#"{"before":null,"after":null,"source":{"ts_ms":1},"op":"t"}"#;
+
+fn row(operation: &str, id: i64, name: &str) -> String {
+    format!(
+        r#"{{"before":null,"after":{{"id":{id},"name":"{name}"}},"source":{{"ts_ms":1}},"op":"{operation}"}}"#
+    )
+}
+
+fn truncated_world(partitions: i32) -> World {
+    let (one, two, three) = (row("c", 1, "a"), row("c", 2, "b"), row("c", 3, "c"));
+    let again = row("c", 1, "A");
+    let values =
+        [(Some(1), &*one), (Some(2), &two), (None, TRUNCATE), (Some(1), &again), (Some(3), &three)];
+    let at = |partition| TopicPartition { topic: "shop.public.t".into(), partition };
+    let logs = (0..partitions).map(|p| match p {
+        0 => (at(p), bare_log(&values)),
+        _ => (at(p), bare_log(&[])),
+    });
+    let (logs, registry) = (Arc::new(logs.collect()), Registry::preloaded([]));
+    World { logs, registry, expected: Vec::new() }
+}
+
+/// Rows before a truncate go, wherever a batch ends; rows after it stay.
+#[test]
+fn a_truncate_empties_the_table_of_what_came_before() {
+    for cut in 1..5 {
+        run(async {
+            let world = truncated_world(1);
+            let sink = faulty(Vec::new());
+            let at = TopicPartition { topic: "shop.public.t".into(), partition: 0 };
+            let script = vec![
+                Step::Assign(vec![at.clone()]),
+                Step::Deliver(at.clone(), cut),
+                Step::Revoke(vec![at]),
+            ];
+            process(&world, script, &sink, &Acknowledged::default(), None).await;
+            let names: Vec<_> = sink
+                .sink
+                .rows()
+                .iter()
+                .map(|row| (row["id"].clone(), row["name"].clone()))
+                .collect();
+            let expected =
+                [("1", "A"), ("3", "c")].map(|(id, name)| (id.to_owned(), name.to_owned()));
+            assert_eq!(names, expected, "cut after {cut}");
+        });
+    }
+}
+
+#[test]
+fn a_truncate_among_several_partitions_halts_the_table() {
+    run(async {
+        let world = truncated_world(2);
+        let sink = faulty(Vec::new());
+        let progress =
+            told(&world, Vec::new(), &sink, &Acknowledged::default(), None).await.unwrap();
+        let halted = progress.tables().values().next().unwrap().halted.clone().unwrap();
+        assert!(
+            halted.contains("shop.public.t[0]@2") && halted.contains("option truncate"),
+            "{halted}"
+        );
+        assert_eq!(sink.sink.rows().len(), 2, "what came before is in the table");
     });
 }

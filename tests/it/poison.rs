@@ -9,12 +9,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cdc_sink::admin::Health;
 use cdc_sink::batch::Limits;
-use cdc_sink::change::MissingValue;
+use cdc_sink::change::{MissingValue, Truncates};
 use cdc_sink::clock::Clock;
 use cdc_sink::dead_letter::DeadLetters;
 use cdc_sink::decode::{Decoder, Options, Registry, Row, ScanError, Scanned, SchemaId};
 use cdc_sink::generate::{Encoding, Generator, Shape, UNAVAILABLE, Workload};
-use cdc_sink::pipeline::{self, Progress, TableSetup};
+use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
 use cdc_sink::position::TopicPartition;
 use cdc_sink::record::Records;
 use cdc_sink::schema::{TableSchema, is_metadata};
@@ -126,7 +126,7 @@ fn rejects(registry: &Arc<Registry>, schema: &Arc<TableSchema>, record: &LoggedR
     let change = loop {
         match decoder.scan(&record) {
             Ok(Scanned::Change(change)) => break change,
-            Ok(Scanned::Skipped(_)) => return false,
+            Ok(Scanned::Skipped(_) | Scanned::Truncate) => return false,
             Err(ScanError::Reject(_)) => return true,
             Err(ScanError::NeedsSchema(id)) => {
                 // Asked for again and again: another concern.
@@ -214,13 +214,15 @@ async fn feed(records: Vec<LoggedRecord>, registry: Arc<Registry>, limit: usize)
         },
         buffer_bytes: 1 << 30,
         once: true,
+        partitions: Partitions::new(|_| Box::pin(std::future::ready(Ok(1)))),
         dead_letters: Some(Arc::new(DeadLetters::new(&connection, "dead").unwrap())),
         dead_letter_limit: limit,
     };
     let open = |topic: &Arc<str>| {
         let decoder = Decoder::new(options(), Some(Arc::clone(&registry)), None);
         let (name, sink) = (Arc::clone(topic), sink.clone());
-        Ok(TableSetup { name, sink, decoder, missing_value: MissingValue::Null })
+        let (missing_value, truncates) = (MissingValue::Null, Truncates::Apply);
+        Ok(TableSetup { name, sink, decoder, missing_value, truncates })
     };
     let clock = Clock::from_fn(|| 0);
     let health = Arc::new(Health::new(clock.clone(), Duration::from_secs(60)));

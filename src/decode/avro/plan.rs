@@ -64,11 +64,12 @@ pub(in crate::decode) struct Head<'a> {
 impl Writer {
     /// The writer of values of an Avro schema.
     pub(in crate::decode) fn of_avro_value(schema: &Arc<Schema>, added: &AddedNames) -> Self {
-        let record = schema.fields(schema.root);
+        let node = schema.present(schema.root).unwrap_or(schema.root);
+        let record = schema.fields(node);
         let root = record.unwrap_or_default();
         let has = |name: &str| root.iter().any(|(own, _)| own == name);
         let kind = match record {
-            Some(_) => kind(schema.record_name(schema.root), has),
+            Some(_) => kind(schema.record_name(node), has),
             None => Kind::Other,
         };
         let after = || {
@@ -154,14 +155,20 @@ fn part(schema: &Schema, name: &str, node: NodeId) -> Part {
 }
 
 impl Plan {
-    /// Reads the value that starts at `at`, and checks that nothing follows it.
+    /// Reads the value that starts at `at`, none when it is null, and checks that nothing follows it.
     pub(in crate::decode) fn read<'a>(
         &'a self,
         bytes: &'a [u8],
         at: usize,
-    ) -> Result<Head<'a>, Reject> {
+    ) -> Result<Option<Head<'a>>, Reject> {
         let schema = &*self.schema;
         let mut reader = Reader::new(bytes, at);
+        let root = reader.branch(schema, schema.root)?;
+        if *schema.shape(root)? == Shape::Null {
+            reader.finish()?;
+            return Ok(None);
+        }
+        let body = reader.at;
         let mut head = Head::default();
         for (part, node) in &self.parts {
             let node = reader.branch(schema, *node)?;
@@ -198,10 +205,10 @@ impl Plan {
             }
         }
         if self.flattened {
-            head.after = Some(at..reader.at);
+            head.after = Some(body..reader.at);
         }
         reader.finish()?;
-        Ok(head)
+        Ok(Some(head))
     }
 }
 

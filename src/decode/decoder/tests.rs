@@ -219,6 +219,10 @@ fn records_that_are_no_change_are_told_apart() {
     assert_eq!(skipped(end), Skip::Transaction);
     assert_eq!(skipped(r#"{"source":{},"ddl":"x","tableChanges":[]}"#), Skip::SchemaChange);
     assert_eq!(skipped(r#"{"op":"m","source":{},"message":{}}"#), Skip::Message);
+    let notification = r#"{"id":"1","type":"STARTED","aggregate_type":"Initial Snapshot"}"#;
+    assert_eq!(skipped(notification), Skip::Notification);
+    let truncate = r#"{"op":"t","source":{},"before":null,"after":null}"#;
+    assert_eq!(scan(&mut decoder, None, Some(truncate)), Ok(Scanned::Truncate));
     assert_eq!(scan(&mut decoder, None, None), Ok(Scanned::Skipped(Skip::KeylessTombstone)));
     let key = Some(r#"{"id":1}"#);
     for (value, expected) in [
@@ -229,7 +233,7 @@ fn records_that_are_no_change_are_told_apart() {
         ("{", "malformed_json"),
         (r#"{"status":"BEGIN","id":2}"#, "not_an_envelope"),
         (r#"{"op":"x","source":{},"after":{}}"#, "unknown_operation"),
-        (r#"{"op":"t","source":{},"after":null}"#, "truncate_unsupported"),
+        (r#"{"op":"t","source":{},"after":{"id":1}}"#, "unsupported_truncate"),
         (r#"{"op":"u","source":{},"after":null}"#, "no_row"),
         (r#"{"op":"c","source":{},"after":{"id":1}} x"#, "malformed_json"),
         (r#"{"op":"c","source":{},"after":{"id":1},"after":{"id":2}}"#, "malformed_json"),
@@ -237,6 +241,40 @@ fn records_that_are_no_change_are_told_apart() {
         assert_eq!(reason(scan(&mut decoder, key, Some(value))), expected, "{value}");
     }
     assert_eq!(reason(scan(&mut decoder, None, Some(&bare("c", "{}")))), "no_key");
+}
+
+#[tokio::test]
+async fn a_null_in_avro_is_a_tombstone() {
+    let key = r#"{"type":"record","name":"Key","fields":[{"name":"id","type":"long"}]}"#;
+    let row = r#"{"type":"record","name":"Value","fields":[{"name":"id","type":"long"}]}"#;
+    let source = r#"{"type":"record","name":"Source","fields":[{"name":"ts_ms","type":"long"}]}"#;
+    let envelope = format!(
+        r#"["null",{{"type":"record","name":"Envelope","fields":[{{"name":"before","type":["null",{row}]}},{{"name":"after","type":["null","Value"]}},{{"name":"source","type":{source}}},{{"name":"op","type":"string"}}]}}]"#
+    );
+    let schemas = [(SchemaId(1), key.to_owned()), (SchemaId(2), envelope)];
+    let mut decoder = Decoder::new(options(), Some(Registry::preloaded(schemas)), None);
+    decoder.fetch_schema(SchemaId(1)).await.unwrap();
+    decoder.fetch_schema(SchemaId(2)).await.unwrap();
+    for (value, operation) in [
+        (&[0, 0, 0, 0, 2, 0][..], Operation::Delete),
+        (&[0, 0, 0, 0, 2, 2, 0, 2, 6, 8, 2, b'c'], Operation::Create),
+    ] {
+        let records = with_headers(&[0, 0, 0, 0, 1, 6], Some(value), []);
+        match decoder.scan(&records.get(0).unwrap()) {
+            Ok(Scanned::Change(change)) => assert_eq!(change.operation, operation),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_signalling_table_is_no_table() {
+    let mut decoder = Decoder::new(options(), None, None);
+    let mut records = Records::new("p.public.debezium_signal".into(), 0, 0);
+    let value = bare("c", r#"{"id":"x","type":"snapshot-window-open","data":null}"#);
+    assert!(records.push(0, None, Some(br#"{"id":"x"}"#), Some(value.as_bytes()), []));
+    let scanned = decoder.scan(&records.get(0).unwrap());
+    assert_eq!(scanned, Ok(Scanned::Skipped(Skip::Signal)));
 }
 
 #[test]
@@ -550,7 +588,7 @@ mod avro_records {
         let records = with_headers(key, Some(value), []);
         decoder.scan(&records.get(0).unwrap()).map(|scanned| match scanned {
             Scanned::Change(change) => change,
-            Scanned::Skipped(skip) => panic!("skipped: {skip:?}"),
+            other => panic!("no change: {other:?}"),
         })
     }
 

@@ -207,6 +207,7 @@ pub(super) fn batch(
         keys,
         deletes,
         holes,
+        truncates: false,
         strict: false,
         missing: 0,
         newest_source_micros: Some(1),

@@ -15,7 +15,7 @@ use cdc_sink::config::{Config, Options};
 use cdc_sink::dead_letter::DeadLetters;
 use cdc_sink::decode::Registry;
 use cdc_sink::names::Naming;
-use cdc_sink::pipeline::{self, Progress, TableSetup};
+use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
 use cdc_sink::position::TopicPartition;
 use cdc_sink::sink::memory::{MemorySink, TextRow, text_rows};
 use cdc_sink::sink::{Committed, Sink, lake};
@@ -155,9 +155,10 @@ impl Run<'_> {
             let progress = match self.target {
                 Target::Memory => {
                     let open = |topic: &Arc<str>| {
-                        let TableSetup { name, decoder, missing_value, .. } =
+                        let TableSetup { name, decoder, missing_value, truncates, .. } =
                             tables.setup(topic)?;
-                        Ok(TableSetup { name, sink: sinks[topic].clone(), decoder, missing_value })
+                        let sink = sinks[topic].clone();
+                        Ok(TableSetup { name, sink, decoder, missing_value, truncates })
                     };
                     process.run(open).await?
                 }
@@ -269,6 +270,10 @@ impl Process<'_> {
         S: Sink + Send + Sync + 'static,
     {
         let left = self.logs.values().map(Vec::len).sum();
+        let topics: Vec<_> = self.logs.keys().map(|at| Arc::clone(&at.topic)).collect();
+        let partitions = Partitions::new(move |topic| {
+            std::future::ready(Ok(topics.iter().filter(|own| ***own == *topic).count())).boxed()
+        });
         let logs = self.logs.into_iter().map(|(at, records)| (at, Log::new(records, 0)));
         let source =
             ScriptedSource::new(Arc::new(logs.collect()), self.script, Acknowledged::default());
@@ -276,7 +281,7 @@ impl Process<'_> {
         let left = if self.killed { left } else { usize::MAX };
         let source = Mortal { source, left, killed: Arc::clone(&killed) };
         let progress = Progress::new(clock(), Arc::new(Health::new(clock(), DEADLINE)));
-        let options = setup::pipeline(self.config, self.letters);
+        let options = setup::pipeline(self.config, partitions, self.letters);
         tokio::select! {
             biased;
             () = killed.notified() => Ok(None),

@@ -15,6 +15,7 @@ fn outcome(decoder: &mut Decoder, records: &Records) -> String {
     let change = match decoder.scan(&record) {
         Ok(Scanned::Change(change)) => change,
         Ok(Scanned::Skipped(skip)) => return format!("skipped {skip:?}"),
+        Ok(Scanned::Truncate) => return "truncate".to_owned(),
         Err(ScanError::Reject(reject)) => return format!("rejected {}", reject.reason),
         Err(ScanError::NeedsSchema(id)) => panic!("schema {id}"),
     };

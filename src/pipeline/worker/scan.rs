@@ -1,0 +1,106 @@
+//! What a worker makes of each record as it comes.
+
+use std::time::Duration;
+
+use super::Worker;
+use crate::batch::Outcome;
+use crate::change::Truncates;
+use crate::decode::{Reject, ScanError, Scanned, SchemaId, Skip};
+use crate::error::{Error, Kind, Result};
+use crate::pipeline::rejects::no_dead_letters;
+use crate::record::{Record, Records};
+use crate::retry;
+use crate::sink::Sink;
+
+/// How often a writer schema that the registry does not know is asked for before its record is rejected.
+const SCHEMA_ATTEMPTS: usize = 6;
+
+impl<S: Sink + Send + Sync> Worker<S> {
+    /// What a record is for the table; an error when the table must halt before it.
+    pub(super) async fn outcome(&mut self, records: &Records, index: usize) -> Result<Outcome> {
+        let mut waits = retry::waits().enumerate();
+        let reject = loop {
+            let Some(record) = records.get(index) else { return Ok(Outcome::Skipped) };
+            let id = match self.decoder.scan(&record) {
+                Ok(Scanned::Change(change)) => return Ok(Outcome::Change(change)),
+                Ok(Scanned::Skipped(skip)) => return Ok(self.skip(skip)),
+                Ok(Scanned::Truncate) => return self.truncate(&record).await,
+                Err(ScanError::Reject(reject)) => break reject,
+                Err(ScanError::NeedsSchema(id)) => id,
+            };
+            if let Some(reject) = self.fetch_schema(id, &mut waits).await? {
+                break reject;
+            }
+        };
+        match records.get(index).filter(|_| self.policy.rejects.dead_letters.is_none()) {
+            Some(record) => Err(no_dead_letters(&record, &reject)),
+            None => Ok(Outcome::Rejected(reject)),
+        }
+    }
+
+    fn skip(&mut self, skip: Skip) -> Outcome {
+        *self.skipped.entry(skip).or_default() += 1;
+        Outcome::Skipped
+    }
+
+    /// What becomes of a truncate. Its order is known against the records of its own partition only, so it is applied
+    /// where the topic has no other. That is asked for each time, as topics grow.
+    async fn truncate(&mut self, record: &Record<'_>) -> Result<Outcome> {
+        let Record { topic, partition, offset, .. } = record;
+        let halt = |why: &str| {
+            Error::data(format!(
+                "record {topic}[{partition}]@{offset} empties the table (TRUNCATE), {why}"
+            ))
+            .hint("set option truncate to ignore to pass over it; if rows are to go, delete them from the table by hand")
+        };
+        match self.truncates {
+            Truncates::Ignore => return Ok(self.skip(Skip::Truncate)),
+            Truncates::Halt => return Err(halt("and option truncate says to halt then")),
+            Truncates::Apply => {}
+        }
+        let mut waits = retry::waits();
+        loop {
+            match self.policy.partitions.of(topic).await {
+                Ok(1) => return Ok(Outcome::Truncate),
+                Ok(_) => {
+                    let why = "and has no order among the records of the topic's other partitions";
+                    return Err(halt(why));
+                }
+                Err(error) => {
+                    self.wait_out(&error, "ask for the topic's partitions", &mut waits).await?;
+                }
+            }
+        }
+    }
+
+    /// Asks the registry for a writer schema. An unknown one is asked for again, as registries replicate; after that
+    /// its record is rejected.
+    async fn fetch_schema(
+        &mut self,
+        id: SchemaId,
+        waits: &mut (impl Iterator<Item = (usize, Duration)> + Send),
+    ) -> Result<Option<Reject>> {
+        match self.decoder.fetch_schema(id).await {
+            Ok(()) => Ok(None),
+            Err(error) => {
+                let (attempt, wait) = waits.next().unwrap_or_default();
+                match error.kind() {
+                    Kind::Unavailable => {}
+                    Kind::Data if attempt < SCHEMA_ATTEMPTS => {}
+                    Kind::Data => {
+                        let message = error.report();
+                        return Ok(Some(Reject { reason: "unknown_schema", message }));
+                    }
+                    _ => return Err(error),
+                }
+                tracing::warn!(
+                    table = &*self.name,
+                    error = error.report(),
+                    "waiting for a writer schema"
+                );
+                self.pause(wait).await;
+                Ok(None)
+            }
+        }
+    }
+}
