@@ -157,12 +157,13 @@ pub struct Options {
         help_heading = "Tables"
     )]
     pub type_conflict: Option<TypeConflict>,
-    /// What becomes of a TRUNCATE: apply empties the table when its topic has one partition and halts it otherwise, as
-    /// nothing orders the partitions [default: apply]
+    /// What becomes of a TRUNCATE: apply it, ignore it or halt the table. Where the topic has several partitions or the
+    /// records of several tables nothing tells which rows came before, and the table halts as well [default: apply]
     #[arg(
         long,
         env = "CDC_SINK_TRUNCATE",
         value_name = "apply|ignore|halt",
+        hide_possible_values = true,
         help_heading = "Tables"
     )]
     pub truncate: Option<Truncates>,
@@ -219,6 +220,9 @@ pub struct TableOptions {
     pub missing_value: Option<MissingValue>,
     /// What to do when a column's type changes, in place of the general answer.
     pub type_conflict: Option<TypeConflict>,
+    /// Take records whose schema in the registry is named after another table of their connector than they are of, as
+    /// with a router that renames schemas and another that renames topics. Else they are dead letters.
+    pub any_schema_name: bool,
     /// What becomes of truncates, in place of the general option.
     pub truncate: Option<Truncates>,
 }

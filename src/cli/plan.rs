@@ -184,6 +184,9 @@ async fn scan(
         let id = match decoder.scan(&record) {
             Ok(scanned) => return Ok(Ok(scanned)),
             Err(ScanError::Reject(reject)) => return Ok(Err(reject.to_string())),
+            Err(ScanError::KeyChanged(what)) => {
+                return Ok(Err(format!("key_changed: {what}, which halts the table")));
+            }
             Err(ScanError::NeedsSchema(id)) => id,
         };
         attempt += 1;

@@ -169,6 +169,7 @@ pub(super) fn decode_options(config: &Config, topic: &str, table: &str) -> Resul
         added_prefix: config.added_prefix.clone(),
         placeholder: config.placeholder.clone(),
         invalid: config.invalid_value,
+        any_schema_name: own.any_schema_name,
         invalid_columns: own.invalid_value.into_iter().collect(),
         evolution: Evolution {
             widen: config.type_widening || !config.to.contains(&Format::Delta),

@@ -78,6 +78,11 @@ impl Schema {
         Ok(Self { nodes: parser.nodes, root })
     }
 
+    /// The name of the record that its values are.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.record_name(self.present(self.root)?)
+    }
+
     fn node(&self, id: NodeId) -> Option<&Node> {
         self.nodes.get(id)
     }

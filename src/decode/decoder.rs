@@ -25,6 +25,7 @@ use crate::schema::TableSchema;
 
 mod describe;
 mod keys;
+mod origin;
 mod outbox;
 mod table;
 
@@ -76,6 +77,8 @@ struct Fetched {
     value: Option<usize>,
     event: Option<usize>,
     key: Option<usize>,
+    /// It is the schema of envelopes of a table that the topic is not named after.
+    named_otherwise: bool,
 }
 
 /// What the first stage reads of an envelope, whatever its encoding.
@@ -205,7 +208,7 @@ impl Decoder {
         id: SchemaId,
         at: usize,
     ) -> Result<Scanned, ScanError> {
-        let number = self.avro_value(id)?;
+        let number = self.avro_value(id, record.topic)?;
         let Some(writer) = self.writers.get(number) else { return Err(foreign().into()) };
         let (named, layout) = match (writer.kind, &writer.layout) {
             (Kind::Skipped(skip), _) => return Ok(Scanned::Skipped(skip)),
@@ -226,6 +229,7 @@ impl Decoder {
             source_micros: head.source_micros,
             flattened: false,
         };
+        self.check_name(id, value, number, &heading)?;
         self.change(record, value, number, &heading)
     }
 
@@ -311,7 +315,10 @@ impl Decoder {
         }
         let row = match operation {
             Operation::Message => return Ok(Scanned::Skipped(Skip::Message)),
-            Operation::Truncate => return Ok(truncate(heading)?),
+            Operation::Truncate => {
+                let alone = self.is_alone(record.topic, value, writer, heading);
+                return Ok(truncate(heading, alone)?);
+            }
             Operation::Delete => None,
             Operation::Create | Operation::Read | Operation::Update => {
                 Some(row_ref(writer, heading.after.as_ref())?)
@@ -364,17 +371,30 @@ impl Decoder {
         let schema = avro::Schema::parse(&text.schema, &text.references).map_err(|error| {
             Error::data(format!("schema {id} of the registry cannot be read: {error}"))
         })?;
-        let fetched = Fetched { schema: Arc::new(schema), value: None, event: None, key: None };
+        let fetched = Fetched {
+            schema: Arc::new(schema),
+            value: None,
+            event: None,
+            key: None,
+            named_otherwise: false,
+        };
         self.avro.entry(id).or_insert(fetched);
         Ok(())
     }
 
     /// The writer of values of a schema.
-    fn avro_value(&mut self, id: SchemaId) -> Result<usize, ScanError> {
-        let fetched = self.avro.get_mut(&id).ok_or(ScanError::NeedsSchema(id))?;
-        let (schema, writers, added) = (&fetched.schema, &mut self.writers, &self.added);
-        let learn = || learn(writers, Writer::of_avro_value(schema, added));
-        Ok(*fetched.value.get_or_insert_with(learn))
+    fn avro_value(&mut self, id: SchemaId, topic: &str) -> Result<usize, ScanError> {
+        let fetched = self.avro.get(&id).ok_or(ScanError::NeedsSchema(id))?;
+        if let Some(known) = fetched.value {
+            return Ok(known);
+        }
+        let named_otherwise = self.is_named_otherwise(fetched.schema.name(), topic);
+        let writer = Writer::of_avro_value(&fetched.schema, &self.added);
+        let number = learn(&mut self.writers, writer);
+        if let Some(fetched) = self.avro.get_mut(&id) {
+            (fetched.value, fetched.named_otherwise) = (Some(number), named_otherwise);
+        }
+        Ok(number)
     }
 
     /// The writer of keys of a schema.
@@ -523,11 +543,11 @@ fn foreign() -> Reject {
 }
 
 /// A truncate has no row. What has the same code and a row is a range of deleted rows, which only Cassandra has.
-fn truncate(heading: &Heading) -> Result<Scanned, Reject> {
+fn truncate(heading: &Heading, alone: bool) -> Result<Scanned, Reject> {
     if heading.before.is_some() || heading.after.is_some() {
         return Err(Reject::new("unsupported_truncate", "a truncate with a row is not known"));
     }
-    Ok(Scanned::Truncate)
+    Ok(Scanned::Truncate { alone })
 }
 
 #[cfg(test)]

@@ -10,6 +10,9 @@ use super::{Options, Reject};
 use crate::key::{Key, KeyBuilder};
 use crate::schema::{Column, ColumnType, TableSchema};
 
+/// The reason of records whose key has other columns than the table's.
+pub(super) const KEY_MISMATCH: &str = "key_mismatch";
+
 /// The key's columns as the table has them, or will have them once its first rows are committed.
 #[derive(Debug)]
 pub(super) struct KeyPlan {
@@ -255,7 +258,7 @@ impl KeyPlan {
     ) -> Result<(), Reject> {
         let Self { columns, builder, scratch, .. } = self;
         let (Some(column), Some(form)) = (columns.get(index), forms.get(index)) else {
-            return Err(Reject::new("key_mismatch", "the key has more columns than the table's"));
+            return Err(Reject::new(KEY_MISMATCH, "the key has more columns than the table's"));
         };
         if raw == Raw::Null {
             return Err(Reject::new("null_key", format!("key column {} is null", column.name)));
@@ -280,7 +283,7 @@ impl KeyPlan {
         let names: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
         let names = names.join(", ");
         Reject::new(
-            "key_mismatch",
+            KEY_MISMATCH,
             format!("the record's key is not of the table's key columns ({names})"),
         )
     }

@@ -87,8 +87,11 @@ pub enum Scanned {
     Change(Change),
     /// Nothing for a table: a heartbeat and the like.
     Skipped(Skip),
-    /// Every row of the table was deleted.
-    Truncate,
+    /// Every row of the table was deleted; `alone` when the topic has the records of no other table.
+    Truncate {
+        /// False when the topic is not named after the table, or its keys tell tables apart.
+        alone: bool,
+    },
 }
 
 /// Records that are recognised and passed over.
@@ -181,6 +184,8 @@ pub struct Options {
     pub invalid: InvalidValue,
     /// The same for single columns.
     pub invalid_columns: Vec<(String, InvalidValue)>,
+    /// Schemas of the registry may be named after other tables than their records are of.
+    pub any_schema_name: bool,
     /// What happens when a column of the source gets another type.
     pub evolution: Evolution,
     /// The topic has events of an outbox.
@@ -250,6 +255,8 @@ pub enum ScanError {
     Reject(Reject),
     /// The record's schema must be fetched first ([`Decoder::fetch_schema`]); then it is scanned again.
     NeedsSchema(SchemaId),
+    /// The key's columns are not the table's any more: rows cannot be told by them. The message says which.
+    KeyChanged(String),
 }
 
 impl From<Reject> for ScanError {

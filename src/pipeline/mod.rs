@@ -53,7 +53,9 @@ const FIRST_ASSIGNMENT: Duration = Duration::from_secs(60);
 
 /// Tells how many partitions a topic has now.
 #[derive(Clone)]
-pub struct Partitions(Arc<dyn Fn(&str) -> BoxFuture<'static, Result<usize>> + Send + Sync>);
+pub struct Partitions(Arc<Ask>);
+
+type Ask = dyn Fn(&str) -> BoxFuture<'static, Result<usize>> + Send + Sync;
 
 impl Partitions {
     /// Partitions as `ask` tells them.

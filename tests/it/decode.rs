@@ -120,9 +120,9 @@ fn decode(decoder: &mut Decoder, topic: &[Records]) -> Decoded {
                 format!("change {}", change.operation.code())
             }
             Ok(Scanned::Skipped(skip)) => format!("skip {skip:?}"),
-            Ok(Scanned::Truncate) => "truncate".to_owned(),
+            Ok(Scanned::Truncate { .. }) => "truncate".to_owned(),
             Err(ScanError::Reject(reject)) => format!("reject {}", reject.reason),
-            Err(ScanError::NeedsSchema(_)) => unreachable!(),
+            Err(other) => panic!("{other:?}"),
         };
         *outcomes.entry(outcome).or_default() += 1;
     }

@@ -126,8 +126,8 @@ fn rejects(registry: &Arc<Registry>, schema: &Arc<TableSchema>, record: &LoggedR
     let change = loop {
         match decoder.scan(&record) {
             Ok(Scanned::Change(change)) => break change,
-            Ok(Scanned::Skipped(_) | Scanned::Truncate) => return false,
-            Err(ScanError::Reject(_)) => return true,
+            Ok(Scanned::Skipped(_) | Scanned::Truncate { .. }) => return false,
+            Err(ScanError::Reject(_) | ScanError::KeyChanged(_)) => return true,
             Err(ScanError::NeedsSchema(id)) => {
                 // Asked for again and again: another concern.
                 if futures::executor::block_on(decoder.fetch_schema(id)).is_err() {

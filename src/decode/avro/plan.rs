@@ -212,6 +212,14 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// The envelope's `source` block, which starts at `at`, as JSON.
+    pub(in crate::decode) fn source(&self, bytes: &[u8], at: usize) -> Option<String> {
+        let (_, node) = self.parts.iter().find(|(part, _)| matches!(part, Part::Source(_)))?;
+        Reader::new(bytes, at).json(&self.schema, self.schema.present(*node)?).ok()
+    }
+}
+
 /// When the source committed: microseconds if they are there, else milliseconds.
 fn source(
     reader: &mut Reader<'_>,

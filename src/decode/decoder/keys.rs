@@ -4,7 +4,7 @@ use super::{Decoder, Heading, UNTOLD, framed, is_untold, learn};
 use crate::decode::envelope::end;
 use crate::decode::infer;
 use crate::decode::json::{Cursor, Malformed};
-use crate::decode::key::{KeyForms, KeyPlan, Scalar, scalar, value};
+use crate::decode::key::{KEY_MISMATCH, KeyForms, KeyPlan, Scalar, scalar, value};
 use crate::decode::rows::Filler;
 use crate::decode::types::{Form, Mapped, Raw, Times};
 use crate::decode::writer::{Field, Layout, Writer};
@@ -36,13 +36,73 @@ impl Decoder {
             key.conflict = conflict;
         }
         match old {
-            Err(ScanError::Reject(_)) => Ok(None),
+            Err(ScanError::Reject(_) | ScanError::KeyChanged(_)) => Ok(None),
             other => other,
         }
     }
 
     /// The key in a record's key; none when it is null.
     pub(super) fn record_key(&mut self, bytes: &[u8]) -> Result<Option<Key>, ScanError> {
+        let key = self.read_key(bytes);
+        match key {
+            Err(ScanError::Reject(reject)) if reject.reason == KEY_MISMATCH => {
+                let changed = self.changed_key(bytes).map(ScanError::KeyChanged);
+                Err(changed.unwrap_or(ScanError::Reject(reject)))
+            }
+            key => key,
+        }
+    }
+
+    /// What changed when the key of `bytes` is one that the table could have, but has not: one with more columns, or of
+    /// others of its columns. Any other is a bad record's.
+    fn changed_key(&self, bytes: &[u8]) -> Option<String> {
+        let names = self.key_names(bytes)?;
+        let own: Vec<&str> = self.key.as_ref()?.columns.iter().map(|c| c.name.as_str()).collect();
+        let has = |name: &&str| names.iter().any(|other| other == name);
+        let is_column = |name: &String| {
+            own.contains(&name.as_str())
+                || self.schema.as_ref().is_some_and(|schema| schema.column(name).is_some())
+                || self.writers.iter().any(|writer| writer.field(name).is_some())
+        };
+        let all = own.iter().all(has);
+        let changed = match all {
+            true => names.len() > own.len(),
+            false => names.iter().all(is_column),
+        };
+        let repeated = names
+            .iter()
+            .enumerate()
+            .any(|(place, name)| names.iter().take(place).any(|n| n == name));
+        let (names, own) = (names.join(", "), own.join(", "));
+        (changed && !repeated).then(|| format!("its columns were {own} and are {names} now"))
+    }
+
+    /// The names of a key's columns.
+    fn key_names(&self, bytes: &[u8]) -> Option<Vec<String>> {
+        let of_writer = |writer: usize| {
+            let fields = &self.key_writers.get(writer)?.fields;
+            Some(fields.iter().map(|field| field.name.clone()).collect())
+        };
+        if let Ok(Some((id, _))) = framed(bytes) {
+            return of_writer(self.avro.get(&id)?.key?);
+        }
+        let payload = self.keys.find(bytes).ok()?;
+        if let Some(writer) = payload.schema {
+            return of_writer(writer);
+        }
+        let mut cursor = Cursor::new(bytes, payload.at);
+        let mut names = Vec::new();
+        let mut more = cursor.open_object().ok()?;
+        while more {
+            let name = cursor.name().ok()?;
+            names.push(cursor.text(name).ok()?.into_owned());
+            cursor.skip().ok()?;
+            more = cursor.next_field().ok()?;
+        }
+        Some(names)
+    }
+
+    fn read_key(&mut self, bytes: &[u8]) -> Result<Option<Key>, ScanError> {
         if let Some((id, at)) = framed(bytes)? {
             let writer = self.avro_key(id)?;
             self.plan_key(writer, None)?;
@@ -221,7 +281,7 @@ impl Decoder {
         let holds = match key {
             Ok(Some(key)) => self.key_in_row(value, writer, at) == Ok(key),
             Ok(None) => !self.options.declared_key.is_empty(),
-            Err(ScanError::Reject(_)) => false,
+            Err(ScanError::Reject(_) | ScanError::KeyChanged(_)) => false,
             Err(needs) => return Err(needs),
         };
         if !holds && !settled {

@@ -29,6 +29,7 @@ impl Decoder {
             Ok(Scanned::Change(change)) if !inserted(&change) => {
                 Ok(Scanned::Skipped(Skip::OutboxRow))
             }
+            Ok(Scanned::Truncate { .. }) => Ok(Scanned::Skipped(Skip::OutboxRow)),
             Err(ScanError::Reject(reject)) if reject.reason == super::foreign().reason => {
                 Err(no_event_id().into())
             }

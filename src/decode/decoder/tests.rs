@@ -222,7 +222,7 @@ fn records_that_are_no_change_are_told_apart() {
     let notification = r#"{"id":"1","type":"STARTED","aggregate_type":"Initial Snapshot"}"#;
     assert_eq!(skipped(notification), Skip::Notification);
     let truncate = r#"{"op":"t","source":{},"before":null,"after":null}"#;
-    assert_eq!(scan(&mut decoder, None, Some(truncate)), Ok(Scanned::Truncate));
+    assert_eq!(scan(&mut decoder, None, Some(truncate)), Ok(Scanned::Truncate { alone: true }));
     assert_eq!(scan(&mut decoder, None, None), Ok(Scanned::Skipped(Skip::KeylessTombstone)));
     let key = Some(r#"{"id":1}"#);
     for (value, expected) in [
@@ -306,14 +306,31 @@ fn a_key_is_the_same_in_every_form() {
     let wrapped = change(&mut decoder, &wrapped, &value).key;
     assert_eq!((plain, plain), (spaced, wrapped));
     assert_ne!(plain, change(&mut decoder, r#"{"org":"a","id":2}"#, &value).key);
-    for key in [r#"{"org":"a"}"#, r#"{"org":"a","id":1,"more":2}"#, "1", r#"{"org":"a","org":"a"}"#]
-    {
+    for key in ["1", r#"{"org":"a","org":"a"}"#, r#"{"name":"a"}"#, r#"{"org":"a","name":1}"#] {
         assert_eq!(reason(scan(&mut decoder, Some(key), Some(&value))), "key_mismatch", "{key}");
     }
     assert_eq!(
         reason(scan(&mut decoder, Some(r#"{"org":"a","id":null}"#), Some(&value))),
         "null_key"
     );
+}
+
+/// As if the primary key had changed at the source; other keys with wrong columns are bad records.
+#[test]
+fn a_key_that_the_table_could_have_has_changed() {
+    let mut decoder = Decoder::new(options(), None, None);
+    change(&mut decoder, r#"{"org":"a","id":1}"#, &bare("d", "null"));
+    let told = r#"{"schema":{"type":"struct","fields":[{"type":"string","field":"id"}]},"payload":{"id":"1"}}"#;
+    for (key, names) in [
+        (r#"{"org":"a"}"#, "org"),
+        (r#"{"id":1,"more":2,"org":"a"}"#, "id, more, org"),
+        (told, "id"),
+    ] {
+        let expected = format!("its columns were org, id and are {names} now");
+        let scanned = scan(&mut decoder, Some(key), Some(&bare("d", "null")));
+        assert_eq!(scanned, Err(ScanError::KeyChanged(expected)));
+        assert_eq!(scan(&mut decoder, Some(key), None), scanned);
+    }
 }
 
 #[test]

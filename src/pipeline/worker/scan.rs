@@ -24,9 +24,10 @@ impl<S: Sink + Send + Sync> Worker<S> {
             let id = match self.decoder.scan(&record) {
                 Ok(Scanned::Change(change)) => return Ok(Outcome::Change(change)),
                 Ok(Scanned::Skipped(skip)) => return Ok(self.skip(skip)),
-                Ok(Scanned::Truncate) => return self.truncate(&record).await,
+                Ok(Scanned::Truncate { alone }) => return self.truncate(&record, alone).await,
                 Err(ScanError::Reject(reject)) => break reject,
                 Err(ScanError::NeedsSchema(id)) => id,
+                Err(ScanError::KeyChanged(what)) => return Err(key_changed(&record, &what)),
             };
             if let Some(reject) = self.fetch_schema(id, &mut waits).await? {
                 break reject;
@@ -45,7 +46,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
 
     /// What becomes of a truncate. Its order is known against the records of its own partition only, so it is applied
     /// where the topic has no other. That is asked for each time, as topics grow.
-    async fn truncate(&mut self, record: &Record<'_>) -> Result<Outcome> {
+    async fn truncate(&mut self, record: &Record<'_>, alone: bool) -> Result<Outcome> {
         let Record { topic, partition, offset, .. } = record;
         let halt = |why: &str| {
             Error::data(format!(
@@ -56,6 +57,9 @@ impl<S: Sink + Send + Sync> Worker<S> {
         match self.truncates {
             Truncates::Ignore => return Ok(self.skip(Skip::Truncate)),
             Truncates::Halt => return Err(halt("and option truncate says to halt then")),
+            Truncates::Apply if !alone => {
+                return Err(halt("and the topic may hold records of other tables"));
+            }
             Truncates::Apply => {}
         }
         let mut waits = retry::waits();
@@ -103,4 +107,11 @@ impl<S: Sink + Send + Sync> Worker<S> {
             }
         }
     }
+}
+
+fn key_changed(record: &Record<'_>, what: &str) -> Error {
+    let Record { topic, partition, offset, .. } = record;
+    Error::data(format!("record {topic}[{partition}]@{offset} has another key than the table: {what}")).hint(
+        "make the table anew under another name from a new initial snapshot, or keep the old key with option identity of the topic",
+    )
 }

@@ -228,6 +228,8 @@ pub(super) struct Send {
     pub(super) key_as: Option<Encoding>,
     /// The number of another topic's schema with these columns is written in place of the own.
     pub(super) schema_of: Option<String>,
+    /// Its schemas are named after this and not after the topic.
+    pub(super) named: Option<String>,
     pub(super) framing: Framing,
     /// So many bytes are cut from the value's end.
     pub(super) cut: usize,

@@ -124,7 +124,7 @@ impl<'a> Encoder<'a> {
             columns.filter(|(_, schema)| schema.key).collect()
         };
         let columns = self.case.key.as_deref().map_or_else(key_columns, fields);
-        Schema::of(&format!("{topic}.Key"), columns)
+        Schema::of(&format!("{}.Key", send.named.as_deref().unwrap_or(topic)), columns)
     }
 
     fn key(&mut self, send: &Send, topic: &str, headers: &mut Headers) -> Option<Vec<u8>> {
@@ -189,7 +189,8 @@ impl<'a> Encoder<'a> {
 
     /// The record's value; none for a tombstone.
     fn told(&self, send: &Send, topic: &str) -> Option<Told> {
-        let required = || Schema::of(&format!("{topic}.Value"), self.columns(send));
+        let named = send.named.as_deref().unwrap_or(topic);
+        let required = || Schema::of(&format!("{named}.Value"), self.columns(send));
         let row_schema = || required().optional();
         if send.tombstone {
             None
@@ -236,7 +237,7 @@ impl<'a> Encoder<'a> {
             None => {
                 parts.push(("ts_us", Schema::parse("int64?"), (ms * 1000).into()));
                 parts.push(("ts_ns", Schema::parse("int64?"), (ms * 1_000_000).into()));
-                format!("{topic}.Envelope")
+                format!("{}.Envelope", send.named.as_deref().unwrap_or(topic))
             }
         };
         parts.retain(|(name, _, _)| !send.without.iter().any(|without| without == name));

@@ -15,9 +15,9 @@ fn outcome(decoder: &mut Decoder, records: &Records) -> String {
     let change = match decoder.scan(&record) {
         Ok(Scanned::Change(change)) => change,
         Ok(Scanned::Skipped(skip)) => return format!("skipped {skip:?}"),
-        Ok(Scanned::Truncate) => return "truncate".to_owned(),
+        Ok(Scanned::Truncate { .. }) => return "truncate".to_owned(),
         Err(ScanError::Reject(reject)) => return format!("rejected {}", reject.reason),
-        Err(ScanError::NeedsSchema(id)) => panic!("schema {id}"),
+        Err(other) => panic!("{other:?}"),
     };
     let mut text = change.operation.code().to_owned();
     if let Some(at) = change.source_micros {
@@ -70,7 +70,7 @@ const KEY: &str = r#"{"id":1}"#;
 #[case(r#"{"v":"x","__op":"u"}"#, "u id=1 v=x")]
 #[case(r#"{"id":1,"__op":null,"v":"x"}"#, "u id=1 v=x")]
 #[case(r#"{"id":1,"__op":"x"}"#, "rejected unknown_operation")]
-#[case(r#"{"id":1,"__op":"t"}"#, "rejected truncate_unsupported")]
+#[case(r#"{"id":1,"__op":"t"}"#, "rejected unsupported_truncate")]
 #[case(r#"{"id":1,"__source_ts_ms":2,"__op":"u"}"#, "u at 2000 id=1")]
 #[case(r#"{"id":1,"__source_ts_ns":3999,"__source_ts_ms":2,"__ts_ms":9}"#, "u at 3 id=1")]
 // Deletes that are rewritten to rows.

@@ -1,0 +1,173 @@
+//! Which table a record is of: its `source` block says it, and its topic and its schema are named after it.
+
+use serde::Deserialize;
+
+use super::{Decoder, Heading};
+use crate::decode::writer::Layout;
+use crate::decode::{Reject, SchemaId};
+
+/// What comes first in the names of key columns that tell one table of a topic from another: Debezium's routers, which
+/// put several tables into one topic, add them (`__dbz__physicalTableIdentifier`, `__dbz__sourceIdentifier`).
+const ROUTED: &str = "__dbz__";
+/// The end of the name of an envelope's schema; what comes before is the table's.
+const ENVELOPE: &str = ".Envelope";
+/// A part of the names of TimescaleDB's chunks, whose records are routed to the topic of their table.
+const CHUNKS: &str = "_timescaledb_internal";
+
+/// The table that an envelope's `source` block names.
+#[derive(Debug, Deserialize)]
+pub(super) struct Origin {
+    name: String,
+    db: Option<String>,
+    schema: Option<String>,
+    table: Option<String>,
+}
+
+impl Origin {
+    fn read(source: &str) -> Option<Self> {
+        serde_json::from_str(source).ok()
+    }
+
+    /// True when `name` is the table's, as Debezium names a topic: after the server, the schema or database, the table.
+    fn has_name(&self, name: &str) -> bool {
+        let Some(table) = &self.table else { return true };
+        let spaces = [&self.schema, &self.db].into_iter().flatten();
+        spaces.map(|space| format!("{}.{space}.{table}", self.name)).any(|own| same(&own, name))
+    }
+
+    /// True when `name` is of a table of the same connector.
+    fn is_neighbour(&self, name: &str) -> bool {
+        let (own, name) = (parts(&self.name), parts(name));
+        name.len() > own.len() && name.starts_with(&own) && !name.contains(&plain(CHUNKS))
+    }
+}
+
+/// True when one of two names is the other, or ends with the other: routers add and leave out what comes first.
+fn same(one: &str, other: &str) -> bool {
+    let (one, other) = (parts(one), parts(other));
+    one.ends_with(&other) || other.ends_with(&one)
+}
+
+/// The parts of a dotted name, each without what Debezium replaces: what it puts in its place depends on its options.
+fn parts(name: &str) -> Vec<String> {
+    name.split('.').map(plain).collect()
+}
+
+/// A name's letters and digits; what `_u` and four hexadecimal digits stand for is left out like any other sign.
+fn plain(name: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = name;
+    while let Some(sign) = rest.chars().next() {
+        let escaped = rest.strip_prefix("_u").and_then(|code| code.get(..4)).filter(|code| {
+            code.bytes().all(|digit| digit.is_ascii_hexdigit() && !digit.is_ascii_uppercase())
+        });
+        let length = if escaped.is_some() { 6 } else { sign.len_utf8() };
+        plain.extend(Some(sign).filter(char::is_ascii_alphanumeric));
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    plain.make_ascii_lowercase();
+    plain
+}
+
+impl Decoder {
+    /// The table that the heading's `source` block names, as far as it does.
+    fn origin(&self, value: &[u8], writer: usize, heading: &Heading) -> Option<Origin> {
+        let place = heading.source.clone()?;
+        match &self.writers.get(writer)?.layout {
+            Layout::AvroRow(layout) => Origin::read(&layout.plan().source(value, place.start)?),
+            _ => Origin::read(std::str::from_utf8(value.get(place)?).ok()?),
+        }
+    }
+
+    /// False when the topic has, or may have, records of other tables than the one that a record is of.
+    pub(super) fn is_alone(
+        &self,
+        topic: &str,
+        value: &[u8],
+        writer: usize,
+        heading: &Heading,
+    ) -> bool {
+        let key = self.key.iter().flat_map(|key| &key.columns);
+        let routed = key.into_iter().any(|column| column.name.starts_with(ROUTED));
+        let origin = self.origin(value, writer, heading);
+        !routed && origin.is_none_or(|origin| origin.has_name(topic))
+    }
+
+    /// True when the name of an envelope's schema is not that of the topic: only its records tell whether it is theirs.
+    pub(super) fn is_named_otherwise(&self, schema: Option<&str>, topic: &str) -> bool {
+        let table = schema.and_then(|name| name.strip_suffix(ENVELOPE));
+        !self.options.any_schema_name && table.is_some_and(|table| !same(table, topic))
+    }
+
+    /// Rejects a record whose schema is named after another table of its connector than the record's own: a registry
+    /// that keeps schemas under two kinds of numbers (Apicurio: `globalId` and `contentId`) was asked for the other.
+    pub(super) fn check_name(
+        &self,
+        id: SchemaId,
+        value: &[u8],
+        writer: usize,
+        heading: &Heading,
+    ) -> Result<(), Reject> {
+        let Some(fetched) = self.avro.get(&id).filter(|fetched| fetched.named_otherwise) else {
+            return Ok(());
+        };
+        let name = fetched.schema.name().unwrap_or_default();
+        let table = name.strip_suffix(ENVELOPE).unwrap_or(name);
+        let origin = self.origin(value, writer, heading);
+        match origin.filter(|own| !own.has_name(table) && own.is_neighbour(table)) {
+            None => Ok(()),
+            Some(Origin { table: own, .. }) => Err(Reject::new(
+                "schema_mismatch",
+                format!(
+                    "schema {id} of the registry is {name}, and the record is of table {}: the registry may take the \
+                     number for one of another kind (Apicurio's globalId and contentId); if the name is right, set \
+                     option any-schema-name of the topic",
+                    own.unwrap_or_default()
+                ),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::own("s.public.t", "s.public.t", true)]
+    #[case::without_server("s.public.t", "public.t", true)]
+    #[case::table_alone("s.public.t", "t", true)]
+    #[case::more_in_front("s.public.t", "lake.s.public.t", true)]
+    #[case::another("s.public.t", "s.public.u", false)]
+    #[case::another_schema("s.public.t", "s.private.t", false)]
+    #[case::end_of_a_part("s.public.t", "s.public.at", false)]
+    #[case::replaced("s.public.Mixed Case-Tbl", "s.public.Mixed_Case-Tbl", true)]
+    #[case::as_avro("s-1.public.Mixed_Case-Tbl", "s_1.public.Mixed_Case_Tbl", true)]
+    #[case::unicode("s.public.na\u{ef}ve-t", "s.public.na_u00efve_u002dt", true)]
+    #[case::digit_first("s.public.1abc", "s.public._1abc", true)]
+    fn names_are_compared_by_what_no_option_of_debezium_changes(
+        #[case] one: &str,
+        #[case] other: &str,
+        #[case] expected: bool,
+    ) {
+        assert_eq!((same(one, other), same(other, one)), (expected, expected));
+    }
+
+    #[rstest]
+    #[case::own("s.public.t", (true, true))]
+    #[case::of_the_database("s.shop.t", (true, true))]
+    #[case::another("s.public.u", (false, true))]
+    #[case::another_server("z.public.u", (false, false))]
+    #[case::chosen_by_hand("com.acme.Orders", (false, false))]
+    #[case::chunk("s._timescaledb_internal._hyper_1_1_chunk", (false, false))]
+    fn a_name_is_the_tables_or_a_neighbours_or_neither(
+        #[case] name: &str,
+        #[case] expected: (bool, bool),
+    ) {
+        let source = r#"{"name":"s","db":"shop","schema":"public","table":"t","lsn":1}"#;
+        let origin = Origin::read(source).unwrap();
+        assert_eq!((origin.has_name(name), origin.is_neighbour(name)), expected);
+    }
+}
