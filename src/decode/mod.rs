@@ -31,7 +31,9 @@ pub use decoder::{Decoder, SourceColumn};
 pub use evolve::{Evolution, TypeConflict};
 pub use outbox::Outbox;
 pub use registry::{Auth, Registry};
-pub use types::{DeclaredType, Encoding, InvalidValue, TypeRule, Unit, rules};
+pub use types::{
+    Database, DeclaredType, Encoding, InvalidValue, Modes, SourceType, TypeRule, Unit, rules,
+};
 
 /// A writer schema known to a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

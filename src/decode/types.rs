@@ -14,15 +14,19 @@ mod decimal;
 mod declared;
 mod moment;
 mod policy;
+mod source;
 mod table;
 mod values;
 
 pub(super) use decimal::is_exact_double;
 pub use declared::DeclaredType;
 pub use policy::InvalidValue;
+pub use source::{Database, Modes, SourceType};
 pub use table::{TypeRule, rules};
 pub(super) use values::store;
 
+/// The name of Connect's decimals.
+const DECIMAL: &str = "org.apache.kafka.connect.data.Decimal";
 /// The digits a table's decimal can have.
 const MAX_PRECISION: u32 = 38;
 

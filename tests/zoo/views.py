@@ -21,7 +21,7 @@ def decimal(precision, scale, number="{}", text="{}::text", double="{}::double p
     if precision <= 38:
         exact = View("decimal(%d,%d)" % (precision, scale), number, f"decimal({precision},{scale})")
     else:
-        exact = View("text", text, "numeric")
+        exact = View("text", text, f"decimal({precision},{scale})")
     return (View("text", text, when={"decimal": "string"}), View("double", double, "double", when={"decimal": "double"}, loses=DOUBLE), exact)
 
 

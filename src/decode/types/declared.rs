@@ -4,14 +4,17 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Encoding, Form, MAX_PRECISION, Mapped, Unit, list_of};
+use super::table::{bits_width, real_scale};
+use super::{
+    ConnectType, DECIMAL, Described, Encoding, Form, MAX_PRECISION, Mapped, Times, Unit, list_of,
+};
 use crate::error::Error;
 use crate::schema::ColumnType;
 
 /// A column's type as a person declares it, together with the form its values have in JSON without a schema.
 ///
 /// Written `boolean`, `int`, `long`, `ulong`, `float`, `double`, `decimal(10,2)`, `numeric`, `string`, `uuid`, `json`,
-/// `bytes`, `bytes(hex)`, `bytes(base64url)`, `geometry`, `date`, `date(iso)`, `time(micros)`, `time(iso)`,
+/// `bytes`, `bytes(hex)`, `bytes(base64url)`, `bits(8)`, `geometry`, `date`, `date(iso)`, `time(micros)`, `time(iso)`,
 /// `duration(micros)`, `timestamp(micros)`, `timestamp(iso)`, `timestamptz`, `list<long>`; `millis` and `nanos` are
 /// the other units.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,12 +34,12 @@ pub enum DeclaredType {
     /// Exact decimal, in base64 as Debezium writes it, with its own scale, or as a number; stored as text when it has
     /// more than 38 digits.
     Decimal {
-        /// Digits in all.
-        precision: u8,
-        /// Digits after the point.
-        scale: u8,
+        /// Digits in all; those that a negative scale stands for aside.
+        precision: u16,
+        /// Digits after the point; below zero as many zeros before it.
+        scale: i16,
     },
-    /// A decimal with its own scale, stored as text.
+    /// A decimal with its own scale, stored as text. Text that may be base64 is refused.
     Numeric,
     /// Text.
     String,
@@ -46,6 +49,8 @@ pub enum DeclaredType {
     Json,
     /// Bytes, written so.
     Bytes(Encoding),
+    /// So many bits in bytes, the least significant first; stored as bytes, as many as these bits need.
+    Bits(u32),
     /// A geometry in well-known binary with its reference system, stored as bytes.
     Geometry,
     /// Days since the epoch.
@@ -100,6 +105,51 @@ const SCALARS: [(&str, DeclaredType); 28] = [
 ];
 
 impl DeclaredType {
+    /// The declaration with which JSON without a schema gives what the table of types gives for this type; none where
+    /// there is no such declaration.
+    pub(in crate::decode) fn of(described: &Described, times: Times) -> Option<Self> {
+        if described.name.as_deref() == Some(DECIMAL) {
+            return Self::decimal_of(described);
+        }
+        if let (ConnectType::Array(element), Mapped { form: Form::List(_), .. }) =
+            (&described.ty, described.map(times))
+        {
+            return Some(Self::List(Box::new(Self::of(element, times)?)));
+        }
+        let Mapped { ty, form } = described.map(times);
+        Some(match (form, ty) {
+            (Form::Boolean, _) => Self::Boolean,
+            (Form::Integer, ColumnType::Int32) => Self::Int,
+            (Form::Integer, _) => Self::Long,
+            (Form::Float, _) => Self::Float,
+            (Form::Double, _) => Self::Double,
+            (Form::Text, _) => Self::String,
+            (Form::Json, _) => Self::Json,
+            (Form::Bytes, _) => Self::Bytes(Encoding::Base64),
+            (Form::Bits { .. }, _) => Self::Bits(u32::try_from(described.number("length")?).ok()?),
+            (Form::Variable, _) => Self::Numeric,
+            (Form::Days, _) => Self::Date,
+            (Form::TimeOfDay(unit), ColumnType::Time) => Self::Time(unit),
+            (Form::TimeOfDay(unit), _) => Self::Duration(unit),
+            (Form::Instant(unit), _) => Self::Timestamp(unit),
+            (Form::Zoned, _) => Self::TimestampTz,
+            (Form::IsoDate, _) => Self::IsoDate,
+            (Form::IsoTime, ColumnType::Time) => Self::IsoTime,
+            (Form::IsoTimestamp, _) => Self::IsoTimestamp,
+            (Form::Geometry, _) => Self::Geometry,
+            _ => return None,
+        })
+    }
+
+    fn decimal_of(described: &Described) -> Option<Self> {
+        let scale = i16::try_from(real_scale(described.number("scale")?)).ok()?;
+        let precision =
+            described.number("connect.decimal.precision").unwrap_or_else(|| MAX_PRECISION.into());
+        // A scale above the precision holds values below one.
+        let precision = u16::try_from(precision).ok()?.max(u16::try_from(scale).unwrap_or(0));
+        Some(Self::Decimal { precision, scale })
+    }
+
     /// The column that holds it and the form it has in JSON without a schema.
     pub(in crate::decode) fn map(&self) -> Mapped {
         let (ty, form) = match self {
@@ -110,19 +160,23 @@ impl DeclaredType {
             Self::Float => (ColumnType::Float32, Form::Float),
             Self::Double => (ColumnType::Float64, Form::Double),
             Self::Decimal { precision, scale } => {
-                let ty = match u32::from(*precision) {
-                    0..=MAX_PRECISION => {
-                        ColumnType::Decimal { precision: *precision, scale: *scale }
+                let zeros = scale.min(&0).unsigned_abs();
+                let column = match (u8::try_from(precision + zeros), u8::try_from(*scale.max(&0))) {
+                    (Ok(precision), Ok(scale)) if u32::from(precision) <= MAX_PRECISION => {
+                        ColumnType::Decimal { precision, scale }
                     }
                     _ => ColumnType::String,
                 };
-                (ty, Form::Decimal { scale: (*scale).into() })
+                (column, Form::Decimal { scale: (*scale).into() })
             }
             Self::Numeric => (ColumnType::String, Form::Variable),
             Self::String | Self::Uuid => (ColumnType::String, Form::Text),
             Self::Json => (ColumnType::String, Form::Json),
             Self::Bytes(Encoding::Base64) => (ColumnType::Binary, Form::Bytes),
             Self::Bytes(encoding) => (ColumnType::Binary, Form::Encoded(*encoding)),
+            Self::Bits(bits) => {
+                (ColumnType::Binary, Form::Bits { width: bits_width((*bits).into()) })
+            }
             Self::Geometry => (ColumnType::Binary, Form::Geometry),
             Self::Date => (ColumnType::Date, Form::Days),
             Self::IsoDate => (ColumnType::Date, Form::IsoDate),
@@ -189,10 +243,10 @@ impl FromStr for DeclaredType {
                 element => Ok(Self::List(Box::new(element))),
             };
         }
-        decimal(text).ok_or_else(|| {
+        decimal(text).or_else(|| bits(text)).ok_or_else(|| {
             let names: Vec<&str> = SCALARS.iter().map(|(name, _)| *name).collect();
             Error::invalid(format!("unknown column type {text:?}"))
-                .hint(format!("one of {}, decimal(10,2), list<long>", names.join(", ")))
+                .hint(format!("one of {}, decimal(10,2), bits(8), list<long>", names.join(", ")))
         })
     }
 }
@@ -200,7 +254,15 @@ impl FromStr for DeclaredType {
 fn decimal(text: &str) -> Option<DeclaredType> {
     let (precision, scale) = text.strip_prefix("decimal(")?.strip_suffix(')')?.split_once(',')?;
     let (precision, scale) = (precision.trim().parse().ok()?, scale.trim().parse().ok()?);
-    (precision > 0 && scale <= precision).then_some(DeclaredType::Decimal { precision, scale })
+    let is_one = (1..=1000).contains(&precision)
+        && (-1000..=1000).contains(&scale)
+        && u16::try_from(scale).is_ok_and(|scale| scale <= precision) | (scale < 0);
+    is_one.then_some(DeclaredType::Decimal { precision, scale })
+}
+
+fn bits(text: &str) -> Option<DeclaredType> {
+    let bits = text.strip_prefix("bits(")?.strip_suffix(')')?.trim().parse().ok()?;
+    (bits > 0).then_some(DeclaredType::Bits(bits))
 }
 
 impl fmt::Display for DeclaredType {
@@ -208,6 +270,7 @@ impl fmt::Display for DeclaredType {
         match self {
             Self::Decimal { precision, scale } => write!(f, "decimal({precision},{scale})"),
             Self::List(element) => write!(f, "list<{element}>"),
+            Self::Bits(bits) => write!(f, "bits({bits})"),
             scalar => {
                 let found = SCALARS.iter().find(|(_, other)| other == scalar);
                 f.write_str(found.map_or("", |(name, _)| name))

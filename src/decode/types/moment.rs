@@ -59,11 +59,11 @@ pub(super) fn days(days: i64) -> Result<i32, Misfit> {
     }
 }
 
-/// Postgres' infinities are other days in a snapshot and while streaming, all of them negative.
+/// Postgres' infinities are other days in an initial snapshot and while streaming, and in older versions.
 #[cold]
 fn odd_days(days: i64) -> Misfit {
     match days {
-        -2_147_472_692 | -622_191_234..=-622_191_232 => infinite_date(Side::After),
+        2_146_033_979 | -2_147_472_692 | -622_191_234..=-622_191_232 => infinite_date(Side::After),
         -2_147_472_691 | -625_821_273..=-625_821_271 => infinite_date(Side::Before),
         days if days < 0 => no_date(YEARS, Side::Before),
         _ => no_date(YEARS, Side::After),
@@ -87,19 +87,24 @@ pub(super) fn instant(value: i64, unit: Unit) -> Result<i64, Misfit> {
         Ok(micros) if is_held(micros) => Ok(micros),
         // The ends of nanoseconds are within the years that tables hold, and what the connector writes for infinity.
         Err(finer) if unit == Unit::Nanos && !matches!(value, i64::MAX | i64::MIN) => Err(finer),
-        _ => Err(odd_instant(value, unit)),
+        _ => Err(odd_instant(value)),
     }
 }
 
+/// What the connector writes for Postgres' infinities. It writes its microseconds in columns of milliseconds as well.
+const INFINITE_INSTANTS: [i64; 6] = [
+    i64::MAX,
+    i64::MIN,
+    9_223_372_036_825_200_000,
+    -9_223_372_036_832_400_000,
+    9_223_372_036_825_200,
+    -9_223_372_036_832_400,
+];
+
 #[cold]
-fn odd_instant(value: i64, unit: Unit) -> Misfit {
+fn odd_instant(value: i64) -> Misfit {
     let side = if value < 0 { Side::Before } else { Side::After };
-    let infinite = match unit {
-        Unit::Millis => [9_223_372_036_825_200, -9_223_372_036_832_400],
-        Unit::Micros => [9_223_372_036_825_200_000, -9_223_372_036_832_400_000],
-        Unit::Nanos => [i64::MAX, i64::MIN],
-    };
-    if infinite.contains(&value) || matches!(value, i64::MAX | i64::MIN) {
+    if INFINITE_INSTANTS.contains(&value) {
         return infinite_instant(side);
     }
     no_instant(YEARS, side)
@@ -191,9 +196,12 @@ fn zulu(text: &str) -> Option<i64> {
 }
 
 /// What the connector writes for Postgres' infinities in ISO 8601, up to where snapshot and stream differ.
-const ISO_INFINITE: [(&str, Side); 4] = [
+const ISO_INFINITE: [(&str, Side); 7] = [
     ("+292278994-08-1", Side::After),
+    ("+5877611-06-2", Side::After),
     ("+292269055-12-0", Side::Before),
+    ("-5877611-06-2", Side::Before),
+    ("-292275055-05-1", Side::Before),
     ("+294247-01-10T04:00:25.2", Side::After),
     ("-290308-12-21T19:59:27.6", Side::Before),
 ];

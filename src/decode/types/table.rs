@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use super::{
-    ConnectType, Described, Form, MAX_PRECISION, Mapped, Structured, Times, Unit, list_of,
+    ConnectType, DECIMAL, Described, Form, MAX_PRECISION, Mapped, Structured, Times, Unit, list_of,
 };
 use crate::schema::ColumnType;
 
@@ -241,7 +241,7 @@ fn temporal() -> Vec<TypeRule> {
 #[rustfmt::skip]
 fn named() -> Vec<TypeRule> {
     vec![
-        rule("org.apache.kafka.connect.data.Decimal", P::Bytes, To::Decimal, "numeric(p,s), decimal(p,s), money; bigint unsigned where bigint.unsigned.handling.mode=precise")
+        rule(DECIMAL, P::Bytes, To::Decimal, "numeric(p,s), decimal(p,s), money; bigint unsigned where bigint.unsigned.handling.mode=precise")
             .kept("decimal(p,s), exact; text when it has more than 38 digits; a negative scale makes decimal(p+|s|,0); decimal(38,s) without a precision (money)"),
         rule("io.debezium.data.VariableScaleDecimal", P::Struct, To::Column(C::String, Form::Variable), "numeric without precision, Oracle's number and float")
             .kept("its digits as text, exact; a decimal when one is declared for the column")
@@ -301,15 +301,8 @@ impl Described {
             To::Column(ty, form) => Mapped { ty: ty.clone(), form: form.clone() },
             To::Decimal => self.decimal(),
             To::Bits => {
-                let bits =
-                    self.number("length").filter(|bits| (1..i64::from(i32::MAX)).contains(bits));
-                let width = bits.and_then(|bits| {
-                    usize::try_from(bits.div_euclid(8) + i64::from(bits % 8 != 0)).ok()
-                });
-                Mapped {
-                    ty: ColumnType::Binary,
-                    form: Form::Bits { width: width.unwrap_or(0).min(MAX_BITS_WIDTH) },
-                }
+                let width = self.number("length").map_or(0, bits_width);
+                Mapped { ty: ColumnType::Binary, form: Form::Bits { width } }
             }
             To::Clock(form) => Mapped { ty: times.column(), form: form.clone() },
             To::Duration => match self.parameters.get(DURATION_KIND).map(String::as_str) {
@@ -335,7 +328,7 @@ impl Described {
     fn decimal(&self) -> Mapped {
         let scale = self.number("scale").and_then(|scale| i32::try_from(scale).ok()).unwrap_or(0);
         let form = Form::Decimal { scale };
-        let real = if scale > MAX_POSTGRES_SCALE { scale - 2048 } else { scale };
+        let real = i32::try_from(real_scale(scale.into())).unwrap_or(scale);
         let digits = match self.number("connect.decimal.precision") {
             Some(digits) => digits.max(i64::from(real)) + i64::from(real.min(0).unsigned_abs()),
             None => i64::from(MAX_PRECISION),
@@ -353,7 +346,22 @@ impl Described {
 }
 
 /// The largest scale that Postgres' numeric can be declared with.
-const MAX_POSTGRES_SCALE: i32 = 1000;
+const MAX_POSTGRES_SCALE: i64 = 1000;
+
+/// The scale that the source declared: Postgres has eleven bits for it, of which the connector takes a negative one for
+/// one that is 2048 more.
+pub(super) fn real_scale(scale: i64) -> i64 {
+    if scale > MAX_POSTGRES_SCALE { scale - 2048 } else { scale }
+}
+
+/// Bytes that hold so many bits; none where a bit string may have any number of them.
+pub(super) fn bits_width(bits: i64) -> usize {
+    let some = Some(bits).filter(|bits| (1..i64::from(i32::MAX)).contains(bits));
+    let width =
+        some.and_then(|bits| usize::try_from(bits.div_euclid(8) + i64::from(bits % 8 != 0)).ok());
+    width.unwrap_or(0).min(MAX_BITS_WIDTH)
+}
+
 /// Bytes of a bit string that are filled up with zeros at most.
 const MAX_BITS_WIDTH: usize = 1 << 16;
 /// The parameter that tells what a structured duration is.

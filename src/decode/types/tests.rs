@@ -8,8 +8,6 @@ fn described(ty: ConnectType, name: &str, parameters: &[(&str, &str)]) -> Descri
     Described { ty, name, parameters: parameters.collect() }
 }
 
-const DECIMAL: &str = "org.apache.kafka.connect.data.Decimal";
-
 #[rstest]
 #[case(ConnectType::Int32, "", "int")]
 #[case(ConnectType::Int64, "", "long")]
@@ -223,7 +221,10 @@ fn decimals_as_numbers_are_exact(#[case] number: &str, #[case] expected: &str) {
 #[case(9_223_372_036_825_200_000, "timestamp(micros)", INFINITE)]
 #[case(-9_223_372_036_832_400_000, "timestamp(micros)", INFINITE)]
 #[case(9_223_372_036_825_200, "timestamp(millis)", INFINITE)]
-#[case(9_223_372_036_825_200_000, "timestamp(millis)", YEARS)]
+#[case(-9_223_372_036_832_400, "timestamp(millis)", INFINITE)]
+#[case(9_223_372_036_825_200_000, "timestamp(millis)", INFINITE)]
+#[case(-9_223_372_036_832_400_000, "timestamp(millis)", INFINITE)]
+#[case(9_223_372_036_825_200_001, "timestamp(millis)", YEARS)]
 #[case(i64::MAX, "timestamp(nanos)", INFINITE)]
 #[case(i64::MIN, "timestamp(nanos)", INFINITE)]
 #[case(253_402_300_799_999_999, "timestamp(micros)", "Int64(253402300799999999)")]
@@ -234,7 +235,9 @@ fn decimals_as_numbers_are_exact(#[case] number: &str, #[case] expected: &str) {
 #[case(2_932_896, "date", "Int32(2932896)")]
 #[case(-719_162, "date", "Int32(-719162)")]
 #[case(-2_147_472_692, "date", INFINITE)]
-#[case(2_146_033_979, "date", YEARS)]
+#[case(2_146_033_979, "date", INFINITE)]
+#[case(2_146_033_978, "date", YEARS)]
+#[case(-2_147_472_691, "date", INFINITE)]
 #[case(-622_191_233, "date", INFINITE)]
 #[case(86_399_999_999, "time(micros)", "Int64(86399999999)")]
 #[case(86_400_000_000, "time(micros)", CLOCK)]
@@ -317,7 +320,13 @@ fn iso_strings() {
         stored_as(Raw::Text(text), &form, &ty).unwrap_or_else(str::to_owned)
     };
     assert_eq!(text("2016-11-04Z", Form::IsoDate, ColumnType::Date), "Int32(17109)");
-    for infinite in ["+292278994-08-16Z", "+292278994-08-17Z", "+292269055-12-02Z"] {
+    for infinite in [
+        "+292278994-08-16Z",
+        "+292278994-08-17Z",
+        "+292269055-12-02Z",
+        "+5877611-06-21Z",
+        "-5877611-06-22Z",
+    ] {
         assert_eq!(text(infinite, Form::IsoDate, ColumnType::Date), INFINITE);
     }
     assert_eq!(text("-0044-03-15Z", Form::IsoDate, ColumnType::Date), YEARS);
@@ -327,7 +336,12 @@ fn iso_strings() {
     assert_eq!(text("04:05:11.789Z", Form::IsoTime, ColumnType::Time), "Int64(14711789000)");
     let stamp = text("2019-07-09T02:28:57.123456Z", Form::IsoTimestamp, ColumnType::Timestamp);
     assert_eq!(stamp, "Int64(1562639337123456)");
-    for infinite in ["+294247-01-10T04:00:25.2Z", "-290308-12-21T19:59:27.6Z"] {
+    for infinite in [
+        "+294247-01-10T04:00:25.2Z",
+        "-290308-12-21T19:59:27.6Z",
+        "+292278994-08-16T23:00:00Z",
+        "-292275055-05-16T23:00:00Z",
+    ] {
         assert_eq!(text(infinite, Form::IsoTimestamp, ColumnType::Timestamp), INFINITE);
     }
 }
@@ -399,12 +413,29 @@ fn decimals_of_more_than_38_digits_are_text(
 
 #[rstest]
 #[case("12.50", r#"Text("12.50")"#)]
+#[case("-1250", r#"Text("-1250")"#)]
+#[case("12345", r#"Text("12345")"#)]
 #[case("NaN", r#"Text("NaN")"#)]
-// Bytes in base64, whose scale nothing tells.
+// Bytes in base64, whose scale nothing tells; some of them look like a number.
 #[case("AYr3", MISMATCH)]
+#[case("1234", MISMATCH)]
+#[case("1e+2", MISMATCH)]
 #[case("", MISMATCH)]
 fn a_decimal_without_a_scale_is_no_text(#[case] text: &str, #[case] expected: &str) {
     assert_eq!(stored(Raw::Text(text), "numeric").unwrap_or_else(str::to_owned), expected);
+}
+
+#[rstest]
+#[case("decimal(45,10)", "A34R1gA=", r#"Text("1.5000000000")"#)]
+#[case("decimal(65,30)", "Eu7C6zhpr2TfYAAAAA==", r#"Text("1.500000000000000000000000000000")"#)]
+#[case("decimal(45,0)", "1234", r#"Text("-2658824")"#)]
+#[case("decimal(45,10)", "12.34", MISMATCH)]
+fn a_declared_decimal_of_any_precision_is_exact(
+    #[case] ty: &str,
+    #[case] base64: &str,
+    #[case] expected: &str,
+) {
+    assert_eq!(stored(Raw::Text(base64), ty).unwrap_or_else(str::to_owned), expected);
 }
 
 #[test]
@@ -575,6 +606,7 @@ fn nearest(raw: Raw<'_>, declared: &str) -> String {
 #[case(Raw::Integer(-2_147_472_692), "date", "Int32(2932896)")]
 #[case(Raw::Integer(-2_147_472_691), "date", "Int32(-719162)")]
 #[case(Raw::Integer(-622_191_232), "date", "Int32(2932896)")]
+#[case(Raw::Integer(2_146_033_979), "date", "Int32(2932896)")]
 #[case(Raw::Integer(-625_821_272), "date", "Int32(-719162)")]
 #[case(Raw::Integer(-735_000), "date", "Int32(-719162)")]
 #[case(Raw::Text("+292269055-12-03Z"), "date(iso)", "Int32(-719162)")]

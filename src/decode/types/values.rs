@@ -52,6 +52,7 @@ fn store_rare<'a>(
                 let scale = compound::variable(json, &mut unscaled)?;
                 store_unscaled(&unscaled, scale, ty, scratch)
             }
+            Raw::Text(text) if is_base64(text) => Err(NO_SCALE),
             raw => store_decimal(raw_digits(raw)?, 0, ty, scratch),
         },
         Form::Encoded(encoding) => {
@@ -297,7 +298,7 @@ fn store_decimal<'a>(
                 }
                 raw => {
                     let unscaled = bytes(raw, scratch)?.to_vec();
-                    store_unscaled(&unscaled, scale, ty, scratch)
+                    store_unscaled(&unscaled, written_scale(&unscaled, scale), ty, scratch)
                 }
             };
         }
@@ -310,9 +311,21 @@ fn store_decimal<'a>(
             let scale = compound::variable(json, scratch)?;
             digits.binary(scratch, scale)
         }
-        raw => digits.binary(bytes(raw, scratch)?, scale),
+        raw => {
+            let unscaled = bytes(raw, scratch)?;
+            digits.binary(unscaled, written_scale(unscaled, scale))
+        }
     };
     unscaled.map(Stored::Decimal)
+}
+
+/// Bytes that no number of Postgres' thousand digits has.
+const LONG: usize = 512;
+
+/// The scale that a number is written with whose column has a negative one: Postgres' connector writes it as if the scale
+/// were 2048 more, with as many zeros, and only their number tells in JSON without a schema.
+fn written_scale(unscaled: &[u8], scale: i32) -> i32 {
+    if scale < 0 && unscaled.len() > LONG { scale + 2048 } else { scale }
 }
 
 fn store_unscaled<'a>(
@@ -329,6 +342,16 @@ fn store_unscaled<'a>(
         ColumnType::String => Ok(made(decimal::digits(unscaled, scale)?, scratch)),
         _ => Err(Misfit::mismatch("a decimal in a column of another type")),
     }
+}
+
+const NO_SCALE: Misfit = Misfit::mismatch(
+    "text that may be a decimal's digits or its bytes, whose scale nothing tells: declare decimal(precision,scale) for \
+     bytes, string for digits",
+);
+
+/// True for text that may be bytes: even a number's digits are, when there are as many as base64 has letters.
+fn is_base64(text: &str) -> bool {
+    STANDARD.decode(text).is_ok()
 }
 
 /// Text that is a number's digits, as the number. Bytes in base64 are none: nothing tells their scale.
