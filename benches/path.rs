@@ -94,6 +94,7 @@ impl Prepared {
             index: Budget::new(1 << 30),
             open_concurrency: 1,
             packed_integers: true,
+            match_rows: false,
         };
         let mut table =
             Table::create(location.clone(), schema, Arc::new(Partitioning::default()), limits);

@@ -1,7 +1,7 @@
 //! Changes: what a record does to one row, and the collapsed, decoded batch that a sink merges.
 
 use arrow::array::RecordBatch;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -95,9 +95,20 @@ pub enum Truncates {
     Halt,
 }
 
+/// What the records of a table without a primary key are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keyless {
+    /// Each is a row of its own, whatever it did.
+    #[default]
+    Append,
+    /// Changes of the row that equals the row before.
+    Match,
+}
+
 /// Changes of one table, collapsed to one per key and decoded into columns.
 ///
-/// Keys are unique over `keys` and `deletes` together.
+/// Keys are unique over `keys` and `deletes` together, but in a batch of [`Self::matched`] rows.
 #[derive(Debug, Clone)]
 pub struct Batch {
     /// Identifies the batch in the table's log; stays the same over retries.
@@ -114,6 +125,9 @@ pub struct Batch {
     pub keys: Vec<Key>,
     /// Keys whose row is deleted.
     pub deletes: Vec<Key>,
+    /// True when keys are those of rows' contents ([`crate::key::contents`]): several rows may have the same, of which
+    /// a delete takes out one. The sink gives them keys of their own ([`Self::numbered`]).
+    pub matched: bool,
     /// Values to take from the table.
     pub holes: Vec<Hole>,
     /// True when holes whose row is not in the table must not become null: the batch is not merged then
@@ -123,6 +137,19 @@ pub struct Batch {
     pub missing: usize,
     /// When the source committed the newest change, microseconds since the epoch.
     pub newest_source_micros: Option<i64>,
+}
+
+/// Rows of one content: those that stay, and those that there were.
+struct Count {
+    stay: u64,
+    were: u64,
+}
+
+impl Count {
+    fn of(content: Key, is_there: impl Fn(&Key) -> bool) -> Self {
+        let were = content.count(is_there);
+        Self { stay: were, were }
+    }
 }
 
 impl Batch {
@@ -144,5 +171,112 @@ impl Batch {
         }
         open.retain(|hole| !filled.contains(&(hole.row, hole.column)));
         open
+    }
+
+    /// A batch of matched rows with unique keys: the n-th of the table's rows that have a content is known by it and n
+    /// ([`Key::nth`]), and a delete takes out the last one. `is_there` tells whether the table has such a key. Fails with
+    /// the contents that have fewer rows than are to be deleted, each as often as rows are missing.
+    pub fn numbered(&self, is_there: impl Fn(&Key) -> bool) -> Result<Self, Vec<Key>> {
+        // A table that is emptied first has none.
+        let is_there = |key: &Key| !self.truncates && is_there(key);
+        let mut counts: HashMap<Key, Count> = HashMap::new();
+        let mut absent = Vec::new();
+        for content in &self.deletes {
+            let count = counts.entry(*content).or_insert_with(|| Count::of(*content, is_there));
+            match count.stay.checked_sub(1) {
+                Some(left) => count.stay = left,
+                None => absent.push(*content),
+            }
+        }
+        if !absent.is_empty() {
+            return Err(absent);
+        }
+        let numbered = |content: &Key| {
+            let count = counts.entry(*content).or_insert_with(|| Count::of(*content, is_there));
+            let key = content.nth(count.stay);
+            count.stay += 1;
+            key
+        };
+        let keys = self.keys.iter().map(numbered).collect();
+        let gone = |(content, count): (&Key, &Count)| {
+            let content = *content;
+            (count.stay..count.were).map(move |number| content.nth(number))
+        };
+        let mut deletes: Vec<Key> = counts.iter().flat_map(gone).collect();
+        deletes.sort_unstable();
+        Ok(Self { keys, deletes, ..self.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::{prop, proptest};
+
+    use super::*;
+
+    fn content(n: u8) -> Key {
+        Key::of_content(&[n])
+    }
+
+    fn batch(rows: &[u8], deletes: &[u8]) -> Batch {
+        let schema = Arc::new(TableSchema::create(Vec::new(), Vec::new()));
+        Batch {
+            id: Uuid::nil(),
+            ranges: Vec::new(),
+            rows: RecordBatch::new_empty(schema.arrow()),
+            schema,
+            keys: rows.iter().copied().map(content).collect(),
+            deletes: deletes.iter().copied().map(content).collect(),
+            matched: true,
+            truncates: false,
+            holes: Vec::new(),
+            strict: false,
+            missing: 0,
+            newest_source_micros: None,
+        }
+    }
+
+    proptest! {
+        /// Against a bag of contents.
+        #[test]
+        fn equal_rows_are_counted(
+            steps in prop::collection::vec(
+                (prop::collection::vec(0..3_u8, 0..6), prop::collection::vec(0..3_u8, 0..6)), 0..12)
+        ) {
+            let mut keys: BTreeSet<Key> = BTreeSet::new();
+            let mut bag = [0_usize; 3];
+            for (rows, deletes) in steps {
+                let mut after = bag;
+                let mut short = Vec::new();
+                for n in &deletes {
+                    match after[usize::from(*n)].checked_sub(1) {
+                        Some(left) => after[usize::from(*n)] = left,
+                        None => short.push(content(*n)),
+                    }
+                }
+                match batch(&rows, &deletes).numbered(|key| keys.contains(key)) {
+                    Err(absent) => assert_eq!(absent, short),
+                    Ok(numbered) => {
+                        assert!(short.is_empty());
+                        rows.iter().for_each(|n| after[usize::from(*n)] += 1);
+                        let all: BTreeSet<&Key> =
+                            numbered.keys.iter().chain(&numbered.deletes).collect();
+                        assert_eq!(all.len(), numbered.keys.len() + numbered.deletes.len());
+                        for key in &numbered.deletes {
+                            assert!(keys.remove(key));
+                        }
+                        keys.extend(numbered.keys);
+                        bag = after;
+                    }
+                }
+                for (n, count) in (0..).zip(bag) {
+                    let counted = content(n).count(|key| keys.contains(key));
+                    assert_eq!(usize::try_from(counted).unwrap(), count);
+                }
+                assert_eq!(keys.len(), bag.iter().sum::<usize>());
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
-use crate::change::{MissingValue, Truncates};
+use crate::change::{Keyless, MissingValue, Truncates};
 use crate::decode::{InvalidValue, TypeConflict};
 use crate::error::{Error, Result};
 use crate::names::Naming;
@@ -142,6 +142,17 @@ pub struct Options {
         help_heading = "Tables"
     )]
     pub missing_value: Option<MissingValue>,
+    /// What the records of a table without a primary key are: rows, one for each, or changes of a row that equals the
+    /// row before (which Postgres sends with `REPLICA IDENTITY FULL`; topics of one partition; every row in the
+    /// index); `identity` in a table's own section names columns that identify its rows [default: append]
+    #[arg(
+        long,
+        env = "CDC_SINK_KEYLESS",
+        value_name = "append|match",
+        hide_possible_values = true,
+        help_heading = "Tables"
+    )]
+    pub keyless: Option<Keyless>,
     /// Let columns of Delta tables get wider types (int to long, float to double, decimals to more digits) when the
     /// source's do; Spark and DuckDB read such tables, deltalake, Polars and Trino do not. Iceberg tables
     /// alone always do it [default: false]
@@ -218,6 +229,8 @@ pub struct TableOptions {
     pub identity: Vec<String>,
     /// What becomes of changes that leave out values which are nowhere, in place of the general option.
     pub missing_value: Option<MissingValue>,
+    /// What its records are when it has no primary key, in place of the general option.
+    pub keyless: Option<Keyless>,
     /// What to do when a column's type changes, in place of the general answer.
     pub type_conflict: Option<TypeConflict>,
     /// Take records whose schema in the registry is named after another table of their connector than they are of, as
@@ -259,6 +272,7 @@ impl Options {
             partition_by: self.partition_by.or(file.partition_by),
             invalid_value: self.invalid_value.or(file.invalid_value),
             missing_value: self.missing_value.or(file.missing_value),
+            keyless: self.keyless.or(file.keyless),
             type_widening: self.type_widening.or(file.type_widening),
             type_conflict: self.type_conflict.or(file.type_conflict),
             truncate: self.truncate.or(file.truncate),
@@ -323,6 +337,7 @@ impl Options {
             partition_by: self.partition_by.unwrap_or_default(),
             invalid_value: self.invalid_value.unwrap_or_default(),
             missing_value: self.missing_value.unwrap_or_default(),
+            keyless: self.keyless.unwrap_or_default(),
             type_widening: self.type_widening.unwrap_or(false),
             type_conflict: self.type_conflict.unwrap_or_default(),
             truncate: self.truncate.unwrap_or_default(),
@@ -384,6 +399,8 @@ pub struct Config {
     pub invalid_value: InvalidValue,
     /// What becomes of changes that leave out values which are nowhere.
     pub missing_value: MissingValue,
+    /// What the records of tables without a key are.
+    pub keyless: Keyless,
     /// Columns of Delta tables may get wider types.
     pub type_widening: bool,
     /// What becomes of values that do not fit their column.

@@ -4,6 +4,10 @@
 //! columns. Keys that fit are stored as they are; longer ones as a 128-bit BLAKE3 hash, for which the chance of
 //! any collision among a billion rows is below 1e-15 even against keys chosen by an adversary.
 
+mod content;
+
+pub use content::contents;
+
 use crate::schema::ColumnType;
 
 /// A primary key.
@@ -19,6 +23,44 @@ impl Key {
             *byte = value;
         }
         Self(bytes)
+    }
+
+    /// The key of a row's content, which other rows may have as well.
+    pub fn of_content(content: &[u8]) -> Self {
+        Self(hash(content))
+    }
+
+    /// The key of one of the rows that have this content, counted from 0.
+    #[must_use]
+    pub fn nth(self, number: u64) -> Self {
+        if number == 0 {
+            return self;
+        }
+        let mut bytes = [0; 24];
+        for (byte, own) in bytes.iter_mut().zip(self.0.into_iter().chain(number.to_le_bytes())) {
+            *byte = own;
+        }
+        Self(hash(&bytes))
+    }
+
+    /// How many rows have this content, where `is_there` knows the keys that [`Self::nth`] gave them, without a gap.
+    pub fn count(self, is_there: impl Fn(&Self) -> bool) -> u64 {
+        let (mut least, mut step) = (0_u64, 1_u64);
+        // The first number that is not there lies in `least..=least + step`.
+        while is_there(&self.nth(least + step - 1)) {
+            least += step;
+            step *= 2;
+        }
+        let mut most = least + step - 1;
+        while least < most {
+            let middle = least + (most - least) / 2;
+            if is_there(&self.nth(middle)) {
+                least = middle + 1;
+            } else {
+                most = middle;
+            }
+        }
+        least
     }
 
     /// The sixteen bytes.
@@ -64,11 +106,7 @@ impl KeyBuilder {
     /// The key of the values pushed since the last call.
     pub fn finish(&mut self) -> Key {
         let key = if self.fixed { self.inline() } else { self.inline_text() };
-        let key = key.unwrap_or_else(|| {
-            let mut hash = [0; 16];
-            blake3::Hasher::new().update(&self.bytes).finalize_xof().fill(&mut hash);
-            hash
-        });
+        let key = key.unwrap_or_else(|| hash(&self.bytes));
         self.bytes.clear();
         Key(key)
     }
@@ -96,6 +134,12 @@ impl KeyBuilder {
         key[15] = length;
         Some(key)
     }
+}
+
+fn hash(bytes: &[u8]) -> [u8; 16] {
+    let mut hash = [0; 16];
+    blake3::Hasher::new().update(bytes).finalize_xof().fill(&mut hash);
+    hash
 }
 
 /// Bytes that a value of this type always takes in a key; none when it varies.

@@ -86,6 +86,7 @@ impl Table {
                 index: Budget::new(2 << 30),
                 open_concurrency: 4,
                 packed_integers: formats == Formats::Delta,
+                match_rows: false,
             },
             clock: Clock::system(),
         });
@@ -116,6 +117,7 @@ impl Table {
             rows: RecordBatch::try_new(self.schema.arrow(), columns).unwrap(),
             keys,
             deletes,
+            matched: false,
             holes,
             truncates: false,
             strict: false,

@@ -1,7 +1,7 @@
 //! From a buffer to a batch: the surviving changes are decoded into columns, and what a survivor does not carry is
 //! looked up along its chain.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
@@ -18,7 +18,7 @@ use crate::record::Record;
 use crate::schema::TableSchema;
 
 /// The reason of rejects for values that are nowhere.
-const MISSING_VALUE: &str = "missing_value";
+pub(super) const MISSING_VALUE: &str = "missing_value";
 
 /// A record that is no change of the table, and why.
 #[derive(Debug)]
@@ -54,8 +54,8 @@ enum Survivor {
 pub struct Missing {
     /// What becomes of a change that leaves one out.
     pub policy: MissingValue,
-    /// Keys that were looked for in the table and have no row there.
-    pub absent: HashSet<Key>,
+    /// Keys that were looked for in the table and have no row there; of matched rows how many are missing.
+    pub absent: HashMap<Key, usize>,
 }
 
 /// A value that is still looked for: the row it belongs to, the column, and the change it was last looked for in.
@@ -83,6 +83,9 @@ impl Buffer {
         id: Uuid,
         missing: &Missing,
     ) -> Result<Assembled<'_>> {
+        if decoder.matches_rows() {
+            return self.match_rows(decoder, id, missing);
+        }
         let mut rejected: Vec<(RecordRef, Reject)> = self.rejects.clone();
         let mut survivors = self.survivors();
         let (schema, resolved) = loop {
@@ -128,6 +131,7 @@ impl Buffer {
                 .iter()
                 .filter_map(|s| if let Survivor::Delete(key) = s { Some(*key) } else { None })
                 .collect(),
+            matched: false,
             holes,
             strict: missing.policy != MissingValue::Null,
             missing: nowhere.len(),
@@ -143,7 +147,7 @@ impl Buffer {
         self.with_records(self.rejects.clone())
     }
 
-    fn with_records(&self, rejects: Vec<(RecordRef, Reject)>) -> Vec<Rejected<'_>> {
+    pub(super) fn with_records(&self, rejects: Vec<(RecordRef, Reject)>) -> Vec<Rejected<'_>> {
         rejects
             .into_iter()
             .filter_map(|(at, reject)| Some(Rejected { record: self.record(at)?, reject }))
@@ -206,7 +210,7 @@ impl Buffer {
         schema: &Arc<TableSchema>,
         mut rows: RecordBatch,
         mut wanted: Vec<Wanted>,
-        absent: &HashSet<Key>,
+        absent: &HashMap<Key, usize>,
     ) -> Result<Resolved> {
         let mut holes: Vec<Hole> = Vec::new();
         let mut nowhere: Vec<(usize, usize)> = Vec::new();
@@ -216,7 +220,7 @@ impl Buffer {
             for value in wanted.drain(..) {
                 let Wanted { row, column, .. } = value;
                 let (supplier, again) = self.supplier(value.at);
-                let in_table = |key: &Key| !absent.contains(key);
+                let in_table = |key: &Key| !absent.contains_key(key);
                 let hole = |from| Hole { row, column, from, supplied: false };
                 holes.extend(again.filter(in_table).map(hole));
                 match supplier {
@@ -288,7 +292,7 @@ fn upserts(survivors: &[Survivor]) -> Vec<u32> {
 }
 
 /// `rows` with single values replaced: each of `found` is (row, column, row of `values` to take it from).
-fn patch(
+pub(super) fn patch(
     rows: &RecordBatch,
     values: &RecordBatch,
     found: &[(usize, usize, usize)],

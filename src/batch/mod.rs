@@ -5,6 +5,7 @@
 //! not carry. A key change links two chains, and a batch ends where it tears no key change apart ([`Buffer::cut`]).
 
 mod assemble;
+mod matched;
 mod pairs;
 mod streak;
 mod supply;

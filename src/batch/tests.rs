@@ -23,6 +23,7 @@ fn key(number: i64) -> Key {
 fn change(number: i64, deletes: bool) -> Change {
     let row = RowRef { writer: WriterId(0), start: 0, end: 1 };
     Change {
+        before: None,
         operation: if deletes { Operation::Delete } else { Operation::Update },
         key: key(number),
         row: (!deletes).then_some(row),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 
+use crate::change::Keyless;
 use crate::clock::Clock;
 use crate::config::{Config, Format, TableOptions};
 use crate::dead_letter::DeadLetters;
@@ -99,6 +100,7 @@ impl Tables {
                 index: self.index.clone(),
                 open_concurrency: 4,
                 packed_integers: !self.config.to.contains(&Format::Iceberg),
+                match_rows: keyless(&self.config, topic) == Keyless::Match,
             },
             clock: self.clock.clone(),
         })
@@ -150,6 +152,11 @@ pub(super) fn decode_options(config: &Config, topic: &str, table: &str) -> Resul
             "option tables.{topic:?}: give identity or key, not both"
         )));
     }
+    if !own.identity.is_empty() && own.keyless.is_some() {
+        return Err(Error::invalid(format!(
+            "option tables.{topic:?}: give identity or keyless, not both"
+        )));
+    }
     let declared = own
         .types
         .iter()
@@ -165,6 +172,7 @@ pub(super) fn decode_options(config: &Config, topic: &str, table: &str) -> Resul
         for_delta: config.to.contains(&Format::Delta),
         declared,
         key_in_rows: !own.identity.is_empty(),
+        keyless: keyless(config, topic),
         declared_key: if own.identity.is_empty() { own.key } else { own.identity },
         added_prefix: config.added_prefix.clone(),
         placeholder: config.placeholder.clone(),
@@ -188,6 +196,11 @@ fn outbox(config: &Config, topic: &str) -> Result<Option<Outbox>> {
         .map_err(|e| Error::invalid("option outbox cannot be used").because(e))?;
     let outbox = Outbox::new(&config.outbox_headers)?;
     Ok(topics.matches(topic).then_some(outbox))
+}
+
+/// What the records of the table of `topic` are when it has no key.
+fn keyless(config: &Config, topic: &str) -> Keyless {
+    config.tables.get(topic).and_then(|own| own.keyless).unwrap_or(config.keyless)
 }
 
 /// The table of `topic`: the one that its section of the configuration names, else the one its name gives.

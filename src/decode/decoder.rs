@@ -18,6 +18,7 @@ use super::{
     Change, Columns, Moved, Operation, Options, Reject, Row, RowRef, ScanError, Scanned, SchemaId,
     Skip, WriterId,
 };
+use crate::change::Keyless;
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::record::Record;
@@ -135,6 +136,11 @@ impl Decoder {
         self.key_forms.clear();
         self.covered.clear();
         self.schema = Some(schema);
+    }
+
+    /// True when changes are of rows that equal the row before, as the table has no key.
+    pub fn matches_rows(&self) -> bool {
+        self.keyed == Some(false) && self.options.keyless == Keyless::Match
     }
 
     /// The first stage: what the record is, and for a change its operation, key and where its row lies.
@@ -296,6 +302,7 @@ impl Decoder {
             operation: Operation::Delete,
             key,
             row: None,
+            before: None,
             moved,
             source_micros: None,
         }))
@@ -311,7 +318,10 @@ impl Decoder {
         let operation = heading.operation;
         let of_row = !matches!(operation, Operation::Message | Operation::Truncate);
         if of_row && !self.is_keyed(record)? {
-            return Ok(Scanned::Change(appended(record, writer, heading)?));
+            return Ok(Scanned::Change(match self.options.keyless {
+                Keyless::Append => appended(record, writer, heading)?,
+                Keyless::Match => matched(record, writer, heading)?,
+            }));
         }
         let row = match operation {
             Operation::Message => return Ok(Scanned::Skipped(Skip::Message)),
@@ -341,7 +351,7 @@ impl Decoder {
         let source = || heading.source.clone().and_then(|place| value.get(place));
         let moved = other.map(|other| Moved { other, source: digest(source()) });
         let source_micros = heading.source_micros;
-        Ok(Scanned::Change(Change { operation, key, row, moved, source_micros }))
+        Ok(Scanned::Change(Change { operation, key, row, before: None, moved, source_micros }))
     }
 
     /// False when the table has no key. A table that does not exist yet gets one when its first change has.
@@ -520,9 +530,36 @@ fn appended(record: &Record<'_>, writer: usize, heading: &Heading) -> Result<Cha
         operation: heading.operation,
         key: Key::of_place(record.partition, record.offset),
         row: Some(row_ref(writer, row)?),
+        before: None,
         moved: None,
         source_micros: heading.source_micros,
     })
+}
+
+/// A change of a table without a key, of the row that equals the row before.
+fn matched(record: &Record<'_>, writer: usize, heading: &Heading) -> Result<Change, Reject> {
+    let (needs_before, has_row) = match heading.operation {
+        Operation::Delete => (true, false),
+        Operation::Update => (true, true),
+        _ => (false, true),
+    };
+    let before = match &heading.before {
+        Some(before) if needs_before => Some(row_ref(writer, Some(before))?),
+        None if needs_before => return Err(no_before()),
+        _ => None,
+    };
+    let row = has_row.then(|| row_ref(writer, heading.after.as_ref())).transpose()?;
+    let key = Key::of_place(record.partition, record.offset);
+    let source_micros = heading.source_micros;
+    Ok(Change { operation: heading.operation, key, row, before, moved: None, source_micros })
+}
+
+fn no_before() -> Reject {
+    Reject::new(
+        "no_before",
+        "the record does not have the row before, by which rows of a table without a key are matched: in Postgres set \
+         REPLICA IDENTITY FULL",
+    )
 }
 
 fn row_ref(writer: usize, row: Option<&Range<usize>>) -> Result<RowRef, Reject> {

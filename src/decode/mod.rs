@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 
-use crate::change::Operation;
+use crate::change::{Keyless, Operation};
 use crate::key::Key;
 use crate::record::{Headers, Record};
 use crate::schema::ColumnType;
@@ -66,6 +66,8 @@ pub struct Change {
     pub key: Key,
     /// The row; none for a delete, but for one that is itself a row in a table without a key.
     pub row: Option<RowRef>,
+    /// The row before, where rows are matched by it ([`Keyless::Match`]).
+    pub before: Option<RowRef>,
     /// The other half, when this is half of a key change.
     pub moved: Option<Moved>,
     /// When the source committed, microseconds since the epoch.
@@ -180,6 +182,8 @@ pub struct Options {
     pub declared_key: Vec<String>,
     /// The declared key is taken from rows whatever the Kafka key is.
     pub key_in_rows: bool,
+    /// What the records of a table are that has no key and no declared one.
+    pub keyless: Keyless,
     /// The prefix of fields and headers that Debezium's `ExtractNewRecordState` adds.
     pub added_prefix: String,
     /// What becomes of values that their column's type does not have.
@@ -299,7 +303,15 @@ pub struct Row<'a> {
 impl<'a> Row<'a> {
     /// The row of a record's change; none for a delete.
     pub fn of(record: Record<'a>, change: &Change) -> Option<Self> {
-        let at = change.row?;
+        Self::at(change.row?, record, change)
+    }
+
+    /// The row before a record's change; none where rows are not matched by it.
+    pub fn before(record: Record<'a>, change: &Change) -> Option<Self> {
+        Self::at(change.before?, record, change)
+    }
+
+    fn at(at: RowRef, record: Record<'a>, change: &Change) -> Option<Self> {
         let (start, end) = (usize::try_from(at.start).ok()?, usize::try_from(at.end).ok()?);
         Some(Self {
             bytes: record.value.unwrap_or_default().get(start..end)?,

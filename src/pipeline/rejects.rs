@@ -1,5 +1,6 @@
 //! Rejected records: to the dead letters, or their table halts.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::batch::{Buffer, Rejected};
@@ -20,15 +21,16 @@ pub(super) struct Rejects {
 }
 
 impl Rejects {
-    /// Sends the rejected records of `buffer` to the dead letters; returns when they are durable there, with the number
-    /// of records rejected in a row that the buffer ends with, after `before` of them. Fails before any is sent when
-    /// too many are.
+    /// Sends the rejected records of `buffer` to the dead letters, but for those at places that are `buried`; returns when
+    /// they are durable there, with the number of records rejected in a row that the buffer ends with, after `before`
+    /// of them. Fails before any is sent when too many are.
     pub(super) async fn bury(
         &self,
         table: &str,
         buffer: &Buffer,
         rejected: &[Rejected<'_>],
         before: usize,
+        buried: &mut HashSet<(i32, i64)>,
     ) -> Result<usize> {
         let streak = buffer.streak(rejected, before);
         let (Some(first), Some(last)) = (rejected.first(), rejected.last()) else {
@@ -42,8 +44,12 @@ impl Rejects {
         }
         let waiting_for = format!("the dead letters of {table}");
         for Rejected { record, reject } in rejected {
+            if buried.contains(&(record.partition, record.offset)) {
+                continue;
+            }
             retry::hold(&waiting_for, || dead_letters.send(record, reject, table)).await?;
             metrics::dead_letter(table, reject.reason);
+            buried.insert((record.partition, record.offset));
         }
         Ok(streak.last)
     }

@@ -2,7 +2,7 @@
 
 mod scan;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -388,8 +388,11 @@ impl<S: Sink + Send + Sync> Worker<S> {
 
     /// Merges what is buffered, however often it takes; `wait` says what of a key change's half.
     async fn merge(&mut self, wait: Wait) -> Result<()> {
-        let mut missing = Missing { policy: self.missing_value, absent: HashSet::new() };
+        let mut missing = Missing { policy: self.missing_value, absent: HashMap::new() };
+        // A batch that is made anew has the same rejected records.
+        let mut buried = HashSet::new();
         while !self.halted && !self.buffer.is_empty() {
+            self.check_order().await?;
             let started = now();
             let end = self.buffer.cut(wait, started);
             let part = (end != self.buffer.position()).then(|| self.buffer.until(&end, started));
@@ -406,7 +409,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
             let in_a_row = self
                 .policy
                 .rejects
-                .bury(&self.name, buffer, &assembled.rejected, self.rejected_in_a_row)
+                .bury(&self.name, buffer, &assembled.rejected, self.rejected_in_a_row, &mut buried)
                 .await?;
             let batch = assembled.batch;
             if batch.is_empty() && summary.dead_letters == 0 {
@@ -433,12 +436,17 @@ impl<S: Sink + Send + Sync> Worker<S> {
                         table = &*self.name,
                         "another owner committed first; going on from the table's position"
                     );
+                    missing.absent.clear();
                     self.take_schema();
                     self.rebase(&self.buffer.position_over(&stored)?);
                     self.report_positions().await;
                 }
                 Some(Merged::Outdated) => self.take_schema(),
-                Some(Merged::Missing { absent }) => missing.absent.extend(absent),
+                Some(Merged::Missing { absent }) => {
+                    for key in absent {
+                        *missing.absent.entry(key).or_default() += 1;
+                    }
+                }
             }
         }
         Ok(())
@@ -449,8 +457,9 @@ impl<S: Sink + Send + Sync> Worker<S> {
     async fn pass_over(&mut self, part: Option<Buffer>) -> Result<()> {
         let buffer = part.as_ref().unwrap_or(&self.buffer);
         let (rejected, before) = (buffer.rejected(), self.rejected_in_a_row);
-        let in_a_row = self.policy.rejects.bury(&self.name, buffer, &rejected, before).await?;
-        self.rejected_in_a_row = in_a_row;
+        let buried = &mut HashSet::new();
+        let in_a_row = self.policy.rejects.bury(&self.name, buffer, &rejected, before, buried);
+        self.rejected_in_a_row = in_a_row.await?;
         let (end, records) = (buffer.position(), buffer.tally().consumed - rejected.len());
         self.settle(&end, records).await;
         Ok(())

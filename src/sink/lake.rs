@@ -187,6 +187,14 @@ impl Open {
             if !batch.schema.covers(self.table.schema()) {
                 return Ok(Merged::Outdated);
             }
+            let numbered = match batch.matched {
+                false => None,
+                true => match self.table.numbered(batch) {
+                    Ok(numbered) => Some(numbered),
+                    Err(absent) => return Ok(Merged::Missing { absent }),
+                },
+            };
+            let batch = numbered.as_ref().unwrap_or(batch);
             if batch.strict {
                 let absent = self.table.absent(batch);
                 if !absent.is_empty() {

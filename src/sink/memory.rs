@@ -71,6 +71,13 @@ impl Sink for MemorySink {
         if table.schema.as_ref().is_some_and(|schema| !batch.schema.covers(schema)) {
             return Ok(Merged::Outdated);
         }
+        let batch = &match batch.matched {
+            false => batch.clone(),
+            true => match batch.numbered(|key| table.rows.contains_key(key)) {
+                Ok(numbered) => numbered,
+                Err(absent) => return Ok(Merged::Missing { absent }),
+            },
+        };
         let absent =
             batch.unfilled(batch.holes.iter().map(|hole| table.rows.contains_key(&hole.from)));
         if batch.strict && !absent.is_empty() {

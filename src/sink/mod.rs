@@ -63,9 +63,10 @@ pub enum Merged {
     /// The table has columns that the batch does not know: another owner changed its schema. Nothing of the batch was
     /// committed; make the batch anew for the table's schema.
     Outdated,
-    /// The batch is strict and has holes whose row is nowhere. Nothing of it was committed; make it anew without them.
+    /// The batch is strict and has holes whose row is nowhere, or takes out matched rows that are not there. Nothing of
+    /// it was committed; make it anew without them.
     Missing {
-        /// Keys that have no row in the table.
+        /// Keys that have no row in the table; of matched rows as often as rows are missing.
         absent: Vec<Key>,
     },
 }

@@ -38,6 +38,8 @@ pub struct Options {
     /// Integers are delta packed: smaller and faster to write. Not for tables that are read as Iceberg: Spark with
     /// Iceberg before 1.11 refuses such files unless its vectorised reader is switched off (apache/iceberg#7162).
     pub packed_integers: bool,
+    /// Rows of a table without a key are found by their content: the index has every row.
+    pub match_rows: bool,
 }
 
 /// A planned commit, and what the index will need to know once it is committed.
@@ -149,6 +151,11 @@ impl Table {
         self.assemble(batch, position, located, (added, rows), now_millis)
     }
 
+    /// `batch`, whose rows are matched, with the keys that they have in this table ([`Batch::numbered`]).
+    pub fn numbered(&self, batch: &Batch) -> Result<Batch, Vec<Key>> {
+        batch.numbered(|key| self.index.get(key).is_some())
+    }
+
     /// Keys that holes of `batch` have nothing but and that have no row.
     pub fn absent(&self, batch: &Batch) -> Vec<Key> {
         let found = self.index.get_all(batch.holes.iter().map(|hole| &hole.from));
@@ -167,6 +174,8 @@ impl Table {
         let position = self.check(batch)?;
         let located = self.locate(batch)?;
         let same = earlier.commit.batch_id == batch.id
+            // Equal rows are numbered anew.
+            && !batch.matched
             && earlier.commit.schema == batch.schema
             && earlier.sources == located.sources;
         let written = match same {
@@ -187,7 +196,7 @@ impl Table {
             let live = LiveFile { file: Arc::clone(file), deleted: Arc::default() };
             numbers.push(self.add_file(live)?);
         }
-        if !self.schema.key().is_empty() {
+        if self.is_indexed() {
             self.move_keys(planned, &numbers)?;
         }
         for deletion in &plan.deletions {
@@ -216,6 +225,9 @@ impl Table {
         }
         if !batch.schema.covers(&self.schema) {
             return Err(self.broken(&format!("batch {} was made for another schema", batch.id)));
+        }
+        if batch.matched != self.matches_rows() {
+            return Err(self.broken(&format!("batch {} finds rows another way", batch.id)));
         }
         self.check_partitioning(batch)?;
         let columns = batch.schema.columns();
@@ -247,10 +259,10 @@ impl Table {
 
     fn locate(&self, batch: &Batch) -> Result<Located> {
         let mut superseded: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        if self.schema.key().is_empty() || batch.truncates {
+        if !self.is_indexed() || batch.truncates {
             let deleted = if batch.truncates { self.rows } else { 0 };
             let counts = Counts { inserted: batch.keys.len() as u64, deleted, ..Counts::default() };
-            if batch.truncates && !self.schema.key().is_empty() {
+            if batch.truncates && self.is_indexed() {
                 // The index is emptied before it takes these.
                 self.index.check_room(batch.keys.len().saturating_sub(self.index.len()))?;
             }
@@ -405,6 +417,16 @@ impl Table {
         Ok(())
     }
 
+    /// True when rows are found by their content.
+    pub(super) fn matches_rows(&self) -> bool {
+        self.options.match_rows && self.schema.key().is_empty()
+    }
+
+    /// True when the index has the table's rows.
+    pub(super) fn is_indexed(&self) -> bool {
+        self.matches_rows() || !self.schema.key().is_empty()
+    }
+
     /// Adds a file that is not there yet; its number.
     pub(super) fn add_file(&mut self, live: LiveFile) -> Result<u32> {
         let number = self.next_number;
@@ -447,7 +469,7 @@ impl Table {
 
     /// Every row that is not deleted has its key in the index, and nothing else has.
     pub(super) fn check_rows(&self) -> Result<()> {
-        if self.schema.key().is_empty() || u64::try_from(self.index.len()) == Ok(self.rows) {
+        if !self.is_indexed() || u64::try_from(self.index.len()) == Ok(self.rows) {
             return Ok(());
         }
         let (keys, rows) = (self.index.len(), self.rows);

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::{AsArray, RecordBatch};
 use futures::stream::TryStreamExt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::files::{Rows, read_columns, read_footer};
-use super::index::RowId;
+use super::index::{Index, RowId};
 use super::keys::keys_from_arrow;
 use super::physical::{Options, Table};
 use super::plan::{DataFile, LiveFile, TableState};
 use crate::error::{Error, Result};
-use crate::key::Key;
-use crate::schema::{Column, ColumnType, TableSchema};
+use crate::key::{Key, contents};
+use crate::schema::{Column, ColumnType, OP_COLUMN, TableSchema};
 use crate::sink::storage::Location;
 
 /// How often a long read of keys says how far it is.
@@ -63,6 +64,10 @@ impl Table {
             return Err(self.broken("its key was changed by another writer"));
         }
         let changes = self.compare(&state);
+        if self.matches_rows() && !(changes.gone.is_empty() && changes.shrunk.is_empty()) {
+            // Equal rows are numbered without a gap, and which of them others took out makes one.
+            return self.reopen(state).await;
+        }
         for path in &changes.gone {
             self.remove_file(path)?;
         }
@@ -82,6 +87,14 @@ impl Table {
         self.load(new.iter(), "refreshing").await?;
         self.position = state.position;
         self.last_batch = state.last_batch;
+        Ok(())
+    }
+
+    /// Forgets everything and reads the table as a new one.
+    async fn reopen(&mut self, state: TableState) -> Result<()> {
+        let options = self.options.clone();
+        self.index = Index::new(options.index.clone());
+        *self = Self::open(self.location.clone(), state, options).await?;
         Ok(())
     }
 
@@ -105,7 +118,7 @@ impl Table {
         doing: &str,
     ) -> Result<()> {
         let total = files.len();
-        if !self.schema.key().is_empty() {
+        if self.is_indexed() {
             // Too many keys are refused before anything is read.
             let keys: u64 = files.clone().map(LiveFile::rows).sum();
             self.index.reserve(usize::try_from(keys).unwrap_or(usize::MAX))?;
@@ -118,7 +131,8 @@ impl Table {
             while tasks.len() < self.options.open_concurrency.max(1)
                 && let Some(live) = waiting.next()
             {
-                tasks.spawn(read_keys(self.location.clone(), Arc::clone(&self.schema), live));
+                let (location, schema) = (self.location.clone(), Arc::clone(&self.schema));
+                tasks.spawn(read_keys(location, schema, live, self.matches_rows()));
             }
             let Some(loaded) = tasks.join_next().await else { break };
             let loaded = loaded.map_err(|e| self.broken("a reader was cut off").because(e))?;
@@ -144,7 +158,12 @@ impl Table {
         self.index.reserve(loaded.keys.len())?;
         let path = loaded.live.file.path.clone();
         let file = self.add_file(loaded.live)?;
+        let matches_rows = self.matches_rows();
         for (key, row) in loaded.keys {
+            let key = match matches_rows {
+                true => key.nth(key.count(|key| self.index.get(key).is_some())),
+                false => key,
+            };
             if let Err(known) = self.index.insert_new(key, RowId { file, row }) {
                 let other = self.files.get(&known.file).map_or("", |live| &live.file.path);
                 return Err(Error::data(format!(
@@ -162,7 +181,12 @@ impl Table {
 }
 
 /// The keys of one file. Its row count is taken from its footer when the log does not tell it.
-async fn read_keys(location: Location, schema: Arc<TableSchema>, live: LiveFile) -> Result<Loaded> {
+async fn read_keys(
+    location: Location,
+    schema: Arc<TableSchema>,
+    live: LiveFile,
+    matches_rows: bool,
+) -> Result<Loaded> {
     let live = match live.file.rows {
         0 => {
             let read = read_footer(&location, &schema, &live.file.path, live.file.size).await?;
@@ -171,16 +195,23 @@ async fn read_keys(location: Location, schema: Arc<TableSchema>, live: LiveFile)
         }
         _ => live,
     };
-    if schema.key().is_empty() {
+    if schema.key().is_empty() && !matches_rows {
         return Ok(Loaded { live, keys: Vec::new() });
     }
-    let columns: Vec<Column> = schema.key_columns().cloned().collect();
+    let columns: Vec<Column> = match matches_rows {
+        true => schema.columns().to_vec(),
+        false => schema.key_columns().cloned().collect(),
+    };
     let types: Vec<&ColumnType> = columns.iter().map(|column| &column.ty).collect();
     let mut batches = read_columns(&location, &live.file, &columns, Rows::All).await?;
     let mut keys = Vec::with_capacity(usize::try_from(live.rows()).unwrap_or_default());
     let mut position = 0_u32;
     while let Some(batch) = batches.try_next().await? {
-        for key in keys_from_arrow(types.iter().copied(), batch.columns())? {
+        let found = match matches_rows {
+            true => row_contents(&location, &columns, &batch)?,
+            false => keys_from_arrow(types.iter().copied(), batch.columns())?,
+        };
+        for key in found {
             if !live.deleted.contains(u64::from(position)) {
                 keys.push((key, position));
             }
@@ -197,4 +228,19 @@ async fn read_keys(location: Location, schema: Arc<TableSchema>, live: LiveFile)
         )));
     }
     Ok(Loaded { live, keys })
+}
+
+/// The contents of rows of a table without a key. Fails when a row is a delete's: such a table has a row for every record,
+/// and what its rows are cannot be told from it.
+fn row_contents(location: &Location, columns: &[Column], rows: &RecordBatch) -> Result<Vec<Key>> {
+    let operation = columns.iter().position(|column| column.name == OP_COLUMN);
+    let operation = operation.and_then(|at| rows.column(at).as_string_opt::<i32>());
+    if operation.is_some_and(|operations| operations.iter().any(|code| code == Some("d"))) {
+        return Err(Error::data(format!(
+            "table {} has a row for every record, also for deletes, and cannot be one of matched rows (option keyless)",
+            location.url()
+        ))
+        .hint("drop the table and take its initial snapshot again, or leave keyless at append"));
+    }
+    contents(columns, rows)
 }

@@ -53,6 +53,7 @@ pub(crate) fn options(folder: &tempfile::TempDir, logs: Vec<LogSetup>) -> LakeOp
             index: Budget::new(1 << 20),
             open_concurrency: 2,
             packed_integers: false,
+            match_rows: false,
         },
         clock: Clock::from_fn(|| 1_700_000_000_000_000),
     }
@@ -100,6 +101,7 @@ pub(crate) fn batch(schema: &Arc<TableSchema>, from: i64, changes: Changes<'_>) 
         rows: rows_of_batch,
         keys: rows.iter().map(|(id, _)| key(*id)).collect(),
         deletes: deletes.map(|(id, _)| key(*id)).collect(),
+        matched: false,
         holes: vec![],
         truncates: false,
         strict: false,

@@ -28,7 +28,7 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     ("schema", &[&["error"]]),
     ("position", &[]),
     ("record", &[]),
-    ("key", &[&["schema"]]),
+    ("key", &[&["error", "schema"]]),
     ("change", &[&["key", "position", "schema"]]),
     // The stages.
     ("source", &[COMMON, VOCABULARY, &["sink::Committed"]]),

@@ -65,6 +65,7 @@ impl Decoder {
             operation: Operation::Create,
             key,
             row: Some(row),
+            before: None,
             moved: None,
             source_micros: record.timestamp_ms.and_then(|millis| millis.checked_mul(1000)),
         }))

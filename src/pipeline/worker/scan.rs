@@ -62,19 +62,39 @@ impl<S: Sink + Send + Sync> Worker<S> {
             }
             Truncates::Apply => {}
         }
+        match self.partitions().await? {
+            1 => Ok(Outcome::Truncate),
+            _ => Err(halt("and has no order among the records of the topic's other partitions")),
+        }
+    }
+
+    /// How many partitions the topic has now.
+    async fn partitions(&mut self) -> Result<usize> {
         let mut waits = retry::waits();
         loop {
-            match self.policy.partitions.of(topic).await {
-                Ok(1) => return Ok(Outcome::Truncate),
-                Ok(_) => {
-                    let why = "and has no order among the records of the topic's other partitions";
-                    return Err(halt(why));
-                }
+            match self.policy.partitions.of(&self.topic).await {
+                Ok(partitions) => return Ok(partitions),
                 Err(error) => {
                     self.wait_out(&error, "ask for the topic's partitions", &mut waits).await?;
                 }
             }
         }
+    }
+
+    /// Fails when rows are matched by the row before and the topic's order is not one: a delete may come before its row
+    /// then. That is asked for each time, as topics grow.
+    pub(super) async fn check_order(&mut self) -> Result<()> {
+        if !self.decoder.matches_rows() || self.partitions().await? == 1 {
+            return Ok(());
+        }
+        Err(Error::data(format!(
+            "topic {} has several partitions, but rows without a key can be matched (option keyless) only in the order of one",
+            self.topic
+        ))
+        .hint(
+            "give the topic one partition, name columns that identify rows (identity), or take every record for a row \
+             (keyless = \"append\")",
+        ))
     }
 
     /// Asks the registry for a writer schema. An unknown one is asked for again, as registries replicate; after that

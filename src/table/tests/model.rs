@@ -131,7 +131,12 @@ pub(super) fn memory() -> Location {
 }
 
 pub(super) fn options() -> Options {
-    Options { index: Budget::new(1 << 20), open_concurrency: 3, packed_integers: true }
+    Options {
+        index: Budget::new(1 << 20),
+        open_concurrency: 3,
+        packed_integers: true,
+        match_rows: false,
+    }
 }
 
 /// The rows as they are decoded: what is a hole is null.
@@ -206,6 +211,7 @@ pub(super) fn batch(
         rows: record_batch(schema, &rows),
         keys,
         deletes,
+        matched: false,
         holes,
         truncates: false,
         strict: false,
