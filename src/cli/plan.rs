@@ -306,6 +306,7 @@ struct TypePlan {
     iceberg: Vec<String>,
     kept: &'static str,
     lossy: &'static str,
+    lossy_in_mysql: &'static str,
     cannot_hold: &'static str,
 }
 
@@ -325,6 +326,7 @@ fn types() -> Vec<TypePlan> {
             iceberg: names(&rule.columns(), iceberg::type_name),
             kept: rule.kept,
             lossy: rule.loses,
+            lossy_in_mysql: rule.loses_mysql,
             cannot_hold: rule.refuses,
         })
         .collect()
@@ -337,9 +339,12 @@ fn types_text(types: &[TypePlan]) -> String {
         let columns =
             format!("delta {} | iceberg {}", ty.delta.join(" or "), ty.iceberg.join(" or "));
         writeln!(out, "{} {name}: {columns}\n    {}", ty.connect, ty.sources).ok();
-        for (what, text) in
-            [("kept", ty.kept), ("LOSSY", ty.lossy), ("cannot hold", ty.cannot_hold)]
-        {
+        for (what, text) in [
+            ("kept", ty.kept),
+            ("LOSSY", ty.lossy),
+            ("LOSSY from MySQL", ty.lossy_in_mysql),
+            ("cannot hold", ty.cannot_hold),
+        ] {
             if !text.is_empty() {
                 writeln!(out, "    {what}: {text}").ok();
             }

@@ -73,6 +73,9 @@ impl Decoder {
 /// that it is not known, gives reason to say so.
 fn loses(described: &Described, times: Times) -> &'static str {
     let Some(rule) = described.rule() else { return "" };
+    if times == Times::Elapsed && !rule.loses_mysql.is_empty() {
+        return rule.loses_mysql;
+    }
     let own = described.parameters.get(SOURCE_TYPE).map(|own| own.to_uppercase());
     let own_has = |words: &[&str], unknown: bool| {
         own.as_ref().map_or(unknown, |own| words.iter().any(|word| own.contains(word)))

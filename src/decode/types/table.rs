@@ -85,12 +85,14 @@ pub struct TypeRule {
     pub kept: &'static str,
     /// What of the source's value is lost, by the connector or here; empty when nothing is.
     pub loses: &'static str,
+    /// The same where the source is MySQL or MariaDB; empty when it is not another.
+    pub loses_mysql: &'static str,
     /// Values that the column does not have: the policy for invalid values says what becomes of them.
     pub refuses: &'static str,
 }
 
 fn rule(name: &'static str, physical: Physical, to: To, sources: &'static str) -> TypeRule {
-    TypeRule { name, physical, to, sources, kept: "", loses: "", refuses: "" }
+    TypeRule { name, physical, to, sources, kept: "", loses: "", loses_mysql: "", refuses: "" }
 }
 
 impl TypeRule {
@@ -100,6 +102,10 @@ impl TypeRule {
 
     fn loses(self, loses: &'static str) -> Self {
         Self { loses, ..self }
+    }
+
+    fn in_mysql(self, loses_mysql: &'static str) -> Self {
+        Self { loses_mysql, ..self }
     }
 
     fn but(self, refuses: &'static str) -> Self {
@@ -143,6 +149,13 @@ pub fn rules() -> &'static [TypeRule] {
 const YEARS: &str = "infinity, years before 1 and after 9999";
 const YEARS_AND_NANOS: &str = "infinity, years before 1 and after 9999, fractions of a microsecond";
 const MILLIS: &str = "the connector cuts to milliseconds (time.precision.mode=connect)";
+const ZERO: &str = "zero dates (0000-00-00): the connector writes null, or the default of a column that is NOT NULL";
+const ELAPSED: &str = "the connector writes null for times below 00:00:00 and beyond a day";
+const ELAPSED_MILLIS: &str = "the connector cuts to milliseconds, and writes null for times below 00:00:00 and beyond a \
+                              day (time.precision.mode=connect)";
+const FAR: &str = "the connector writes null for years before 1677 and after 2262 (time.precision.mode=nanoseconds)";
+const COMMA: &str =
+    "a comma in a label: the connector writes a backslash before it while streaming";
 const CLOCK: &str =
     "in Iceberg alone 24:00:00; none where the column is a long (with Delta, MySQL, MariaDB)";
 const MICROS: &str = "microseconds since midnight";
@@ -179,7 +192,7 @@ fn geometry(name: &'static str, sources: &'static str) -> TypeRule {
 
 fn instant(name: &'static str, unit: Unit, sources: &'static str) -> TypeRule {
     let to = To::Column(ColumnType::Timestamp, Form::Instant(unit));
-    rule(name, Physical::Int64, to, sources).but(YEARS)
+    rule(name, Physical::Int64, to, sources).but(YEARS).in_mysql(ZERO)
 }
 
 fn clock(name: &'static str, physical: Physical, unit: Unit, sources: &'static str) -> TypeRule {
@@ -188,7 +201,7 @@ fn clock(name: &'static str, physical: Physical, unit: Unit, sources: &'static s
 
 fn date(name: &'static str, sources: &'static str) -> TypeRule {
     let to = To::Column(ColumnType::Date, Form::Days);
-    rule(name, Physical::Int32, to, sources).but(YEARS)
+    rule(name, Physical::Int32, to, sources).but(YEARS).in_mysql(ZERO)
 }
 
 use ColumnType as C;
@@ -210,17 +223,17 @@ fn temporal() -> Vec<TypeRule> {
         clock("io.debezium.time.Time", P::Int32, Unit::Millis, "time(0) to time(3)"),
         clock("io.debezium.time.MicroTime", P::Int64, Unit::Micros, "time"),
         clock("io.debezium.time.NanoTime", P::Int64, Unit::Nanos, "time, where time.precision.mode=nanoseconds").but(NANOS),
-        clock("org.apache.kafka.connect.data.Time", P::Int32, Unit::Millis, "time").loses(MILLIS),
-        clock("org.apache.kafka.connect.data.Time", P::Int64, Unit::Millis, "time").loses(MILLIS),
+        clock("org.apache.kafka.connect.data.Time", P::Int32, Unit::Millis, "time").loses(MILLIS).in_mysql(ELAPSED_MILLIS),
+        clock("org.apache.kafka.connect.data.Time", P::Int64, Unit::Millis, "time").loses(MILLIS).in_mysql(ELAPSED_MILLIS),
         instant("io.debezium.time.Timestamp", Unit::Millis, "timestamp(0) to timestamp(3), datetime(0) to datetime(3)"),
         instant("io.debezium.time.MicroTimestamp", Unit::Micros, "timestamp, datetime(4) to datetime(6)"),
-        instant("io.debezium.time.NanoTimestamp", Unit::Nanos, "timestamp, datetime2(7)").but(YEARS_AND_NANOS),
-        instant("org.apache.kafka.connect.data.Timestamp", Unit::Millis, "timestamp, datetime").loses(MILLIS),
-        rule("io.debezium.time.ZonedTimestamp", P::String, To::Column(C::TimestampTz, Form::Zoned), "timestamptz; MySQL's timestamp").but(YEARS_AND_NANOS),
+        instant("io.debezium.time.NanoTimestamp", Unit::Nanos, "timestamp, datetime2(7)").but(YEARS_AND_NANOS).loses(FAR).in_mysql("zero dates (0000-00-00), years before 1677 and after 2262: the connector writes null (time.precision.mode=nanoseconds)"),
+        instant("org.apache.kafka.connect.data.Timestamp", Unit::Millis, "timestamp, datetime").loses(MILLIS).in_mysql("the connector cuts to milliseconds (time.precision.mode=connect); zero dates become null or the column's default"),
+        rule("io.debezium.time.ZonedTimestamp", P::String, To::Column(C::TimestampTz, Form::Zoned), "timestamptz; MySQL's timestamp").but(YEARS_AND_NANOS).in_mysql(ZERO),
         text("io.debezium.time.ZonedTime", "timetz").loses("the connector converts to UTC; the offset is gone"),
-        rule("io.debezium.time.IsoDate", P::String, To::Column(C::Date, Form::IsoDate), "date, where time.precision.mode=isostring").but(YEARS),
-        rule("io.debezium.time.IsoTime", P::String, To::Clock(Form::IsoTime), "time, where time.precision.mode=isostring").kept(MICROS).but(NANOS),
-        rule("io.debezium.time.IsoTimestamp", P::String, To::Column(C::Timestamp, Form::IsoTimestamp), "timestamp, where time.precision.mode=isostring").but(YEARS_AND_NANOS),
+        rule("io.debezium.time.IsoDate", P::String, To::Column(C::Date, Form::IsoDate), "date, where time.precision.mode=isostring").but(YEARS).in_mysql(ZERO),
+        rule("io.debezium.time.IsoTime", P::String, To::Clock(Form::IsoTime), "time, where time.precision.mode=isostring").kept(MICROS).but(NANOS).loses("24:00:00 becomes 00:00:00 in the connector").in_mysql(ELAPSED),
+        rule("io.debezium.time.IsoTimestamp", P::String, To::Column(C::Timestamp, Form::IsoTimestamp), "timestamp, where time.precision.mode=isostring").but(YEARS_AND_NANOS).in_mysql(ZERO),
         structured("io.debezium.time.StructuredDate", C::Date, Structured::Date, "date, where time.precision.mode=structured").but("infinity, years before 1 and after 9999, days that are none (2024-00-15)"),
         rule("io.debezium.time.StructuredTime", P::Struct, To::Clock(Form::Structured(Structured::Time)), "time, where time.precision.mode=structured").kept(MICROS).but(NANOS),
         structured("io.debezium.time.StructuredTimestamp", C::Timestamp, Structured::Timestamp, "timestamp, where time.precision.mode=structured").but(YEARS_AND_NANOS),
@@ -228,7 +241,7 @@ fn temporal() -> Vec<TypeRule> {
         structured("io.debezium.time.StructuredZonedTimestamp", C::TimestampTz, Structured::ZonedTimestamp, "timestamptz, where time.precision.mode=structured").loses("the instant is kept, not the zone it was written in").but(YEARS_AND_NANOS),
         rule("io.debezium.time.StructuredDuration", P::Struct, To::Duration, "interval, MySQL's time, where time.precision.mode=structured")
             .kept("microseconds for times, else ISO 8601 text"),
-        rule("io.debezium.time.Year", P::Int32, To::Column(C::Int32, Form::Integer), "year"),
+        rule("io.debezium.time.Year", P::Int32, To::Column(C::Int32, Form::Integer), "year").loses("0000: the connector writes 2000 in an initial snapshot and 1900 while streaming"),
         rule("io.debezium.time.MicroDuration", P::Int64, To::Column(C::Int64, Form::Integer), "interval, where interval.handling.mode=numeric")
             .kept("microseconds").loses("the connector counts a month as 30.4375 days (interval.handling.mode=string does not)"),
         rule("io.debezium.time.NanoDuration", P::Int64, To::Column(C::Int64, Form::Integer), "interval")
@@ -248,8 +261,8 @@ fn named() -> Vec<TypeRule> {
             .loses("the connector drops NaN and trailing zeros"),
         rule("io.debezium.data.Bits", P::Bytes, To::Bits, "bit(n), bit varying(n)")
             .kept("bytes, the least significant first, as many as n bits need").loses("of bit varying the connector drops leading zeros"),
-        text("io.debezium.data.Enum", "enum"),
-        text("io.debezium.data.EnumSet", "set").kept("labels separated by commas"),
+        text("io.debezium.data.Enum", "enum").in_mysql(COMMA),
+        text("io.debezium.data.EnumSet", "set").kept("labels separated by commas").in_mysql(COMMA),
         rule("io.debezium.data.Json", P::String, To::Column(C::String, Form::Json), "json, jsonb, hstore").kept("as text, byte for byte"),
         text("io.debezium.data.Xml", "xml"),
         text("io.debezium.data.Uuid", "uuid").kept("as text, in the source's spelling"),
@@ -274,7 +287,7 @@ fn unnamed() -> Vec<TypeRule> {
         plain(P::Boolean, C::Boolean, Form::Boolean, "boolean, bit(1); tinyint(1) in some modes"),
         plain(P::Int32, C::Int32, Form::Integer, "int8, int16, int32: smallint, integer; tinyint to int").kept("integers of 8, 16 and 32 bits alike, so that none must widen later"),
         plain(P::Int64, C::Int64, Form::Integer, "bigint, oid, int unsigned, bigint unsigned").loses("bigint unsigned wraps above 2^63-1 in the connector's default mode: declare ulong, or set bigint.unsigned.handling.mode=precise"),
-        plain(P::Float32, C::Float32, Form::Float, "real, float"),
+        plain(P::Float32, C::Float32, Form::Float, "real, float").in_mysql("the connector's initial snapshot has six digits of a float"),
         plain(P::Float64, C::Float64, Form::Double, "double precision; decimals where decimal.handling.mode=double").loses("decimals lose digits where decimal.handling.mode=double"),
         plain(P::Bytes, C::Binary, Form::Bytes, "bytea, binary, varbinary, blob"),
         plain(P::String, C::String, Form::Text, "text, varchar, char, citext, inet, cidr, macaddr, ranges; decimals where decimal.handling.mode=string; bytes where binary.handling.mode is hex or base64").loses("where binary.handling.mode is base64, Postgres' connector writes null for a large value that did not change"),
