@@ -7,6 +7,7 @@ mod plan;
 mod run;
 pub mod setup;
 mod status;
+mod types_from;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -29,6 +30,9 @@ Examples:
 
   What the tables of a schema would get, and what of it is lost, before anything is written:
     cdc-sink plan --brokers kafka:9092 --topics 'shop.public.*'
+
+  The types of a source database's columns, declared for records in JSON without a schema:
+    cdc-sink plan --types-from postgres://reader@db/shop --topic-prefix shop --topics 'shop.public.*' > types.toml
 
   What a running instance is doing:
     cdc-sink status

@@ -12,13 +12,14 @@ use serde::Serialize;
 
 use super::log;
 use super::setup;
+use super::types_from::{self, Dialect, Wanted};
 use crate::config::{Config, ConfigFile, Format, Options};
-use crate::decode::{self, Decoder, Registry, Row, ScanError, Scanned, rules};
+use crate::decode::{self, Decoder, Modes, Registry, Row, ScanError, Scanned, rules};
 use crate::error::{Error, Result};
 use crate::record::Records;
 use crate::schema::{Column, ColumnType, is_metadata};
 use crate::sink::{delta, iceberg};
-use crate::source::sample;
+use crate::source::{Topics, sample};
 
 /// Attempts at a schema of the registry, a second apart.
 const SCHEMA_ATTEMPTS: usize = 3;
@@ -29,6 +30,21 @@ pub(super) struct PlanArgs {
     /// Print the whole table of types instead: what each type of the source becomes
     #[arg(long)]
     types: bool,
+    /// Print a part of the configuration instead: the types of a source database's columns, for records in JSON without
+    /// a schema. Asks with the database's own client (psql, mysql or mariadb), with the password of
+    /// CDC_SINK_SOURCE_PASSWORD or as the client finds it; `-` reads the rows of --types-query
+    #[arg(long, value_name = "postgres://…|mysql://…|-", requires = "topic_prefix")]
+    types_from: Option<String>,
+    /// Print the query of --types-from, for another client
+    #[arg(long, value_name = "DATABASE")]
+    types_query: Option<Dialect>,
+    /// With --types-from: the connector's `topic.prefix`
+    #[arg(long, value_name = "NAME")]
+    topic_prefix: Option<String>,
+    /// With --types-from: an option of the connector that changes types, such as `time.precision.mode=connect`; may be
+    /// repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    connector_option: Vec<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -52,8 +68,21 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode> {
         let text = if args.json { json(&types())? } else { types_text(&types()) };
         return Ok(print(&text, true));
     }
+    if let Some(dialect) = args.types_query {
+        return Ok(print(dialect.query(), true));
+    }
     let file = args.file.config.as_deref().map(Options::from_file).transpose()?;
     let mut options = args.options.over(file.unwrap_or_default());
+    if let Some(from) = args.types_from {
+        let wanted = Wanted {
+            from,
+            prefix: args.topic_prefix.unwrap_or_default(),
+            topics: options.topics.map(Topics::parse).transpose()?,
+            modes: Modes::parse(&args.connector_option)?,
+        };
+        let read = || types_from::read(&wanted, |name| std::env::var(name).ok());
+        return Ok(print(&tokio::task::block_in_place(read)?, true));
+    }
     // Nothing is written, so it does not matter where.
     options.warehouse.get_or_insert_with(|| ".".to_owned());
     let config = options.validate()?;

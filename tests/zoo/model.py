@@ -25,11 +25,10 @@ def holds(when, context):
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """How a column looks in the lake: its kind (`readers/values.py`), the SQL whose result it must equal, and what is declared for JSON."""
+    """How a column looks in the lake: its kind (`readers/values.py`), and the SQL whose result it must equal."""
 
     kind: str  # "absent": the connector leaves the column out
     select: str = "{}"
-    declared: str = "string"
     convert: object = None  # from what the database's client gives to what `values.py` takes
     loses: str = ""  # what of the source's value is lost for every value, and by whom
     when: dict = field(default_factory=dict)

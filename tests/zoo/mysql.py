@@ -3,9 +3,9 @@ import struct
 from datetime import timedelta
 
 from model import Table, View, column, dead, reads, value
-from views import INT, LONG, PLACES, decimal, ewkb, octets, plain
+from views import INT, PLACES, decimal, ewkb, octets, plain
 
-TEXT = plain("text", "string")
+TEXT = plain("text")
 ZERO = "the connector writes null for zero dates"
 DEFAULT = "the connector writes the column's default for zero dates in columns that are NOT NULL"
 DIGITS = "the server shows six digits of a float to the connector's initial snapshot"
@@ -21,8 +21,8 @@ def bits(held):
 
 
 BIT = plain("bytes", convert=bits)
-UNSIGNED = (View("decimal(20,0)", "{}", "decimal(20,0)", when={"unsigned": "precise"}), View("decimal(20,0)", "{}", "ulong", when={"encoding": "json"}),
-            View("int", "CAST({} AS SIGNED)", "long", loses="the connector writes what is above 2^63-1 less 2^64 (bigint.unsigned.handling.mode=long)"))
+UNSIGNED = (View("decimal(20,0)", "{}", when={"unsigned": "precise"}), View("decimal(20,0)", "{}", when={"encoding": "json"}),
+            View("int", "CAST({} AS SIGNED)", loses="the connector writes what is above 2^63-1 less 2^64 (bigint.unsigned.handling.mode=long)"))
 FLOAT = plain("float", select="CAST({} AS DOUBLE)")
 
 
@@ -40,9 +40,9 @@ NUMBERS = Table("numbers", (
     column("c_medium", "mediumint", INT, "-8388608", "8388607"),
     column("c_umedium", "mediumint unsigned", INT, "0", "16777215"),
     column("c_int", "int", INT, "-2147483648", "2147483647"),
-    column("c_uint", "int unsigned", LONG, "0", "4294967295"),
-    column("c_zero", "int(6) zerofill", LONG, "42", "4294967295"),
-    column("c_big", "bigint", LONG, "-9223372036854775808", "9223372036854775807"),
+    column("c_uint", "int unsigned", INT, "0", "4294967295"),
+    column("c_zero", "int(6) zerofill", INT, "42", "4294967295"),
+    column("c_big", "bigint", INT, "-9223372036854775808", "9223372036854775807"),
     column("c_ubig", "bigint unsigned", UNSIGNED, "0", "9223372036854775807", "9223372036854775808", "18446744073709551615"),
     column("c_dec", "decimal(18,4)", number(18, 4), "1.1", "-0.0001", "99999999999999.9999", "0"),
     column("c_udec", "decimal(10,2) unsigned", number(10, 2), "99999999.99", "0"),
@@ -54,7 +54,7 @@ NUMBERS = Table("numbers", (
     column("c_float53", "float(53)", plain("double"), "0.1", "-1.7976931348623157e308"),
     column("c_double", "double", plain("double"), "0.1", "1.7976931348623157e308", "2.2250738585072014e-308", "-1e15", "0"),
     column("c_double_ps", "double(10,3)", plain("double"), "1.5", "-1234567.125"),
-    column("c_bit", "bit(1)", plain("bool", "boolean"), "b'1'", "b'0'"),
+    column("c_bit", "bit(1)", plain("bool"), "b'1'", "b'0'"),
     column("c_bit9", "bit(9)", BIT, "b'101010101'", "b'0'", "b'1'"),
     column("c_bit64", "bit(64)", BIT, "b'1000000000000000000000000000000000000000000000000000000000000001'", "~0"),
     column("c_year", "year", INT, "2024", "1901", "2155",
@@ -111,12 +111,9 @@ def cut_time(held):
     return None if held is None else held - timedelta(microseconds=held.microseconds % 1000)
 
 
-def moment(declared):
-    """Times without a zone; `connect` knows milliseconds only."""
-    return (View("timestamp", "{}", declared, cut, PLACES, {"time": "connect"}), View("timestamp", "{}", declared))
-
-
-CLOCK = (View("time", "{}", "duration(micros)", cut_time, PLACES, {"time": "connect"}), View("time", "{}", "duration(micros)"))
+# Times without a zone; `connect` knows milliseconds only.
+MOMENT = (View("timestamp", "{}", cut, PLACES, {"time": "connect"}), View("timestamp", "{}"))
+CLOCK = (View("time", "{}", cut_time, PLACES, {"time": "connect"}), View("time", "{}"))
 ELAPSED = reads("NULL", "the connector writes null for times below 00:00:00 and beyond a day", time=("connect", "isostring"))
 NANOS = (
     dead("too_precise", "the connector's nanoseconds run over, which leaves fractions of a microsecond", time="nanoseconds", database="mariadb"),
@@ -136,16 +133,16 @@ def times(is_mariadb):
         column("c_time", "time", CLOCK, "'12:34:56'", "'00:00:00'", "'23:59:59'", value("'838:59:59'", ELAPSED), value("'-838:59:59'", ELAPSED), value("'24:00:00'", reads("TIME'00:00:00'", "the connector writes 00:00:00 for it (time.precision.mode=isostring)", time="isostring"))),
         column("c_time3", "time(3)", CLOCK, "'12:34:56.789'"),
         column("c_time6", "time(6)", CLOCK, "'12:34:56.123456'", value("'-00:00:00.000001'", ELAPSED)),
-        column("c_dt", "datetime", moment("timestamp(millis)"), "'2024-02-29 12:34:56'", "'1969-12-31 23:59:59'", value("'1000-01-01 00:00:00'", *NANOS),
+        column("c_dt", "datetime", MOMENT, "'2024-02-29 12:34:56'", "'1969-12-31 23:59:59'", value("'1000-01-01 00:00:00'", *NANOS),
                value("'9999-12-31 23:59:59'", *NANOS), zero("'0000-00-00 00:00:00'"), zero("'2024-02-00 00:00:00'")),
-        column("c_dt3", "datetime(3)", moment("timestamp(millis)"), "'2024-02-29 12:34:56.123'", "'1969-12-31 23:59:59.999'"),
-        column("c_dt6", "datetime(6)", moment("timestamp(micros)"), "'2024-02-29 12:34:56.123456'", "'1969-12-31 23:59:59.999999'",
+        column("c_dt3", "datetime(3)", MOMENT, "'2024-02-29 12:34:56.123'", "'1969-12-31 23:59:59.999'"),
+        column("c_dt6", "datetime(6)", MOMENT, "'2024-02-29 12:34:56.123456'", "'1969-12-31 23:59:59.999999'",
                value("'1000-01-01 00:00:00.000001'", *NANOS), value("'9999-12-31 23:59:59.999999'", *NANOS), zero("'0000-00-00 00:00:00'")),
         column("c_ts", "timestamp NULL", plain("timestamptz"), "'2024-02-29 12:34:56'", "'1970-01-01 00:00:01'", "'2038-01-19 03:14:07'", zero("'0000-00-00 00:00:00'", *streamed)),
         column("c_ts3", "timestamp(3) NULL", plain("timestamptz"), "'2024-02-29 12:34:56.123'"),
         column("c_ts6", "timestamp(6) NULL", plain("timestamptz"), "'2024-02-29 12:34:56.123456'", "'2038-01-19 03:14:07.999999'"),
         column("c_date_nn", "date NOT NULL DEFAULT '2024-01-01'", plain("date"), "'2024-02-29'", value("'0000-00-00'", reads("DATE'2024-01-01'", DEFAULT))),
-        column("c_dt_nn", "datetime NOT NULL DEFAULT '2024-01-01'", moment("timestamp(millis)"), "'2024-02-29 12:34:56'",
+        column("c_dt_nn", "datetime NOT NULL DEFAULT '2024-01-01'", MOMENT, "'2024-02-29 12:34:56'",
                value("'0000-00-00'", reads("TIMESTAMP'2024-01-01 00:00:00'", DEFAULT))),
     ))
 
@@ -155,12 +152,12 @@ def geometry(raw):
     return raw and ewkb(raw[4:], struct.unpack("<I", raw[:4])[0] or None)
 
 
-SHAPE = plain("bytes", "geometry", convert=geometry)
+SHAPE = plain("bytes", convert=geometry)
 
 
 def others(is_mariadb):
     own = (
-        column("c_uuid", "uuid", plain("text", "uuid"), "'A0EEBC99-9c0b-4ef8-bb6d-6bb9bd380a11'"),
+        column("c_uuid", "uuid", plain("text"), "'A0EEBC99-9c0b-4ef8-bb6d-6bb9bd380a11'"),
     ) if is_mariadb else (
         column("c_vector", "vector(3)", plain("list<float>", select="HEX({})", convert=lambda held: held and struct.unpack("<3f", bytes.fromhex(held))), "STRING_TO_VECTOR('[1,2.5,-3]')",
                "STRING_TO_VECTOR('[0.1,1e-30,3.4028235e38]')"),

@@ -8,13 +8,16 @@ said beside the value in `postgres.py` and `mysql.py`, with the reason: a dead l
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+import tomllib
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -77,8 +80,19 @@ class ZooConnector(Connector):
         return " ".join(f"{name}={mode}" for name, mode in self.options.items()) or self.encoding
 
     def declared(self, table):
-        views = ((column, column.view(self.context().names())) for column in table.columns)
-        return {column.name: view.declared for column, view in views if view.kind != "absent"}
+        return self.printed()["tables"][self.topic(table)]["types"]
+
+    @cache
+    def printed(self):
+        """What the program prints of the source's types: all that is declared for JSON without a schema."""
+        plan = partial(subprocess.run, capture_output=True, text=True, timeout=60, check=True)
+        query = plan([binary(), "plan", "--types-query", "postgres" if self.source.kind == "postgres" else "mysql"]).stdout
+        with self.source.cursor() as cursor:
+            cursor.execute(query)
+            rows = "\n".join(row for row, in cursor.fetchall())
+        options = [f"--connector-option={OPTIONS[name]}={mode}" for name, mode in self.options.items()]
+        topics = f"^{re.escape(self.prefix)}\\.{re.escape(self.run)}\\."
+        return tomllib.loads(plan([binary(), "plan", "--types-from", "-", "--topic-prefix", self.prefix, "--topics", topics, *options], input=rows).stdout)
 
     def body(self):
         body = super().body()

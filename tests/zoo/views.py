@@ -7,27 +7,27 @@ PLACES = "the connector cuts to milliseconds (time.precision.mode=connect)"
 DOUBLE = "a double has fewer digits (decimal.handling.mode=double)"
 
 
-def plain(kind, declared=None, select="{}", **more):
-    return View(kind, select, declared or kind, **more)
+def plain(kind, select="{}", **more):
+    return View(kind, select, **more)
 
 
-INT, LONG = plain("int"), plain("int", "long")
-TEXT = plain("text", "string", "{}::text")
+INT = plain("int")
+TEXT = plain("text", "{}::text")
 ABSENT = View("absent", loses="the connector knows no such type and leaves the column out")
 
 
 def decimal(precision, scale, number="{}", text="{}::text", double="{}::double precision"):
     """Beyond 38 digits a table holds the digits as text."""
     if precision <= 38:
-        exact = View("decimal(%d,%d)" % (precision, scale), number, f"decimal({precision},{scale})")
+        exact = View("decimal(%d,%d)" % (precision, scale), number)
     else:
-        exact = View("text", text, f"decimal({precision},{scale})")
-    return (View("text", text, when={"decimal": "string"}), View("double", double, "double", when={"decimal": "double"}, loses=DOUBLE), exact)
+        exact = View("text", text)
+    return (View("text", text, when={"decimal": "string"}), View("double", double, when={"decimal": "double"}, loses=DOUBLE), exact)
 
 
 def octets(base64, url, hexadecimal, select="{}"):
     return (View("text", base64.format(f"({select})"), when={"binary": "base64"}), View("text", url.format(f"({select})"), when={"binary": "base64-url-safe"}),
-            View("text", hexadecimal.format(f"({select})"), when={"binary": "hex"}), View("bytes", select, "bytes"))
+            View("text", hexadecimal.format(f"({select})"), when={"binary": "hex"}), View("bytes", select))
 
 
 def bits_of(length):
@@ -37,14 +37,6 @@ def bits_of(length):
             return None
         return int(text or "0", 2).to_bytes((length + 7) // 8, "little")
     return convert
-
-
-def significant_bits(text):
-    """Without a schema nobody knows the length: what the connector sends is what there is."""
-    if text is None:
-        return None
-    number = int(text or "0", 2)
-    return number.to_bytes((number.bit_length() + 7) // 8, "little")
 
 
 def wkb_point(x, y, srid=None):
