@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 /// How records are written.
@@ -118,6 +118,11 @@ fn yes() -> bool {
     true
 }
 
+/// A value that is there, if only as null.
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(value).map(Some)
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Pending {
@@ -187,6 +192,7 @@ pub(super) struct Send {
     /// A null struct in place of a flattened row.
     pub(super) null_row: bool,
     /// Any other value, with its schema.
+    #[serde(deserialize_with = "present")]
     pub(super) value: Option<Value>,
     pub(super) schema: Option<String>,
     /// The value's bytes, as text or as base64.
