@@ -25,7 +25,7 @@ use arrow::array::{
     ArrayRef, Decimal128Array, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::datatypes::DataType;
-use cdc_sink::change::Hole;
+use cdc_sink::change::{Hole, Origin};
 use cdc_sink::key::Key;
 use cdc_sink::schema::{Column, ColumnType, TableSchema};
 use support::{Formats, Table, keys, schema};
@@ -185,7 +185,7 @@ async fn documents(place: &str) -> [f64; 2] {
                 let hole = |(row, key): (usize, &Key)| Hole {
                     row,
                     column: 2,
-                    from: *key,
+                    from: Origin::Row(*key),
                     supplied: false,
                 };
                 keys.iter().enumerate().map(hole).collect()

@@ -1,6 +1,8 @@
 //! Changes: what a record does to one row, and the collapsed, decoded batch that a sink merges.
 
 use arrow::array::RecordBatch;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -53,17 +55,50 @@ impl Operation {
     }
 }
 
+/// Identifies a key change: the same for both of its halves, in every process, and for no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyChange([u8; 16]);
+
+impl KeyChange {
+    /// Of the two keys and a digest of the envelope's `source` block.
+    pub fn new(old: Key, new: Key, source: u64) -> Self {
+        let mut hash = [0; 16];
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(old.bytes()).update(new.bytes()).update(&source.to_le_bytes());
+        hasher.finalize_xof().fill(&mut hash);
+        Self(hash)
+    }
+
+    /// As text, 22 characters.
+    pub fn text(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.0)
+    }
+
+    /// From [`Self::text`].
+    pub fn from_text(text: &str) -> Option<Self> {
+        Some(Self(URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?))
+    }
+}
+
+/// Which row has a value that a change leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// The one that the table has under this key at the start of the batch.
+    Row(Key),
+    /// The one that the delete of this key change took away in an earlier commit, as the table notes.
+    Departed(KeyChange),
+}
+
 /// A value that the record did not carry (Debezium's unavailable-value placeholder): it is the value that the row
-/// `from` has in the table at the start of the batch. Of several holes for one value the last counts whose row is in
-/// the table.
+/// `from` has. Of several holes for one value the last counts whose row is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hole {
     /// Index of the row in [`Batch::rows`].
     pub row: usize,
     /// Index of the column in [`Batch::schema`].
     pub column: usize,
-    /// The key of the row that has the value: the row's own, or the old one when the change moved the key.
-    pub from: Key,
+    /// The row that has the value: under the row's own key, or the old one when the change moved the key.
+    pub from: Origin,
     /// True when the value in [`Batch::rows`] is the right one if the table has no row `from`; else it is null there.
     pub supplied: bool,
 }
@@ -106,6 +141,38 @@ pub enum Keyless {
     Match,
 }
 
+/// A row that leaves its key for another while the create of the new key is not in the batch: whoever merges that will
+/// find in the table where the row lay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Departure {
+    /// The key change.
+    pub key_change: KeyChange,
+    /// The row right before its delete.
+    pub row: Departing,
+}
+
+/// A row right before its delete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departing {
+    /// The one that the table has under this key at the start of the batch, if any.
+    Row(Key),
+    /// The batch made it and deletes it again: this one of [`Batch::rows`], which has no key.
+    Written(usize),
+    /// There was none.
+    None,
+}
+
+/// What a table notes of key changes whose halves are committed apart.
+#[derive(Debug, Clone, Default)]
+pub struct Departed {
+    /// Those whose delete is committed and whose create is not.
+    pub noted: HashSet<KeyChange>,
+    /// Of the keys that were asked for: those that have a row.
+    pub present: HashSet<Key>,
+    /// How many more can be noted now without giving up one that is young.
+    pub room: usize,
+}
+
 /// Changes of one table, collapsed to one per key and decoded into columns.
 ///
 /// Keys are unique over `keys` and `deletes` together, but in a batch of [`Self::matched`] rows.
@@ -119,9 +186,10 @@ pub struct Batch {
     pub schema: Arc<TableSchema>,
     /// True when the table is emptied first.
     pub truncates: bool,
-    /// The new versions of rows, all columns of `schema` in its order.
+    /// The new versions of rows, all columns of `schema` in its order; behind them rows that the batch itself deletes
+    /// again, which only [`Departing::Written`] names.
     pub rows: RecordBatch,
-    /// The key of each row of `rows`.
+    /// The key of each new version.
     pub keys: Vec<Key>,
     /// Keys whose row is deleted.
     pub deletes: Vec<Key>,
@@ -130,6 +198,10 @@ pub struct Batch {
     pub matched: bool,
     /// Values to take from the table.
     pub holes: Vec<Hole>,
+    /// Deletes of key changes whose create is not in the batch.
+    pub departures: Vec<Departure>,
+    /// Creates of key changes whose delete is not in the batch: what was noted of them has served.
+    pub arrivals: Vec<KeyChange>,
     /// True when holes whose row is not in the table must not become null: the batch is not merged then
     /// ([`crate::sink::Merged::Missing`]).
     pub strict: bool,
@@ -232,6 +304,8 @@ mod tests {
             matched: true,
             truncates: false,
             holes: Vec::new(),
+            departures: Vec::new(),
+            arrivals: Vec::new(),
             strict: false,
             missing: 0,
             newest_source_micros: None,
@@ -277,6 +351,21 @@ mod tests {
                 }
                 assert_eq!(keys.len(), bag.iter().sum::<usize>());
             }
+        }
+    }
+
+    #[test]
+    fn a_key_change_is_told_by_both_keys_and_its_source() {
+        let key = |place| Key::of_place(0, place);
+        let one = KeyChange::new(key(1), key(2), 3);
+        assert_eq!(KeyChange::from_text(&one.text()), Some(one));
+        // Stored in tables: another text would not be found by other versions.
+        assert_eq!(one.text(), "Ja0ixEskkg3vD50xHiAPMA");
+        for other in [(1, 2, 4), (1, 3, 3), (2, 1, 3)] {
+            assert_ne!(KeyChange::new(key(other.0), key(other.1), other.2), one);
+        }
+        for wrong in ["", "AAAA", "not base64 at all, no!"] {
+            assert_eq!(KeyChange::from_text(wrong), None);
         }
     }
 }

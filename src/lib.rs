@@ -20,6 +20,9 @@
 //! has the partition and the batch is fenced. After an answer that is not plainly "yes" the table is read again and our
 //! batch id looked for before anything else is done. There is no coordinator and no lease.
 //!
+//! A key change is two records, and two instances may read them. What the create of the new key needs of the old row it
+//! finds by a note that the commit with the delete left in the table ([`table::notes`]).
+//!
 //! # Invariants
 //!
 //! 1. Every table version is the fold of the records up to the offsets stored in it.

@@ -119,6 +119,8 @@ impl Table {
             deletes,
             matched: false,
             holes,
+            departures: vec![],
+            arrivals: vec![],
             truncates: false,
             strict: false,
             missing: 0,

@@ -8,9 +8,10 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::compute::interleave;
 use uuid::Uuid;
 
+use super::departures::Departures;
 use super::supply::Supplier;
 use super::{Buffer, Buffered, RecordRef};
-use crate::change::{Batch, Hole, MissingValue, Operation};
+use crate::change::{Batch, Hole, MissingValue, Operation, Origin};
 use crate::decode::{Decoder, Reject, Row};
 use crate::error::{Error, Result};
 use crate::key::Key;
@@ -54,8 +55,8 @@ enum Survivor {
 pub struct Missing {
     /// What becomes of a change that leaves one out.
     pub policy: MissingValue,
-    /// Keys that were looked for in the table and have no row there; of matched rows how many are missing.
-    pub absent: HashMap<Key, usize>,
+    /// Rows that were looked for in the table and are not there; of matched rows how many are missing.
+    pub absent: HashMap<Origin, usize>,
 }
 
 /// A value that is still looked for: the row it belongs to, the column, and the change it was last looked for in.
@@ -88,8 +89,11 @@ impl Buffer {
         }
         let mut rejected: Vec<(RecordRef, Reject)> = self.rejects.clone();
         let mut survivors = self.survivors();
+        let mut departures = Departures::of(self);
         let (schema, resolved) = loop {
-            let upserts = upserts(&survivors);
+            let mut upserts = upserts(&survivors);
+            let kept = upserts.len();
+            upserts.extend(departures.written());
             let rows = self.rows(&upserts)?;
             let schema = decoder.table_schema(&rows)?;
             let columns = decoder.columns(&rows, &schema)?;
@@ -109,6 +113,13 @@ impl Buffer {
             for (row, reject) in rejects {
                 let Some(at) = upserts.get(row).copied() else { continue };
                 let Some(buffered) = self.change(at) else { continue };
+                if row >= kept {
+                    match reject.reason {
+                        MISSING_VALUE => departures.give_up(at),
+                        _ => departures.fall_back(self, at),
+                    }
+                    continue;
+                }
                 if reject.reason == MISSING_VALUE && missing.policy == MissingValue::Halt {
                     return Err(self.halt(buffered.record, &reject));
                 }
@@ -117,22 +128,22 @@ impl Buffer {
             }
         };
         let Resolved { rows, holes, missing: nowhere } = resolved;
+        let kept = upserts(&survivors);
         let batch = Batch {
             id,
             ranges: self.ranges(),
             schema,
             truncates: self.truncates(),
             rows,
-            keys: upserts(&survivors)
-                .iter()
-                .filter_map(|at| Some(self.change(*at)?.change.key))
-                .collect(),
+            keys: kept.iter().filter_map(|at| Some(self.change(*at)?.change.key)).collect(),
             deletes: survivors
                 .iter()
                 .filter_map(|s| if let Survivor::Delete(key) = s { Some(*key) } else { None })
                 .collect(),
             matched: false,
             holes,
+            departures: departures.placed(kept.len()),
+            arrivals: self.pairs.arrivals().into_iter().map(|(_, of)| of).collect(),
             strict: missing.policy != MissingValue::Null,
             missing: nowhere.len(),
             newest_source_micros: self.changes.iter().filter_map(|b| b.change.source_micros).max(),
@@ -184,7 +195,7 @@ impl Buffer {
         }
     }
 
-    fn rows(&self, changes: &[u32]) -> Result<Vec<Row<'_>>> {
+    pub(super) fn rows(&self, changes: &[u32]) -> Result<Vec<Row<'_>>> {
         let lost = || Error::internal("a buffered change has no record");
         changes
             .iter()
@@ -210,7 +221,7 @@ impl Buffer {
         schema: &Arc<TableSchema>,
         mut rows: RecordBatch,
         mut wanted: Vec<Wanted>,
-        absent: &HashMap<Key, usize>,
+        absent: &HashMap<Origin, usize>,
     ) -> Result<Resolved> {
         let mut holes: Vec<Hole> = Vec::new();
         let mut nowhere: Vec<(usize, usize)> = Vec::new();
@@ -220,13 +231,21 @@ impl Buffer {
             for value in wanted.drain(..) {
                 let Wanted { row, column, .. } = value;
                 let (supplier, again) = self.supplier(value.at);
-                let in_table = |key: &Key| !absent.contains_key(key);
+                let in_table = |from: &Origin| !absent.contains_key(from);
                 let hole = |from| Hole { row, column, from, supplied: false };
-                holes.extend(again.filter(in_table).map(hole));
-                match supplier {
-                    Supplier::Change(at) => asked.push((value, at)),
-                    Supplier::Table(from) if in_table(&from) => holes.push(hole(from)),
-                    Supplier::Table(_) | Supplier::None => nowhere.push((row, column)),
+                holes.extend(again.map(Origin::Row).filter(in_table).map(hole));
+                let from = match supplier {
+                    Supplier::Change(at) => {
+                        asked.push((value, at));
+                        continue;
+                    }
+                    Supplier::Table(key) => Some(Origin::Row(key)),
+                    Supplier::Departed(of) => Some(Origin::Departed(of)),
+                    Supplier::None => None,
+                };
+                match from.filter(in_table) {
+                    Some(from) => holes.push(hole(from)),
+                    None => nowhere.push((row, column)),
                 }
             }
             let mut sources: Vec<u32> = asked.iter().map(|(_, at)| *at).collect();

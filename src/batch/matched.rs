@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::assemble::{Assembled, MISSING_VALUE, Missing, patch};
 use super::{Buffer, RecordRef};
-use crate::change::Batch;
+use crate::change::{Batch, Origin};
 use crate::decode::{Decoder, Reject, Row};
 use crate::error::{Error, Result};
 use crate::key::{Key, contents};
@@ -79,6 +79,8 @@ impl Buffer {
             matched: true,
             truncates: self.truncates(),
             holes: Vec::new(),
+            departures: Vec::new(),
+            arrivals: Vec::new(),
             strict: false,
             missing: 0,
             newest_source_micros: self.changes.iter().filter_map(|b| b.change.source_micros).max(),
@@ -168,10 +170,10 @@ fn sum(images: &[Image], keys: &[Key]) -> Sum {
 }
 
 /// The changes whose row the table does not have, the last ones of each content, as many as `absent` says.
-fn unmatched(sum: &Sum, absent: &mut HashMap<Key, usize>) -> Vec<u32> {
+fn unmatched(sum: &Sum, absent: &mut HashMap<Origin, usize>) -> Vec<u32> {
     let mut changes = Vec::new();
     for (change, content) in sum.deletes.iter().rev() {
-        if let Some(count) = absent.get_mut(content).filter(|count| **count > 0) {
+        if let Some(count) = absent.get_mut(&Origin::Row(*content)).filter(|count| **count > 0) {
             *count -= 1;
             changes.push(*change);
         }

@@ -2,9 +2,11 @@
 //!
 //! Records are kept as the chunks they came in; of each change only its scan is kept beside. A key's changes form a
 //! chain, last to first: the last one decides what becomes of the row, earlier ones supply what the last one does
-//! not carry. A key change links two chains, and a batch ends where it tears no key change apart ([`Buffer::cut`]).
+//! not carry. A key change links two chains, and a batch ends where it tears no key change apart ([`Buffer::cut`]),
+//! unless its halves are read too far apart: then the table carries what one batch has to tell another.
 
 mod assemble;
+mod departures;
 mod matched;
 mod pairs;
 mod streak;
@@ -12,7 +14,7 @@ mod supply;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,8 +24,10 @@ pub use assemble::{Assembled, Missing, Rejected};
 use pairs::Pairs;
 pub use pairs::Wait;
 pub use streak::Streak;
+use supply::Supplier;
 
-use crate::decode::{Change, Reject};
+use crate::change::Departed;
+use crate::decode::{Change, Decoder, Reject};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::position::{OffsetRange, Position};
@@ -217,6 +221,56 @@ impl Buffer {
     /// waited for any longer: [`Self::position`] when nothing is left behind.
     pub fn cut(&mut self, wait: Wait, now: Instant) -> Position {
         self.pairs.cut(self.position(), wait, now)
+    }
+
+    /// True when a batch had to end before half of a key change whose other half is still not here.
+    pub fn has_held(&self) -> bool {
+        self.pairs.has_held()
+    }
+
+    /// New keys of creates that need a value: one that has a row in the table gets it from there.
+    pub fn needy_keys(&self) -> Vec<Key> {
+        self.needy().into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// Takes in what the table notes of key changes that were torn apart, and which of [`Self::needy_keys`] it has.
+    pub fn learn(&mut self, departed: &Departed) {
+        let needy = self.needy().into_iter();
+        let again = needy.filter(|(_, key)| departed.present.contains(key)).map(|(at, _)| at);
+        let again = again.collect();
+        self.pairs.learn(departed, &again);
+    }
+
+    /// Creates that need a value and whose key was not touched by this buffer before.
+    fn needy(&self) -> Vec<(u32, Key)> {
+        let key = |at| match self.replaced(at) {
+            Supplier::Table(key) => Some((at, key)),
+            _ => None,
+        };
+        self.pairs.needy().into_iter().filter_map(key).collect()
+    }
+
+    /// Before [`Self::cut`]: creates that have waited for their delete are decoded once. One that leaves out values waits
+    /// longer, unless it only comes again: then the row that it made has them.
+    pub fn look_at_creates(
+        &mut self,
+        decoder: &mut Decoder,
+        wait: Wait,
+        now: Instant,
+    ) -> Result<()> {
+        let unknown = self.pairs.unknown(wait, now);
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let mut needy: HashSet<u32> = {
+            let rows = self.rows(&unknown)?;
+            let schema = decoder.table_schema(&rows)?;
+            let unavailable = decoder.supplies(&rows, &schema)?.unavailable;
+            unavailable.iter().filter_map(|(row, _)| unknown.get(*row).copied()).collect()
+        };
+        needy.retain(|at| !matches!(self.replaced(*at), Supplier::Change(_)));
+        self.pairs.tell_needs(&unknown, &needy);
+        Ok(())
     }
 
     /// True when half of a key change is here and its other half is not.

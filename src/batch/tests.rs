@@ -2,9 +2,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::departures::Departures;
 use super::supply::Supplier;
 use super::*;
-use crate::change::Operation;
+use crate::change::{Departing, Departure, KeyChange, Operation};
 use crate::decode::{Moved, RowRef, WriterId};
 use crate::key::KeyBuilder;
 use crate::schema::ColumnType;
@@ -157,7 +158,7 @@ fn arrived(halves: &[Half]) -> Buffer {
             Half::Leave(old, new, source) => (old, true, Some((new, source))),
             Half::Arrive(old, new, source) => (new, false, Some((old, source))),
         };
-        let moved = moved.map(|(other, source)| Moved { other: key(other), source });
+        let moved = moved.map(|(other, source)| Moved { other: key(other), source: Some(source) });
         let operation = match (deletes, moved) {
             (true, _) => Operation::Delete,
             (false, Some(_)) => Operation::Create,
@@ -182,8 +183,8 @@ fn arrived(halves: &[Half]) -> Buffer {
 #[case::not_a_row_of_a_deleted_key(&[Half::Delete(3), Half::Leave(3, 7, 1), Half::Arrive(3, 7, 1)], 2, Supplier::None, Some(7))]
 #[case::each_create_has_its_own_delete(&[Half::Leave(3, 7, 1), Half::Write(3), Half::Leave(3, 7, 2), Half::Arrive(3, 7, 2), Half::Arrive(3, 7, 1)], 3, Supplier::Change(1), Some(7))]
 #[case::also_when_nothing_tells_them_apart(&[Half::Arrive(3, 7, 1), Half::Leave(3, 7, 1), Half::Delete(7), Half::Write(3), Half::Arrive(3, 7, 1), Half::Leave(3, 7, 1)], 4, Supplier::Change(3), None)]
-#[case::without_its_delete_it_cannot_be_told(&[Half::Write(3), Half::Arrive(3, 7, 1)], 1, Supplier::None, Some(7))]
-#[case::another_delete_is_not_its_own(&[Half::Write(3), Half::Leave(3, 7, 2), Half::Arrive(3, 7, 1)], 2, Supplier::None, Some(7))]
+#[case::without_its_delete_the_table_may_tell(&[Half::Write(3), Half::Arrive(3, 7, 1)], 1, Supplier::Departed(moved(3, 7, 1)), Some(7))]
+#[case::another_delete_is_not_its_own(&[Half::Write(3), Half::Leave(3, 7, 2), Half::Arrive(3, 7, 1)], 2, Supplier::Departed(moved(3, 7, 1)), Some(7))]
 #[case::written_again_by_the_connector(&[Half::Leave(3, 7, 1), Half::Arrive(3, 7, 1), Half::Write(3), Half::Leave(3, 7, 1), Half::Arrive(3, 7, 1)], 4, Supplier::Change(1), None)]
 fn what_a_moved_row_lacks_comes_from_its_old_key(
     #[case] halves: &[Half],
@@ -211,6 +212,46 @@ fn no_value_comes_from_before_a_truncate() {
     let (part, rest) = (buffer.until(&end, Instant::now()), buffer.after(&end, Instant::now()));
     assert!(!part.truncates() && rest.truncates());
     assert_eq!((outcome(&part).len(), outcome(&rest).len()), (2, 1));
+}
+
+fn moved(old: i64, new: i64, source: u64) -> KeyChange {
+    KeyChange::new(key(old), key(new), source)
+}
+
+#[rstest::rstest]
+#[case::in_the_table(&[Half::Write(7), Half::Leave(3, 7, 1)], &[], &[(1, Departing::Row(key(3)))])]
+#[case::made_by_the_batch(&[Half::Write(3), Half::Write(3), Half::Leave(3, 7, 1), Half::Write(3)], &[1], &[(1, Departing::Written(10))])]
+#[case::deleted_before(&[Half::Delete(3), Half::Leave(3, 7, 1)], &[], &[(1, Departing::None)])]
+#[case::with_its_create(&[Half::Write(3), Half::Leave(3, 7, 1), Half::Arrive(3, 7, 1)], &[], &[])]
+#[case::several(&[Half::Write(4), Half::Write(3), Half::Leave(3, 7, 1), Half::Write(3), Half::Leave(3, 7, 2), Half::Leave(4, 8, 3)], &[0, 1, 3],
+    &[(1, Departing::Written(11)), (2, Departing::Written(12)), (3, Departing::Written(10))])]
+fn a_row_that_leaves_is_the_one_right_before_its_delete(
+    #[case] halves: &[Half],
+    #[case] written: &[u32],
+    #[case] expected: &[(u64, Departing)],
+) {
+    let departures = Departures::of(&arrived(halves));
+    assert_eq!(departures.written(), written);
+    let new = |source| if source == 3 { (4, 8) } else { (3, 7) };
+    let departure = |(source, row): &(u64, Departing)| {
+        let (old, new) = new(*source);
+        Departure { key_change: moved(old, new, *source), row: *row }
+    };
+    assert_eq!(departures.placed(10), expected.iter().map(departure).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_row_that_cannot_be_decoded_leaves_as_the_one_before_it() {
+    let buffer = arrived(&[Half::Write(3), Half::Write(3), Half::Leave(3, 7, 1)]);
+    let mut departures = Departures::of(&buffer);
+    let row = |departures: &Departures| departures.placed(5)[0].row;
+    departures.fall_back(&buffer, 1);
+    assert_eq!((departures.written(), row(&departures)), (vec![0], Departing::Written(5)));
+    departures.fall_back(&buffer, 0);
+    assert_eq!((departures.written(), row(&departures)), (vec![], Departing::Row(key(3))));
+    let mut departures = Departures::of(&buffer);
+    departures.give_up(1);
+    assert_eq!((departures.written(), row(&departures)), (vec![], Departing::None));
 }
 
 /// Writes and key changes as they come from two partitions or more: what each leaves is cut off and comes later.
@@ -248,7 +289,10 @@ fn places(buffer: &Buffer) -> BTreeMap<u64, Vec<(i32, i64)>> {
     for buffered in &buffer.changes {
         if let Some(moved) = buffered.change.moved {
             let record = buffer.record(buffered.record).unwrap();
-            places.entry(moved.source).or_default().push((record.partition, record.offset));
+            places
+                .entry(moved.source.unwrap())
+                .or_default()
+                .push((record.partition, record.offset));
         }
     }
     places
@@ -317,7 +361,59 @@ fn half_of_a_key_change_is_waited_for_a_while() {
     assert_eq!(rest.cut(Wait::Bounded(None), later(29)), end, "partitions are behind");
     assert_eq!(rest.cut(Wait::Bounded(None), later(30)), whole);
     assert_eq!(rest.cut(Wait::Always, later(5)), end);
-    assert_eq!(buffer.cut(Wait::No, start), whole);
+    assert_eq!(buffer.cut(Wait::Short, start), whole);
+}
+
+#[test]
+fn a_create_that_needs_a_value_waits_for_the_note_of_its_delete() {
+    let mut buffer = arrived(&[Half::Arrive(3, 7, 1), Half::Arrive(3, 10, 2)]);
+    let start = Instant::now();
+    let later = |seconds| start + Duration::from_secs(seconds);
+    let whole = buffer.position();
+    let ends_known = Wait::Bounded(Some(later(1)));
+    assert!(buffer.pairs.unknown(ends_known, later(4)).is_empty(), "their deletes may come yet");
+    assert_eq!(buffer.pairs.unknown(Wait::Short, later(4)), [0, 1]);
+    assert_eq!(buffer.pairs.unknown(ends_known, later(5)), [0, 1]);
+    buffer.pairs.tell_needs(&[0, 1], &[0].into());
+    assert!(buffer.pairs.unknown(ends_known, later(5)).is_empty(), "each is looked at once");
+    assert!(!buffer.has_held());
+    let end = buffer.cut(ends_known, later(5));
+    assert_eq!(
+        end.iter().collect::<Vec<_>>(),
+        [(1, 0)],
+        "the first waits, the second is behind it"
+    );
+    assert_eq!(buffer.cut(Wait::Short, later(34)), end);
+    assert_eq!(buffer.cut(Wait::Short, later(35)), whole);
+    let mut rest = buffer.after(&end, later(5));
+    assert!(rest.has_held(), "what is left remembers");
+    assert_eq!(rest.cut(ends_known, later(94)), end);
+    assert_eq!(rest.cut(ends_known, later(95)), whole);
+    let note =
+        |source| Departed { noted: [moved(3, 7, source)].into(), room: 9, ..Departed::default() };
+    rest.learn(&note(2));
+    assert_eq!(rest.cut(ends_known, later(6)), end, "a note of another one");
+    assert_eq!(rest.needy_keys(), [key(7)]);
+    rest.learn(&Departed { present: [key(7)].into(), ..Departed::default() });
+    assert_eq!(rest.cut(ends_known, later(6)), whole, "it only comes again");
+    rest.learn(&note(1));
+    assert_eq!(rest.cut(ends_known, later(6)), whole);
+    assert_eq!(rest.cut(Wait::Always, later(6)), end);
+}
+
+#[test]
+fn deletes_wait_for_room_for_their_notes() {
+    let halves = [Half::Leave(0, 1, 1), Half::Leave(3, 4, 2), Half::Leave(6, 7, 3)];
+    let mut buffer = arrived(&halves);
+    let start = Instant::now();
+    let later = |seconds| start + Duration::from_secs(seconds);
+    let ends_known = Wait::Bounded(Some(later(1)));
+    buffer.learn(&Departed { room: 2, ..Departed::default() });
+    assert_eq!(buffer.cut(ends_known, later(5)).get(0), Some(2));
+    buffer.learn(&Departed::default());
+    assert_eq!(buffer.cut(ends_known, later(34)).get(0), Some(0));
+    assert_eq!(buffer.cut(ends_known, later(35)).get(0), Some(3), "the oldest notes go then");
+    assert_eq!(buffer.cut(Wait::Short, later(5)).get(0), Some(3));
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! The decoder of one topic: both stages, and the schema that its rows need.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -297,7 +296,7 @@ impl Decoder {
             Some(true) => self.header_key(record, NEW_KEY)?,
             Some(false) | None => None,
         };
-        let moved = other.map(|other| Moved { other, source: digest(None) });
+        let moved = other.map(|other| Moved { other, source: None });
         Ok(Scanned::Change(Change {
             operation: Operation::Delete,
             key,
@@ -349,7 +348,7 @@ impl Decoder {
             _ => None,
         };
         let source = || heading.source.clone().and_then(|place| value.get(place));
-        let moved = other.map(|other| Moved { other, source: digest(source()) });
+        let moved = other.map(|other| Moved { other, source: source().map(digest) });
         let source_micros = heading.source_micros;
         Ok(Scanned::Change(Change { operation, key, row, before: None, moved, source_micros }))
     }
@@ -503,10 +502,10 @@ fn framed(bytes: &[u8]) -> Result<Option<(SchemaId, usize)>, Reject> {
     }
 }
 
-fn digest(source: Option<&[u8]>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    source.hash(&mut hasher);
-    hasher.finish()
+fn digest(source: &[u8]) -> u64 {
+    let mut hash = [0; 8];
+    blake3::Hasher::new().update(source).finalize_xof().fill(&mut hash);
+    u64::from_le_bytes(hash)
 }
 
 /// The number of an equal writer, or of this one from now on.

@@ -80,8 +80,9 @@ pub struct Change {
 pub struct Moved {
     /// The key of the other half: the new one for a delete, the old one for a create.
     pub other: Key,
-    /// A digest of the envelope's `source` block, which is the same in both halves and in no other change.
-    pub source: u64,
+    /// A digest of the envelope's `source` block, which is the same in both halves and in no other change; the same in
+    /// every process. None where a record has no such block.
+    pub source: Option<u64>,
 }
 
 /// What a record is.

@@ -10,6 +10,7 @@
 //! goes wrong there stops that table alone. A table that is slow is not read on: its partitions are held until
 //! its worker has caught up.
 
+mod others;
 mod progress;
 mod rejects;
 mod worker;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use super::others::Others;
 use super::rejects::Rejects;
 use super::{Options, Partitions, TableSetup};
 use crate::batch::{Assembled, Buffer, Limits, Missing, Tally, Wait};
@@ -162,6 +163,7 @@ pub(super) struct Worker<S> {
     /// Partitions that are read; when each was last read to its end, and whether it is at its end now.
     assigned: BTreeMap<i32, End>,
     buffer: Buffer,
+    others: Others,
     /// Rejected records in a row up to the last commit.
     rejected_in_a_row: usize,
     /// Passed over in the present chunk.
@@ -190,6 +192,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
             reports,
             assigned: BTreeMap::new(),
             buffer: Buffer::default(),
+            others: Others::default(),
             rejected_in_a_row: 0,
             skipped: Skips::new(),
             halted: false,
@@ -211,7 +214,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
             self.halt_on(outcome).await;
             if !self.halted && self.is_due() {
                 let over = self.policy.is_over_budget();
-                let wait = if over { Wait::No } else { Wait::Bounded(self.read_to_ends()) };
+                let wait = if over { Wait::Short } else { Wait::Bounded(self.read_to_ends()) };
                 let merged = self.merge(wait).await;
                 self.halt_on(merged).await;
             }
@@ -394,6 +397,8 @@ impl<S: Sink + Send + Sync> Worker<S> {
         while !self.halted && !self.buffer.is_empty() {
             self.check_order().await?;
             let started = now();
+            let Self { others, sink, buffer, decoder, .. } = self;
+            others.ask(sink, buffer, decoder, wait, started).await?;
             let end = self.buffer.cut(wait, started);
             let part = (end != self.buffer.position()).then(|| self.buffer.until(&end, started));
             let buffer = part.as_ref().unwrap_or(&self.buffer);

@@ -14,14 +14,16 @@ use super::delta::{self, DeltaTable};
 use super::iceberg::{self, Catalog, IcebergTable, TableName};
 use super::storage::Location;
 use super::{Committed, Merged, Sink};
-use crate::change::Batch;
+use crate::change::{Batch, Departed, Origin};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::key::Key;
 use crate::metrics::{self, CommitOutcome};
 use crate::position::{OffsetRange, Position};
 use crate::retry;
 use crate::schema::TableSchema;
 use crate::table::files::{Rows, read_columns};
+use crate::table::notes::Notes;
 use crate::table::partition::Partitioning;
 use crate::table::physical::{Options, Planned, Table};
 use crate::table::plan::{CommitPlan, Counts, Published, TableState};
@@ -148,6 +150,13 @@ impl Sink for LakeSink {
         Ok(open.table.position().clone())
     }
 
+    async fn departed(&mut self, keys: &[Key]) -> Result<Departed> {
+        let now = self.options.clock.now_millis();
+        let Some(open) = self.open().await? else { return Ok(Notes::default().departed(now)) };
+        open.refresh().await?;
+        Ok(Departed { present: open.table.present(keys), ..open.table.notes().departed(now) })
+    }
+
     fn schema(&self) -> Option<Arc<TableSchema>> {
         self.open.as_ref().map(|open| Arc::clone(open.table.schema()))
     }
@@ -171,6 +180,9 @@ impl Sink for LakeSink {
 impl Open {
     /// Commits the batch to the authority.
     async fn merge(&mut self, batch: &Batch, options: &LakeOptions) -> Result<Merged> {
+        if self.lacks_notes(batch) {
+            self.refresh().await?;
+        }
         let mut earlier: Option<Planned> = None;
         let mut waits = retry::waits();
         for attempt in 0..CONFLICTS {
@@ -191,12 +203,15 @@ impl Open {
                 false => None,
                 true => match self.table.numbered(batch) {
                     Ok(numbered) => Some(numbered),
-                    Err(absent) => return Ok(Merged::Missing { absent }),
+                    Err(absent) => {
+                        let absent = absent.into_iter().map(Origin::Row).collect();
+                        return Ok(Merged::Missing { absent });
+                    }
                 },
             };
             let batch = numbered.as_ref().unwrap_or(batch);
             if batch.strict {
-                let absent = self.table.absent(batch);
+                let absent = self.table.absent(batch).await?;
                 if !absent.is_empty() {
                     return Ok(Merged::Missing { absent });
                 }
@@ -225,6 +240,15 @@ impl Open {
             "cannot commit to {}: others committed first {CONFLICTS} times in a row",
             options.name
         )))
+    }
+
+    /// True when others may have noted meanwhile what the batch needs.
+    fn lacks_notes(&self, batch: &Batch) -> bool {
+        let notes = self.table.notes();
+        batch.holes.iter().any(|hole| match hole.from {
+            Origin::Departed(key_change) => notes.get(key_change).is_none(),
+            Origin::Row(_) => false,
+        })
     }
 
     fn apply(&mut self, planned: &Planned, options: &LakeOptions, version: i64) -> Result<()> {

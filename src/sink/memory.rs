@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::{Committed, Merged, Sink};
-use crate::change::Batch;
+use crate::change::{Batch, Departed, Departing, KeyChange, Origin};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::position::Position;
@@ -27,6 +27,7 @@ struct Table {
     schema: Option<Arc<TableSchema>>,
     rows: BTreeMap<Key, TextRow>,
     position: Position,
+    departed: BTreeMap<KeyChange, Option<TextRow>>,
     missing: usize,
     version: i64,
 }
@@ -54,9 +55,42 @@ impl MemorySink {
     }
 }
 
+impl Table {
+    /// The row that has the value of a hole.
+    fn row(&self, from: &Origin) -> Option<&TextRow> {
+        match from {
+            Origin::Row(key) => self.rows.get(key),
+            Origin::Departed(key_change) => self.departed.get(key_change)?.as_ref(),
+        }
+    }
+
+    /// Notes what the batch tears apart, before its deletes; `rows` are all of its rows.
+    fn note(&mut self, batch: &Batch, rows: &[TextRow]) {
+        for departure in &batch.departures {
+            let row = match departure.row {
+                Departing::Row(key) => self.rows.get(&key).cloned(),
+                Departing::Written(row) => rows.get(row).cloned(),
+                Departing::None => None,
+            };
+            let noted = self.departed.entry(departure.key_change).or_default();
+            if noted.is_none() {
+                *noted = row;
+            }
+        }
+        self.departed.retain(|key_change, _| !batch.arrivals.contains(key_change));
+    }
+}
+
 impl Sink for MemorySink {
     async fn position(&mut self) -> Result<Position> {
         Ok(self.lock().position.clone())
+    }
+
+    async fn departed(&mut self, keys: &[Key]) -> Result<Departed> {
+        let table = self.lock();
+        let present = keys.iter().copied().filter(|key| table.rows.contains_key(key)).collect();
+        let noted = table.departed.keys().copied().collect();
+        Ok(Departed { noted, present, room: usize::MAX })
     }
 
     fn schema(&self) -> Option<Arc<TableSchema>> {
@@ -75,11 +109,13 @@ impl Sink for MemorySink {
             false => batch.clone(),
             true => match batch.numbered(|key| table.rows.contains_key(key)) {
                 Ok(numbered) => numbered,
-                Err(absent) => return Ok(Merged::Missing { absent }),
+                Err(absent) => {
+                    let absent = absent.into_iter().map(Origin::Row).collect();
+                    return Ok(Merged::Missing { absent });
+                }
             },
         };
-        let absent =
-            batch.unfilled(batch.holes.iter().map(|hole| table.rows.contains_key(&hole.from)));
+        let absent = batch.unfilled(batch.holes.iter().map(|hole| table.row(&hole.from).is_some()));
         if batch.strict && !absent.is_empty() {
             return Ok(Merged::Missing {
                 absent: absent.into_iter().map(|hole| hole.from).collect(),
@@ -93,7 +129,7 @@ impl Sink for MemorySink {
         for hole in &batch.holes {
             let column = batch.schema.columns().get(hole.column).map(|c| c.name.clone());
             let (Some(row), Some(name), Some(source)) =
-                (rows.get_mut(hole.row), column, table.rows.get(&hole.from))
+                (rows.get_mut(hole.row), column, table.row(&hole.from))
             else {
                 continue;
             };
@@ -102,6 +138,7 @@ impl Sink for MemorySink {
                 None => row.remove(&name),
             };
         }
+        table.note(batch, &rows);
         for key in &batch.deletes {
             table.rows.remove(key);
         }

@@ -6,7 +6,7 @@ pub mod lake;
 pub mod memory;
 pub mod storage;
 
-use crate::change::Batch;
+use crate::change::{Batch, Departed, Origin};
 use crate::error::Result;
 use crate::key::Key;
 use crate::position::{OffsetRange, Position};
@@ -66,8 +66,8 @@ pub enum Merged {
     /// The batch is strict and has holes whose row is nowhere, or takes out matched rows that are not there. Nothing of
     /// it was committed; make it anew without them.
     Missing {
-        /// Keys that have no row in the table; of matched rows as often as rows are missing.
-        absent: Vec<Key>,
+        /// Rows that are not there; of matched rows as often as rows are missing.
+        absent: Vec<Origin>,
     },
 }
 
@@ -76,10 +76,17 @@ pub enum Merged {
 /// A merge is atomic: a reader sees all of a batch or nothing, and the batch's ranges are stored with its rows. It is a
 /// compare-and-set on the position: a batch that does not start at the stored position is fenced. Merging the same
 /// batch again after an error of kind unavailable is safe, whether or not the first attempt reached the table.
+///
+/// A merge notes in the table where the rows of [`Batch::departures`] lay, and drops the notes of its
+/// [`Batch::arrivals`]. How many notes a table keeps, and for how long, is bounded.
 #[trait_variant::make(Send)]
 pub trait Sink {
     /// Reads the stored position from the table, not from memory; empty when the table does not exist.
     async fn position(&mut self) -> Result<Position>;
+
+    /// Reads from the table, not from memory, what it notes of key changes, and which of `keys` have a row; nothing when it
+    /// does not exist.
+    async fn departed(&mut self, keys: &[Key]) -> Result<Departed>;
 
     /// The table's schema, when the table exists.
     fn schema(&self) -> Option<Arc<TableSchema>>;

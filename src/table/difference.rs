@@ -62,6 +62,7 @@ impl Table {
             added,
             deletions,
             removed,
+            notes: self.notes.clone(),
             counts,
             newest_source_micros: None,
             now_millis,

@@ -1,4 +1,4 @@
-//! Values that a batch takes over from the table's present rows, read by position.
+//! Values that a batch takes over from rows that the table has, or had until the key of one was changed, read by position.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,23 +6,48 @@ use std::sync::Arc;
 use arrow::array::{Array, RecordBatch};
 use arrow::compute::{concat_batches, interleave};
 use futures::stream::{StreamExt, TryStreamExt};
+use hashbrown::HashMap;
+use object_store::ObjectStoreExt;
 
-use super::files::{Rows, read_columns};
+use super::files::{Rows, read_columns, store_error};
 use super::index::RowId;
-use crate::change::{Batch, Hole};
+use super::notes::NotedRow;
+use super::physical::Table;
+use super::plan::DataFile;
+use crate::change::{Batch, Hole, KeyChange, Origin};
 use crate::error::{Error, Result};
+use crate::key::Key;
 use crate::schema::Column;
 use crate::sink::storage::Location;
-use crate::table::plan::LiveFile;
 
 /// Files read at once.
 const CONCURRENT_READS: usize = 8;
 
+/// The row that a hole is filled from.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    pub(super) file: Arc<DataFile>,
+    pub(super) row: u32,
+}
+
+impl PartialEq for Source {
+    /// A row stays where it is; how much is known of its file does not matter.
+    fn eq(&self, other: &Self) -> bool {
+        (&self.file.path, self.row) == (&other.file.path, other.row)
+    }
+}
+
 /// What is needed of one file.
-#[derive(Default)]
 struct Wanted {
+    file: Arc<DataFile>,
     rows: BTreeSet<u32>,
     columns: BTreeSet<usize>,
+}
+
+impl Wanted {
+    fn of(file: &Arc<DataFile>) -> Self {
+        Self { file: Arc::clone(file), rows: BTreeSet::new(), columns: BTreeSet::new() }
+    }
 }
 
 /// What was read of one file: `values` has the wanted columns and rows in ascending order.
@@ -32,47 +57,107 @@ struct Found {
     values: RecordBatch,
 }
 
+impl Table {
+    /// The row that each hole of `batch` is filled from; none where there is no such row.
+    pub(super) async fn sources(&self, batch: &Batch) -> Result<Vec<Option<Source>>> {
+        let mut departed: HashMap<KeyChange, Option<Source>> = HashMap::new();
+        let mut files: HashMap<&str, Option<Arc<DataFile>>> = HashMap::new();
+        let mut sources = Vec::with_capacity(batch.holes.len());
+        for hole in &batch.holes {
+            sources.push(match hole.from {
+                Origin::Row(key) => self.row(batch, &key)?,
+                Origin::Departed(key_change) => match departed.get(&key_change) {
+                    Some(known) => known.clone(),
+                    None => {
+                        let noted = self.notes.get(key_change).and_then(|note| note.row.as_ref());
+                        let source = match noted {
+                            Some(noted) => self.noted(noted, &mut files).await?,
+                            None => None,
+                        };
+                        departed.entry(key_change).or_insert(source).clone()
+                    }
+                },
+            });
+        }
+        Ok(sources)
+    }
+
+    /// The row of a key at the start of the batch; none after a truncate.
+    pub(super) fn row(&self, batch: &Batch, key: &Key) -> Result<Option<Source>> {
+        let found = self.index.get(key).filter(|_| !batch.truncates);
+        let Some(RowId { file, row }) = found else { return Ok(None) };
+        let live = self.files.get(&file);
+        let live = live.ok_or_else(|| self.broken("the index names a file that is gone"))?;
+        Ok(Some(Source { file: Arc::clone(&live.file), row }))
+    }
+
+    /// A noted row, unless its file was removed from the store meanwhile. `files` are those looked for already.
+    async fn noted<'a>(
+        &'a self,
+        NotedRow { path, row }: &'a NotedRow,
+        files: &mut HashMap<&'a str, Option<Arc<DataFile>>>,
+    ) -> Result<Option<Source>> {
+        let number = self.numbers.get(path);
+        let file = match number.and_then(|number| self.files.get(number)) {
+            Some(live) => Some(Arc::clone(&live.file)),
+            None => match files.get(path.as_str()) {
+                Some(known) => known.clone(),
+                None => {
+                    let found = self.stored(path).await?.map(Arc::new);
+                    files.entry(path).or_insert(found).clone()
+                }
+            },
+        };
+        Ok(file.map(|file| Source { file, row: *row }))
+    }
+
+    /// A data file that is no part of the table any more; none when the store does not have it.
+    async fn stored(&self, path: &str) -> Result<Option<DataFile>> {
+        match self.location.store().head(&self.location.file(path)).await {
+            Ok(meta) => Ok(Some(DataFile::bare(path, meta.size))),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => {
+                Err(store_error(format!("cannot look at {}", self.location.file_url(path)), e))
+            }
+        }
+    }
+}
+
 /// The batch's rows with every hole filled that has a source. `sources` tells for each hole which row it comes from;
 /// a hole without one stays null, which only a nullable column can be.
-pub(super) async fn fill<'a>(
+pub(super) async fn fill(
     location: &Location,
-    file: impl Fn(u32) -> Option<&'a LiveFile>,
     batch: &Batch,
-    sources: &[Option<RowId>],
+    sources: &[Option<Source>],
 ) -> Result<RecordBatch> {
     if batch.holes.is_empty() {
         return Ok(batch.rows.clone());
     }
-    let mut wanted: BTreeMap<u32, Wanted> = BTreeMap::new();
+    let mut wanted: HashMap<String, Wanted> = HashMap::new();
     for hole in batch.unfilled(sources.iter().map(Option::is_some)) {
         check(batch, hole)?;
     }
     for (hole, source) in batch.holes.iter().zip(sources) {
-        if let Some(source) = source {
-            let wanted = wanted.entry(source.file).or_default();
-            wanted.rows.insert(source.row);
+        if let Some(Source { file, row }) = source {
+            let wanted = wanted.entry_ref(file.path.as_str()).or_insert_with(|| Wanted::of(file));
+            wanted.rows.insert(*row);
             wanted.columns.insert(hole.column);
         }
     }
-    let reads = wanted.into_iter().map(|(number, wanted)| {
-        let live = file(number).map(|live| Arc::clone(&live.file));
-        async move {
-            let live =
-                live.ok_or_else(|| Error::internal("the index names a file that is gone"))?;
-            let rows: Vec<u32> = wanted.rows.into_iter().collect();
-            let columns: Vec<usize> = wanted.columns.into_iter().collect();
-            let fields: Vec<Column> =
-                columns.iter().filter_map(|at| batch.schema.columns().get(*at)).cloned().collect();
-            let mut values = read_columns(location, &live, &fields, Rows::At(&rows)).await?;
-            let mut batches = Vec::new();
-            while let Some(batch) = values.try_next().await? {
-                batches.push(batch);
-            }
-            let values = concat(&batches, rows.len(), &live.path)?;
-            Ok::<_, Error>((number, Found { rows, columns, values }))
+    let reads = wanted.into_iter().map(|(path, wanted)| async move {
+        let rows: Vec<u32> = wanted.rows.into_iter().collect();
+        let columns: Vec<usize> = wanted.columns.into_iter().collect();
+        let fields: Vec<Column> =
+            columns.iter().filter_map(|at| batch.schema.columns().get(*at)).cloned().collect();
+        let mut values = read_columns(location, &wanted.file, &fields, Rows::At(&rows)).await?;
+        let mut batches = Vec::new();
+        while let Some(batch) = values.try_next().await? {
+            batches.push(batch);
         }
+        let values = concat(&batches, rows.len(), &path)?;
+        Ok::<_, Error>((path, Found { rows, columns, values }))
     });
-    let found: BTreeMap<u32, Found> =
+    let found: BTreeMap<String, Found> =
         futures::stream::iter(reads).buffer_unordered(CONCURRENT_READS).try_collect().await?;
     put_in(batch, sources, &found)
 }
@@ -102,8 +187,8 @@ fn concat(batches: &[RecordBatch], rows: usize, path: &str) -> Result<RecordBatc
 
 fn put_in(
     batch: &Batch,
-    sources: &[Option<RowId>],
-    found: &BTreeMap<u32, Found>,
+    sources: &[Option<Source>],
+    found: &BTreeMap<String, Found>,
 ) -> Result<RecordBatch> {
     let holes: BTreeSet<usize> = batch.holes.iter().map(|hole| hole.column).collect();
     let mut columns = batch.rows.columns().to_vec();
@@ -113,16 +198,16 @@ fn put_in(
         let mut picks: Vec<(usize, usize)> =
             (0..batch.rows.num_rows()).map(|row| (0, row)).collect();
         let mut numbers = BTreeMap::new();
-        for (number, found) in found {
+        for (path, found) in found {
             if let Ok(place) = found.columns.binary_search(&at) {
-                numbers.insert(*number, (arrays.len(), found));
+                numbers.insert(path.as_str(), (arrays.len(), found));
                 arrays.push(found.values.column(place).as_ref());
             }
         }
         for (hole, source) in batch.holes.iter().zip(sources).filter(|(hole, _)| hole.column == at)
         {
             let Some(source) = source else { continue };
-            let place = numbers.get(&source.file).and_then(|(array, found)| {
+            let place = numbers.get(source.file.path.as_str()).and_then(|(array, found)| {
                 Some((*array, found.rows.binary_search(&source.row).ok()?))
             });
             if let (Some(place), Some(pick)) = (place, picks.get_mut(hole.row)) {

@@ -6,6 +6,7 @@ pub mod files;
 mod holes;
 pub mod index;
 pub mod keys;
+pub mod notes;
 pub mod partition;
 pub mod physical;
 pub mod plan;

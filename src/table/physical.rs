@@ -13,12 +13,13 @@ use roaring::RoaringTreemap;
 use uuid::Uuid;
 
 use super::files::{self, Place};
-use super::holes;
+use super::holes::{self, Source};
 use super::index::{Budget, Index, RowId};
+use super::notes::{Note, NotedRow, Notes};
 use super::partition::Partitioning;
 use super::plan::{CommitPlan, Counts, DataFile, Deletion, LiveFile};
 use super::split::Split;
-use crate::change::Batch;
+use crate::change::{Batch, Departing, Departure, Origin};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::position::Position;
@@ -50,11 +51,20 @@ pub struct Planned {
     /// Values that the changes left out and that are nowhere; they are null now.
     pub unfilled: u64,
     truncates: bool,
-    /// Where each row of the batch lies; the file is its place in `commit.added`.
-    rows: Vec<(Key, RowId)>,
+    written: Written,
     deletes: Vec<Key>,
     /// The rows that the batch's holes were filled from.
-    sources: Vec<Option<RowId>>,
+    sources: Vec<Option<Source>>,
+}
+
+/// The data files of a batch.
+#[derive(Debug, Clone, Default)]
+struct Written {
+    files: Vec<Arc<DataFile>>,
+    /// Where each row of the batch lies; the file is its place in `files`.
+    rows: Vec<(Key, RowId)>,
+    /// The rows that the batch deletes again, in a file that is no part of the table: only notes name it.
+    departing: Option<Arc<DataFile>>,
 }
 
 /// A table as it lies in the store, whatever its formats.
@@ -66,6 +76,7 @@ pub struct Table {
     pub(super) partitioning: Arc<Partitioning>,
     pub(super) position: Position,
     pub(super) last_batch: Option<Uuid>,
+    pub(super) notes: Notes,
     pub(super) index: Index,
     /// Live files by number. Numbers are never used again.
     pub(super) files: HashMap<u32, LiveFile>,
@@ -78,7 +89,14 @@ pub struct Table {
 struct Located {
     superseded: BTreeMap<u32, Vec<u32>>,
     counts: Counts,
-    sources: Vec<Option<RowId>>,
+}
+
+impl Written {
+    /// Where the row `number` of a batch lies, which it deletes again; those rows start behind its `kept` ones.
+    fn departing(&self, number: usize, kept: usize) -> Option<Source> {
+        let row = u32::try_from(number.checked_sub(kept)?).ok()?;
+        self.departing.clone().map(|file| Source { file, row })
+    }
 }
 
 impl Table {
@@ -97,6 +115,7 @@ impl Table {
             partitioning,
             position: Position::default(),
             last_batch: None,
+            notes: Notes::default(),
             files: HashMap::new(),
             numbers: HashMap::new(),
             next_number: 0,
@@ -124,6 +143,16 @@ impl Table {
         self.last_batch
     }
 
+    /// The notes of key changes.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    /// Those of `keys` that have a row.
+    pub fn present(&self, keys: &[Key]) -> std::collections::HashSet<Key> {
+        keys.iter().copied().filter(|key| self.index.get(key).is_some()).collect()
+    }
+
     /// The live data files, in no order.
     pub fn files(&self) -> impl ExactSizeIterator<Item = &LiveFile> {
         self.files.values()
@@ -139,16 +168,17 @@ impl Table {
         self.index.bytes()
     }
 
-    /// Plans the commit of `batch`: fills its holes from the table's present rows, writes its data files and finds the
-    /// rows it supersedes. Nothing changes in memory, and nothing in the table but for files that nobody refers to.
+    /// Plans the commit of `batch`: fills its holes from rows of the table, writes its data files and finds the rows it
+    /// supersedes. Nothing changes in memory, and nothing in the table but for files that nobody refers to.
     ///
     /// The batch must start at the stored position and have been made for this schema or one that covers it; an internal
     /// error otherwise. A refused error when the index has no room for the batch's new keys.
     pub async fn plan(&self, batch: &Batch, now_millis: i64) -> Result<Planned> {
         let position = self.check(batch)?;
         let located = self.locate(batch)?;
-        let (added, rows) = self.write(batch, &located.sources).await?;
-        self.assemble(batch, position, located, (added, rows), now_millis)
+        let sources = self.sources(batch).await?;
+        let written = self.write(batch, &sources).await?;
+        self.assemble(batch, position, &located, (written, sources), now_millis)
     }
 
     /// `batch`, whose rows are matched, with the keys that they have in this table ([`Batch::numbered`]).
@@ -156,11 +186,11 @@ impl Table {
         batch.numbered(|key| self.index.get(key).is_some())
     }
 
-    /// Keys that holes of `batch` have nothing but and that have no row.
-    pub fn absent(&self, batch: &Batch) -> Vec<Key> {
-        let found = self.index.get_all(batch.holes.iter().map(|hole| &hole.from));
+    /// Rows that holes of `batch` have nothing but and that are not there.
+    pub async fn absent(&self, batch: &Batch) -> Result<Vec<Origin>> {
+        let found = self.sources(batch).await?;
         let unfilled = batch.unfilled(found.iter().map(Option::is_some));
-        unfilled.into_iter().map(|hole| hole.from).collect()
+        Ok(unfilled.into_iter().map(|hole| hole.from).collect())
     }
 
     /// Plans the same batch again, on a table that was refreshed since. The data files of `earlier` are used again
@@ -173,16 +203,17 @@ impl Table {
     ) -> Result<Planned> {
         let position = self.check(batch)?;
         let located = self.locate(batch)?;
+        let sources = self.sources(batch).await?;
         let same = earlier.commit.batch_id == batch.id
             // Equal rows are numbered anew.
             && !batch.matched
             && earlier.commit.schema == batch.schema
-            && earlier.sources == located.sources;
+            && earlier.sources == sources;
         let written = match same {
-            true => (earlier.commit.added.clone(), earlier.rows.clone()),
-            false => self.write(batch, &located.sources).await?,
+            true => earlier.written.clone(),
+            false => self.write(batch, &sources).await?,
         };
-        self.assemble(batch, position, located, written, now_millis)
+        self.assemble(batch, position, &located, (written, sources), now_millis)
     }
 
     /// Takes over a plan that was committed. After an error the table has to be opened again.
@@ -208,6 +239,7 @@ impl Table {
         self.position = plan.position.clone();
         self.schema = Arc::clone(&plan.schema);
         self.last_batch = Some(plan.batch_id);
+        self.notes = plan.notes.clone();
         self.check_rows()
     }
 
@@ -231,7 +263,7 @@ impl Table {
         }
         self.check_partitioning(batch)?;
         let columns = batch.schema.columns();
-        if batch.rows.num_columns() != columns.len() || batch.rows.num_rows() != batch.keys.len() {
+        if batch.rows.num_columns() != columns.len() || batch.rows.num_rows() < batch.keys.len() {
             return Err(self.broken(&format!("batch {} does not fit its own schema", batch.id)));
         }
         Ok(position)
@@ -266,7 +298,7 @@ impl Table {
                 // The index is emptied before it takes these.
                 self.index.check_room(batch.keys.len().saturating_sub(self.index.len()))?;
             }
-            return Ok(Located { superseded, counts, sources: vec![None; batch.holes.len()] });
+            return Ok(Located { superseded, counts });
         }
         let mut seen = HashSet::with_capacity_and_hasher(
             batch.keys.len() + batch.deletes.len(),
@@ -286,36 +318,41 @@ impl Table {
             superseded.entry(row.file).or_default().push(row.row);
         }
         self.index.check_room(usize::try_from(counts.inserted).unwrap_or(usize::MAX))?;
-        let sources = self.index.get_all(batch.holes.iter().map(|hole| &hole.from));
-        Ok(Located { superseded, counts, sources })
+        Ok(Located { superseded, counts })
     }
 
     /// Writes the batch's rows, a file for each partition, and tells where each of them lies.
-    async fn write(
-        &self,
-        batch: &Batch,
-        sources: &[Option<RowId>],
-    ) -> Result<(Vec<Arc<DataFile>>, Vec<(Key, RowId)>)> {
-        if batch.keys.is_empty() {
-            return Ok((Vec::new(), Vec::new()));
+    async fn write(&self, batch: &Batch, sources: &[Option<Source>]) -> Result<Written> {
+        let mut written = Written::default();
+        if batch.rows.num_rows() == 0 {
+            return Ok(written);
         }
-        let rows =
-            holes::fill(&self.location, |number| self.files.get(&number), batch, sources).await?;
+        let rows = holes::fill(&self.location, batch, sources).await?;
+        let kept = batch.keys.len();
+        if rows.num_rows() > kept {
+            let departing = rows.slice(kept, rows.num_rows() - kept);
+            let place = Place::default();
+            written.departing = Some(Arc::new(self.write_file(batch, place, departing).await?));
+        }
+        if kept == 0 {
+            return Ok(written);
+        }
+        let rows = rows.slice(0, kept);
         let parts = self.partitioning.split(&batch.schema, &rows)?;
-        let mut at = Vec::with_capacity(batch.keys.len());
+        written.rows.reserve(batch.keys.len());
         for (file, part) in parts.iter().enumerate() {
             let file = u32::try_from(file).map_err(|_| self.broken("too many partitions"))?;
             let keys = part.rows.iter().map(|row| batch.keys.get(*row as usize).copied());
             for (row, key) in (0..).zip(keys) {
                 let key = key.ok_or_else(|| self.broken("a row has no key"))?;
-                at.push((key, RowId { file, row }));
+                written.rows.push((key, RowId { file, row }));
             }
         }
         let whole = parts.len() == 1;
         let writes = parts.into_iter().map(|part| self.write_part(batch, &rows, part, whole));
-        let added: Vec<DataFile> =
-            futures::stream::iter(writes).buffered(CONCURRENT_WRITES).try_collect().await?;
-        Ok((added.into_iter().map(Arc::new).collect(), at))
+        let files = futures::stream::iter(writes).buffered(CONCURRENT_WRITES);
+        written.files = files.map_ok(Arc::new).try_collect().await?;
+        Ok(written)
     }
 
     async fn write_part(
@@ -327,6 +364,10 @@ impl Table {
     ) -> Result<DataFile> {
         let rows = if whole { rows.clone() } else { part.take(rows)? };
         let place = Place { folders: part.folders, partition: part.partition };
+        self.write_file(batch, place, rows).await
+    }
+
+    async fn write_file(&self, batch: &Batch, place: Place, rows: RecordBatch) -> Result<DataFile> {
         files::write(&self.location, &batch.schema, place, rows, self.options.packed_integers).await
     }
 
@@ -334,15 +375,16 @@ impl Table {
         &self,
         batch: &Batch,
         position: Position,
-        located: Located,
-        (added, rows): (Vec<Arc<DataFile>>, Vec<(Key, RowId)>),
+        located: &Located,
+        (written, sources): (Written, Vec<Option<Source>>),
         now_millis: i64,
     ) -> Result<Planned> {
         let (deletions, removed) = match batch.truncates {
             true => (Vec::new(), self.files.values().cloned().collect()),
             false => self.delete(&located.superseded)?,
         };
-        let unfilled = batch.unfilled(located.sources.iter().map(Option::is_some)).len();
+        let notes = self.note(batch, &written, now_millis)?;
+        let unfilled = batch.unfilled(sources.iter().map(Option::is_some)).len();
         let unfilled = unfilled + batch.missing;
         let commit = CommitPlan {
             batch_id: batch.id,
@@ -350,22 +392,31 @@ impl Table {
             position,
             schema: Arc::clone(&batch.schema),
             schema_changed: batch.schema != self.schema,
-            added,
+            added: written.files.clone(),
             deletions,
             removed,
+            notes: self.notes.after(notes, &batch.arrivals, now_millis),
             counts: located.counts,
             newest_source_micros: batch.newest_source_micros,
             now_millis,
         };
         let unfilled = u64::try_from(unfilled).unwrap_or(u64::MAX);
-        Ok(Planned {
-            commit,
-            unfilled,
-            truncates: batch.truncates,
-            rows,
-            deletes: batch.deletes.clone(),
-            sources: located.sources,
-        })
+        let (truncates, deletes) = (batch.truncates, batch.deletes.clone());
+        Ok(Planned { commit, unfilled, truncates, written, deletes, sources })
+    }
+
+    /// Where the rows lie that leave their keys.
+    fn note(&self, batch: &Batch, written: &Written, at_millis: i64) -> Result<Vec<Note>> {
+        let note = |departure: &Departure| {
+            let row = match departure.row {
+                Departing::Row(key) => self.row(batch, &key)?,
+                Departing::Written(row) => written.departing(row, batch.keys.len()),
+                Departing::None => None,
+            };
+            let row = row.map(|Source { file, row }| NotedRow { path: file.path.clone(), row });
+            Ok(Note { key_change: departure.key_change, row, at_millis })
+        };
+        batch.departures.iter().map(note).collect()
     }
 
     fn delete(&self, rows: &BTreeMap<u32, Vec<u32>>) -> Result<(Vec<Deletion>, Vec<LiveFile>)> {
@@ -400,13 +451,14 @@ impl Table {
         if planned.truncates {
             self.index = Index::new(self.options.index.clone());
         }
-        let updated = found(&self.index.get_all(planned.rows.iter().map(|(key, _)| key)));
+        let rows = &planned.written.rows;
+        let updated = found(&self.index.get_all(rows.iter().map(|(key, _)| key)));
         let deleted = found(&self.index.get_all(&planned.deletes));
         if !planned.truncates && (updated, deleted) != (counts.updated, counts.deleted) {
             return Err(self.broken("a commit was planned on another version of the table"));
         }
         self.index.reserve(usize::try_from(counts.inserted).unwrap_or(usize::MAX))?;
-        for (key, at) in &planned.rows {
+        for (key, at) in rows {
             let number = numbers.get(at.file as usize);
             let file = *number.ok_or_else(|| self.broken("a plan's row lies in no file"))?;
             self.index.upsert(*key, RowId { file, row: at.row });

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::position::{OffsetRange, Position};
 use crate::schema::TableSchema;
+use crate::table::notes::Notes;
 use crate::table::partition::Partitioning;
 
 /// A value of a column, for statistics and partition values.
@@ -61,6 +62,15 @@ pub struct DataFile {
     pub split_offsets: Vec<i64>,
 }
 
+impl DataFile {
+    /// A file of which nothing is known but where it is and its bytes.
+    pub(super) fn bare(path: &str, size: u64) -> Self {
+        let path = path.to_owned();
+        let (partition, stats, split_offsets) = Default::default();
+        Self { path, size, rows: 0, partition, stats, split_offsets }
+    }
+}
+
 /// A data file that is part of the current table version, with the rows that are deleted in it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LiveFile {
@@ -109,6 +119,8 @@ pub struct CommitPlan {
     pub deletions: Vec<Deletion>,
     /// Files that lose their last rows: dropped from the table, with the positions that were deleted before.
     pub removed: Vec<LiveFile>,
+    /// The notes after the commit.
+    pub notes: Notes,
     /// Counts for the commit's metrics.
     pub counts: Counts,
     /// When the source committed the newest change, microseconds since the epoch.
@@ -141,6 +153,8 @@ pub struct TableState {
     pub position: Position,
     /// The batch that made the newest commit of ours that can be told.
     pub last_batch: Option<Uuid>,
+    /// The notes that it left.
+    pub notes: Notes,
     /// Live data files by path.
     pub files: BTreeMap<String, LiveFile>,
 }

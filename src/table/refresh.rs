@@ -46,6 +46,7 @@ impl Table {
         table.load(state.files.values(), "opening").await?;
         table.position = state.position;
         table.last_batch = state.last_batch;
+        table.notes = state.notes;
         Ok(table)
     }
 
@@ -87,6 +88,7 @@ impl Table {
         self.load(new.iter(), "refreshing").await?;
         self.position = state.position;
         self.last_batch = state.last_batch;
+        self.notes = state.notes;
         Ok(())
     }
 

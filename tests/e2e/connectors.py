@@ -9,9 +9,6 @@ from confluent_kafka.admin import AdminClient
 
 from stack import ENV, REPOSITORY, Fail, http, until
 
-# Tables whose topics have one partition where two instances share a group. A row whose key changes moves to another partition, and a large
-# value that Postgres does not send with it is only in the row under the old key, which the other instance may delete at any time.
-SINGLE = ("notes",)
 # Tables whose topics always have one partition: a TRUNCATE has an order among the records of its own partition only.
 ORDERED = ("emptied",)
 ENCODINGS = {"json": "j", "json-schema": "s", "avro": "a"}
@@ -20,9 +17,8 @@ ENCODINGS = {"json": "j", "json-schema": "s", "avro": "a"}
 class Connector:
     """One connector: a database in one encoding. Its topics are `<prefix>.<run>.<table>`."""
 
-    def __init__(self, run, source, encoding, partitions, single):
+    def __init__(self, run, source, encoding, partitions):
         self.run, self.source, self.encoding, self.partitions = run, source, encoding, partitions
-        self.single = single
         self.prefix = f"{run}{source.short}{ENCODINGS[encoding]}"
 
     def topic(self, table):
@@ -44,7 +40,7 @@ class Connector:
         variables = self.variables()
         body = json.loads(re.sub(r"\$\{(\w+):-([^}]*)\}", lambda found: variables.get(found[1], found[2]), text))
         body["config"] |= {"poll.interval.ms": "50", "topic.creation.groups": "single", "topic.creation.single.replication.factor": "1",
-                           "topic.creation.single.partitions": "1", "topic.creation.single.include": rf".*\.({'|'.join(self.single)})"}
+                           "topic.creation.single.partitions": "1", "topic.creation.single.include": rf".*\.({'|'.join(ORDERED)})"}
         return body
 
     def variables(self):

@@ -27,7 +27,7 @@ from deltalake import DeltaTable  # noqa: E402
 import cleanup  # noqa: E402
 import selftest  # noqa: E402
 from catalogs import WORK, Catalog, Folders, Server  # noqa: E402
-from connectors import ENCODINGS, ORDERED, SINGLE, Connector, Kafka  # noqa: E402
+from connectors import ENCODINGS, Connector, Kafka  # noqa: E402
 from delta_rs import storage_options  # noqa: E402
 from report import Report  # noqa: E402
 from sinks import Instance, Target, behind  # noqa: E402
@@ -57,7 +57,7 @@ def arguments():
     parser.add_argument("--phases", type=int, default=10, help="the versions compared, beside that of the initial snapshot")
     parser.add_argument("--seconds", type=float, default=7, help="of changes in each phase")
     parser.add_argument("--kills", type=int, default=12, help="SIGKILLs for each target while changes are made")
-    parser.add_argument("--alone", action="store_true", help="no second instance joins; then every topic has its partitions")
+    parser.add_argument("--together", action="store_true", help="a second instance joins in every phase, not in every third")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--spark", action="store_true", help="Spark reads too, where it is installed: the end and two earlier versions")
     parser.add_argument("--keep", action="store_true", help="leave tables, topics and objects where they are")
@@ -76,8 +76,7 @@ class Course:
         self.kafka = Kafka()
         self.sources = [SOURCES[kind](run) for kind in options.databases]
         self.loads = {source.kind: Workload(source, options.seed) for source in self.sources}
-        single = ORDERED if options.alone else ORDERED + SINGLE
-        self.connectors = [Connector(run, source, encoding, PARTITIONS[encoding], single)
+        self.connectors = [Connector(run, source, encoding, PARTITIONS[encoding])
                            for source in self.sources for encoding in self.encodings(source)]
         self.servers, self.targets, self.instances = [], [], {}
         self.expected, self.versions = {}, {}
@@ -164,11 +163,11 @@ class Course:
             f"in all tables {settled - arrived:.1f} s, versions kept {time.monotonic() - settled:.1f} s")
 
     def disturb(self, target, phase, changing):
-        """Kills the target's processes at random moments and starts them again; every third phase a second one joins the group."""
+        """Kills the target's processes at random moments and starts them again; in some phases a second one joins the group."""
         rng = Random(f"{self.options.seed} {target.name} {phase}")
         first, second = self.instances[target.name]
         count = self.kills(phase)
-        if phase and phase % 3 == 0 and target.name not in SMALL and not self.options.alone:
+        if phase and (self.options.together or phase % 3 == 0) and target.name not in SMALL:
             second.start(known_member=rng.random() < 0.5)
         moments = sorted(rng.uniform(0.05, 0.95) * self.options.seconds for _ in range(count))
         begin = time.monotonic()

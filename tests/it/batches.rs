@@ -104,6 +104,8 @@ pub(crate) fn batch(schema: &Arc<TableSchema>, from: i64, changes: Changes<'_>) 
         matched: false,
         holes: vec![],
         truncates: false,
+        departures: vec![],
+        arrivals: vec![],
         strict: false,
         missing: 0,
         newest_source_micros: Some(5),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cdc_sink::change::{Batch, Hole};
+use cdc_sink::change::{Batch, Departed, Departing, Departure, Hole, KeyChange, Origin};
 use cdc_sink::position::{OffsetRange, Position};
 use cdc_sink::schema::{Column, ColumnType, TableSchema};
 use cdc_sink::sink::lake::{LakeOptions, LakeSink};
@@ -94,6 +94,15 @@ impl Instance {
             Self::Memory(sink) => sink.schema(),
             Self::Lake(sink) => sink.schema(),
         }
+    }
+
+    async fn departed(&mut self) -> Departed {
+        let keys = [key(3), key(99)];
+        match self {
+            Self::Memory(sink) => sink.departed(&keys).await,
+            Self::Lake(sink) => sink.departed(&keys).await,
+        }
+        .unwrap()
     }
 
     async fn merge(&mut self, batch: &Batch) -> Merged {
@@ -227,7 +236,7 @@ async fn a_new_column_comes_with_the_batch_and_older_batches_are_outdated(kind: 
 
 /// The text of row `row` is that of the row `from` in the table.
 fn hole(row: usize, from: i64, supplied: bool) -> Hole {
-    Hole { row, column: 1, from: key(from), supplied }
+    Hole { row, column: 1, from: Origin::Row(key(from)), supplied }
 }
 
 #[apply(sinks)]
@@ -261,7 +270,7 @@ async fn a_strict_batch_is_not_merged_when_a_hole_has_no_row(kind: Kind) {
     second.holes = vec![hole(0, 1, false), hole(1, 99, false)];
     let merged = sink.merge(&second).await;
     let Merged::Missing { absent } = merged else { panic!("{merged:?}") };
-    assert_eq!(absent, [key(99)]);
+    assert_eq!(absent, [Origin::Row(key(99))]);
     assert_eq!(place.rows().await, rows(FIRST));
     assert_eq!(sink.position().await.get(0), Some(10));
 }
@@ -286,4 +295,59 @@ async fn a_truncate_empties_the_table_before_the_batch_is_merged(kind: Kind) {
     sink.position().await;
     sink.commit(&batch(&schema, 40, FIRST)).await;
     assert_eq!(place.rows().await, rows(FIRST));
+}
+
+fn moved(source: u64) -> KeyChange {
+    KeyChange::new(key(1), key(2), source)
+}
+
+/// The deletes of four key changes are committed by one instance; their creates, which lack the text, by another.
+#[apply(sinks)]
+async fn a_hole_takes_the_value_of_a_row_that_left_its_key_in_another_commit(kind: Kind) {
+    let place = Place::new(kind);
+    let (mut sink, schema) = (place.instance(), Arc::new(schema()));
+    assert!(sink.departed().await.noted.is_empty());
+    sink.commit(&batch(&schema, 0, FIRST)).await;
+    let mut other = place.instance();
+    let _ = other.position().await;
+    // The last two rows of the first batch are made and deleted by it.
+    let own = Some("own");
+    let made = [(1, None), (2, None), (3, own), (21, Some("made")), (22, Some("too"))];
+    let mut deletes = batch(&schema, 10, &made);
+    deletes.keys.truncate(1);
+    deletes.holes = vec![hole(2, 11, false)];
+    let left = [Departing::Row(key(1)), Departing::Written(1), Departing::Written(2)];
+    let left = left.into_iter().chain([Departing::Row(key(77)), Departing::None]);
+    let departure = |(source, row)| Departure { key_change: moved(source), row };
+    deletes.departures = (0..).zip(left).map(departure).collect();
+    sink.commit(&deletes).await;
+    sink.commit(&batch(&schema, 20, &[(2, None), (11, None)])).await;
+    assert_eq!(place.rows().await, rows(&[(3, own)]));
+
+    let mut late = place.instance();
+    for instance in [&mut sink, &mut other, &mut late] {
+        let departed = instance.departed().await;
+        assert_eq!(departed.noted, (0..5).map(moved).collect());
+        assert_eq!(departed.present, [key(3)].into());
+    }
+    let from = |row, source| Hole {
+        row,
+        column: 1,
+        from: Origin::Departed(moved(source)),
+        supplied: false,
+    };
+    let mut creates = in_partition(batch(&schema, 0, &[(4, own), (15, own), (26, own)]), 1);
+    creates.strict = true;
+    creates.holes = vec![from(0, 3), from(1, 4), from(2, 9)];
+    let merged = other.merge(&creates).await;
+    let Merged::Missing { absent } = merged else { panic!("{merged:?}") };
+    assert_eq!(absent, [3, 4, 9].map(|source| Origin::Departed(moved(source))));
+    creates.holes = (0..3).map(|row| from(row, row.try_into().unwrap())).collect();
+    creates.arrivals = (0..3).map(moved).collect();
+    other.commit(&creates).await;
+    let expected = [(3, own), (4, Some("a")), (15, Some("made")), (26, Some("c"))];
+    assert_eq!(place.rows().await, rows(&expected));
+    for instance in [&mut sink, &mut late, &mut place.instance()] {
+        assert_eq!(instance.departed().await.noted, (3..5).map(moved).collect());
+    }
 }

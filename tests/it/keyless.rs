@@ -375,6 +375,8 @@ fn batch(from: i64, rows: &[i32], deletes: &[i32]) -> Batch {
         matched: true,
         truncates: false,
         holes: Vec::new(),
+        departures: Vec::new(),
+        arrivals: Vec::new(),
         strict: false,
         missing: 0,
         newest_source_micros: None,

@@ -21,6 +21,7 @@ mod pipeline;
 mod poison;
 mod rounds;
 mod tidy;
+mod torn;
 mod vectors;
 
 /// A file of the repository, as text.

@@ -11,6 +11,7 @@ use super::protocol::{Metadata, Protocol};
 use super::values;
 use crate::error::{Error, Result};
 use crate::schema::TableSchema;
+use crate::table::notes::Notes;
 use crate::table::partition::Partitioning;
 use crate::table::plan::{CommitPlan, DataFile};
 
@@ -18,6 +19,8 @@ use crate::table::plan::{CommitPlan, DataFile};
 const BATCH_ID: &str = "cdc-sink.batch-id";
 /// Name in `commitInfo` of the batch's offset ranges.
 const OFFSETS: &str = "cdc-sink.offsets";
+/// Name in `commitInfo` of the notes of key changes, where there are any.
+const NOTES: &str = "cdc-sink.departed-rows";
 
 /// One version of the log: the actions that we make or look at, each kind in the log's order.
 #[derive(Debug, Default)]
@@ -100,6 +103,12 @@ impl Commit {
             files: self.adds.iter().map(|add| add.path.clone()).collect(),
         })
     }
+
+    /// The notes of a commit of ours. What cannot be read is as if it were not there: a create that needs it says so.
+    pub(super) fn notes(&self) -> Notes {
+        let notes = self.info.as_ref().and_then(|info| info.get(NOTES));
+        notes.and_then(|notes| Notes::deserialize(notes).ok()).unwrap_or_default()
+    }
 }
 
 /// The application id under which a partition's position is stored.
@@ -131,7 +140,7 @@ pub(super) fn created(metadata: &Metadata, now_millis: i64) -> Value {
 /// The `commitInfo` of a batch. Metrics and parameters are strings, as Spark has them.
 pub(super) fn merged(plan: &CommitPlan, read_version: i64) -> Value {
     let counts = plan.counts;
-    json!({
+    let mut info = json!({
         "timestamp": plan.now_millis,
         "operation": "MERGE",
         "operationParameters": {
@@ -154,7 +163,13 @@ pub(super) fn merged(plan: &CommitPlan, read_version: i64) -> Value {
         },
         BATCH_ID: plan.batch_id.to_string(),
         OFFSETS: plan.ranges,
-    })
+    });
+    if !plan.notes.is_empty()
+        && let Some(info) = info.as_object_mut()
+    {
+        info.insert(NOTES.to_owned(), json!(plan.notes));
+    }
+    info
 }
 
 fn engine() -> String {

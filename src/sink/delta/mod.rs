@@ -37,6 +37,7 @@ use crate::error::{Error, Result};
 use crate::position::OffsetRange;
 use crate::schema::TableSchema;
 use crate::sink::storage::Location;
+use crate::table::notes::Notes;
 use crate::table::partition::Partitioning;
 use crate::table::plan::{CommitPlan, DataFile, Deletion, LiveFile, Published, TableState};
 
@@ -173,6 +174,7 @@ impl DeltaTable {
                 partitioning: Arc::new(decoded.partitioning),
                 position,
                 last_batch: None,
+                notes: Notes::default(),
                 files: BTreeMap::new(),
             },
             ids_stored: decoded.ids_stored,
@@ -453,7 +455,7 @@ impl DeltaTable {
     /// Moves the state to the next version; nothing is changed when the commit is refused.
     fn apply(&mut self, commit: Commit, files: Vec<LiveFile>) -> Result<()> {
         let version = self.state.version + 1;
-        let landed = commit.landed(version);
+        let landed = commit.landed(version).map(|landed| (landed, commit.notes()));
         if commit.protocol.is_some() || commit.metadata.is_some() {
             let protocol = commit.protocol.unwrap_or_else(|| self.protocol.clone());
             let metadata = commit.metadata.unwrap_or_else(|| self.metadata.clone());
@@ -480,8 +482,9 @@ impl DeltaTable {
             }
         }
         self.state.version = version;
-        if let Some(landed) = landed {
+        if let Some((landed, notes)) = landed {
             self.remember(landed);
+            self.state.notes = notes;
         }
         Ok(())
     }
@@ -499,7 +502,7 @@ impl DeltaTable {
         }
     }
 
-    /// Looks for the newest batch among the newest commits; checkpoints do not keep it.
+    /// Looks for the newest batch and its notes among the newest commits; checkpoints do not keep them.
     async fn find_last_batch(&mut self) -> Result<()> {
         let newest = self.state.version;
         for version in (0..=newest).rev().take(LOOKED_BACK) {
@@ -507,6 +510,7 @@ impl DeltaTable {
             let commit = Commit::parse(&bytes).map_err(|e| at(&self.log, e))?;
             if let Some(landed) = commit.landed(version) {
                 self.remember(landed);
+                self.state.notes = commit.notes();
                 break;
             }
         }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::arrange::{self, DeletePlan, NewDelete};
 use super::catalog::LoadedTable;
 use super::deletes::{self, Target};
-use super::known::{BATCH_ID, DeleteManifest, KEY, Known, OFFSETS, Offsets};
+use super::known::{BATCH_ID, DeleteManifest, KEY, Known, NOTES, OFFSETS, Offsets};
 use super::manifests::{Encoded, Manifests};
 use super::storage::Folder;
 use super::summary::Counts;
@@ -202,6 +202,7 @@ impl<'a> Builder<'a> {
             TableUpdate::SetSnapshotRef { ref_name: MAIN_BRANCH.to_owned(), reference },
             TableUpdate::SetProperties { updates: progress },
         ]);
+        updates.extend(self.notes()?);
         let expired = expire::due(self.known, &self.options.snapshots, self.plan.now_millis);
         if !expired.is_empty() {
             updates.push(TableUpdate::RemoveSnapshots { snapshot_ids: expired.clone() });
@@ -224,6 +225,20 @@ impl<'a> Builder<'a> {
             expired,
             manifests,
         })
+    }
+
+    /// Stores the notes, where there are any now or before.
+    fn notes(&self) -> Result<Option<TableUpdate>> {
+        let name = NOTES.to_owned();
+        if !self.plan.notes.is_empty() {
+            let notes = serde_json::to_string(&self.plan.notes)
+                .map_err(|e| Error::internal("cannot write notes as JSON").because(e))?;
+            return Ok(Some(TableUpdate::SetProperties {
+                updates: HashMap::from([(name, notes)]),
+            }));
+        }
+        let stored = self.known.metadata.properties().contains_key(NOTES);
+        Ok(stored.then(|| TableUpdate::RemoveProperties { removals: vec![name] }))
     }
 
     /// What the summary and the table's properties say of the position.
@@ -372,6 +387,7 @@ impl Known {
         self.state.schema = Arc::clone(&plan.schema);
         self.state.position = plan.position.clone();
         self.state.last_batch = Some(plan.batch_id);
+        self.state.notes = plan.notes;
         self.metadata = loaded.metadata;
         self.refs = loaded.refs;
         self.metadata_location = loaded.metadata_location;

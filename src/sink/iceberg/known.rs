@@ -22,12 +22,16 @@ use super::{Options, deletes, fault, schema, value};
 use crate::error::{Error, Result};
 use crate::position::Position;
 use crate::table::bitmap;
+use crate::table::notes::Notes;
 use crate::table::plan::{CommitPlan, DataFile, Deletion, LiveFile, TableState};
 
 /// Summary and table property: the position, as JSON (see [`Offsets`]).
 pub(super) const OFFSETS: &str = "cdc-sink.offsets";
 /// Summary and table property: the id of the batch that the newest commit of ours holds.
 pub(super) const BATCH_ID: &str = "cdc-sink.batch-id";
+/// Table property: the notes of key changes, as JSON, as of the newest commit of ours. Not in summaries: each is kept for
+/// days.
+pub(super) const NOTES: &str = "cdc-sink.departed-rows";
 /// Table property: the topic that feeds the table.
 pub(super) const TOPIC: &str = "cdc-sink.topic";
 /// Table property: names of the key columns in the key's order, as a JSON list.
@@ -154,6 +158,7 @@ impl Reader<'_> {
             partitioning: Arc::new(partitioning),
             position,
             last_batch,
+            notes: notes(&metadata),
             files: BTreeMap::new(),
         };
         Ok(Known {
@@ -419,6 +424,12 @@ fn progress(metadata: &TableMetadata, topic: &str) -> Result<(Position, Option<U
     }
     let batch = found.get(BATCH_ID).and_then(|id| Uuid::parse_str(id).ok());
     Ok((offsets.offsets, batch))
+}
+
+/// What cannot be read is as if it were not there: a create that needs it says so.
+fn notes(metadata: &TableMetadata) -> Notes {
+    let notes = metadata.properties().get(NOTES);
+    notes.and_then(|notes| serde_json::from_str(notes).ok()).unwrap_or_default()
 }
 
 impl Known {

@@ -16,13 +16,14 @@ use object_store::path::Path;
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof};
 use uuid::Uuid;
 
-use crate::change::{Batch, Hole};
+use crate::change::{Batch, Hole, Origin};
 use crate::key::{Key, KeyBuilder};
 use crate::position::{OffsetRange, Position};
 use crate::schema::{Column, ColumnType, ListElement, TableSchema};
 use crate::sink::storage::Location;
 use crate::table::files::{Rows, read_columns};
 use crate::table::index::Budget;
+use crate::table::notes::Notes;
 use crate::table::partition::Partitioning;
 use crate::table::physical::{Options, Table};
 use crate::table::plan::{CommitPlan, LiveFile, TableState};
@@ -196,7 +197,7 @@ pub(super) fn batch(
                 let mut row = row.clone();
                 for column in missing {
                     set(&mut row, *column, &Row::default());
-                    let (row, from) = (rows.len(), key(*from));
+                    let (row, from) = (rows.len(), Origin::Row(key(*from)));
                     holes.push(Hole { row, column: *column, from, supplied: false });
                 }
                 rows.push((*id, row));
@@ -214,6 +215,8 @@ pub(super) fn batch(
         matched: false,
         holes,
         truncates: false,
+        departures: vec![],
+        arrivals: vec![],
         strict: false,
         missing: 0,
         newest_source_micros: Some(1),
@@ -313,6 +316,7 @@ impl Log {
                 partitioning,
                 position,
                 last_batch: None,
+                notes: Notes::default(),
                 files,
             },
         }
@@ -343,6 +347,7 @@ impl Log {
         self.state.schema = Arc::clone(&plan.schema);
         self.state.position = plan.position.clone();
         self.state.last_batch = Some(plan.batch_id);
+        self.state.notes = plan.notes.clone();
     }
 }
 

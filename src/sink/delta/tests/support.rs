@@ -34,6 +34,7 @@ use super::super::{DeltaTable, Options};
 use crate::position::OffsetRange;
 use crate::schema::{Column, ColumnType, TableSchema};
 use crate::sink::storage::Location;
+use crate::table::notes::Notes;
 use crate::table::partition::Partitioning;
 use crate::table::plan::{
     ColumnStats, CommitPlan, Counts, DataFile, Deletion, LiveFile, Scalar, TableState,
@@ -282,6 +283,7 @@ impl Table {
                 added: vec![],
                 deletions: vec![],
                 removed: vec![],
+                notes: Notes::default(),
                 counts: Counts { inserted: 1, updated: 2, deleted: 3 },
                 newest_source_micros: None,
                 now_millis: 1_790_000_000_000,

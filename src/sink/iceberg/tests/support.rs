@@ -33,6 +33,7 @@ use super::super::*;
 use crate::clock::Clock;
 use crate::position::OffsetRange;
 use crate::schema::{Column, ColumnType, ListElement};
+use crate::table::notes::Notes;
 use crate::table::partition::{PartitionField, Transform};
 use crate::table::plan::{ColumnStats, Counts, DataFile, Deletion, LiveFile, Scalar};
 
@@ -235,6 +236,7 @@ impl Writer {
             added,
             deletions,
             removed,
+            notes: Notes::default(),
             counts: Counts::default(),
             newest_source_micros: None,
             now_millis: self.now,

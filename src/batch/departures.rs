@@ -1,0 +1,61 @@
+//! Rows that leave their key in a batch that does not have the create of the new one.
+//!
+//! The row right before such a delete may be one that the batch itself makes: it is written then with the rows that
+//! stay, and deleted in the same commit.
+
+use super::Buffer;
+use super::supply::Supplier;
+use crate::change::{Departing, Departure, KeyChange};
+
+/// The batch's departures, while its rows are decoded.
+pub(super) struct Departures(Vec<(KeyChange, Supplier)>);
+
+impl Departures {
+    pub(super) fn of(buffer: &Buffer) -> Self {
+        let departures = buffer.pairs.departures();
+        Self(departures.into_iter().map(|(at, of)| (of, buffer.replaced(at))).collect())
+    }
+
+    /// The changes whose rows are written for them, each once.
+    pub(super) fn written(&self) -> Vec<u32> {
+        let change = |(_, row): &_| if let Supplier::Change(at) = row { Some(*at) } else { None };
+        let mut changes: Vec<u32> = self.0.iter().filter_map(change).collect();
+        changes.sort_unstable();
+        changes.dedup();
+        changes
+    }
+
+    /// The change at `at` cannot be decoded: the row is the one before it.
+    pub(super) fn fall_back(&mut self, buffer: &Buffer, at: u32) {
+        self.replace(at, buffer.replaced(at));
+    }
+
+    /// The row of the change at `at` lacks values that are nowhere.
+    pub(super) fn give_up(&mut self, at: u32) {
+        self.replace(at, Supplier::None);
+    }
+
+    fn replace(&mut self, at: u32, by: Supplier) {
+        for (_, row) in &mut self.0 {
+            if *row == Supplier::Change(at) {
+                *row = by;
+            }
+        }
+    }
+
+    /// As the batch has them: the rows of [`Self::written`] start at `first`.
+    pub(super) fn placed(&self, first: usize) -> Vec<Departure> {
+        let written = self.written();
+        let placed = |(key_change, row): &(KeyChange, Supplier)| Departure {
+            key_change: *key_change,
+            row: match row {
+                Supplier::Table(key) => Departing::Row(*key),
+                Supplier::Change(at) => written
+                    .binary_search(at)
+                    .map_or(Departing::None, |place| Departing::Written(first + place)),
+                Supplier::Departed(_) | Supplier::None => Departing::None,
+            },
+        };
+        self.0.iter().map(placed).collect()
+    }
+}
