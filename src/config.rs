@@ -116,7 +116,8 @@ pub struct Options {
     /// Iceberg format version of new tables: 3 (deletion vectors) or 2 (position deletes) [default: 3]
     #[arg(long, env = "CDC_SINK_FORMAT_VERSION", value_name = "2|3", help_heading = "Tables")]
     pub format_version: Option<u8>,
-    /// How tables are named after topics `<prefix>.<schema>.<table>`, or `{topic}` as a whole; `name` in a table's own
+    /// How tables are named after topics `<prefix>.<schema>.<table>` (where dots leave the parts open, records' source
+    /// blocks tell them), or `{topic}` as a whole; `name` in a table's own
     /// section goes before it [default: {prefix}_{schema}.{table}]
     #[arg(long, env = "CDC_SINK_TABLE_NAME", value_name = "TEMPLATE", help_heading = "Tables")]
     pub table_name: Option<String>,

@@ -56,11 +56,59 @@ enum Piece {
     Topic,
 }
 
+/// Where a topic's name `<prefix>.<schema or database>.<table>` is split, as each part may have dots of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Split {
+    /// Place of the dot before the schema.
+    schema: usize,
+    /// Place of the dot before the table.
+    table: usize,
+}
+
+impl Split {
+    /// Ways of splitting one name that are looked at: all that a name of nine dots has.
+    pub const MOST: usize = 36;
+
+    /// Every way to split a name, the last two dots first; none when it has fewer.
+    pub fn all(topic: &str) -> impl Iterator<Item = Self> {
+        let dots = move || topic.rmatch_indices('.').map(|(at, _)| at);
+        dots().flat_map(move |table| {
+            dots().filter(move |at| *at < table).map(move |schema| Self { schema, table })
+        })
+    }
+
+    /// Where a topic's name is split when it is made of these: Debezium writes `_` for what no topic's name may have.
+    /// None when they do not spell it, as when a router named the topic.
+    pub fn told(topic: &str, prefix: &str, schema: &str, table: &str) -> Option<Self> {
+        let [prefix, schema, table] = [prefix, schema, table].map(in_topic);
+        let split = Self { schema: prefix.len(), table: prefix.len() + 1 + schema.len() };
+        (format!("{prefix}.{schema}.{table}") == topic).then_some(split)
+    }
+
+    /// Prefix, schema and table.
+    fn parts(self, topic: &str) -> (Option<&str>, Option<&str>, &str) {
+        let table = topic.get(self.table + 1..).unwrap_or(topic);
+        (topic.get(..self.schema), topic.get(self.schema + 1..self.table), table)
+    }
+}
+
+/// A part as it is in a topic's name.
+fn in_topic(part: &str) -> String {
+    let mut name = String::with_capacity(part.len());
+    for c in part.chars() {
+        if is_plain(c) || c == '.' {
+            name.push(c);
+        } else {
+            name.extend(std::iter::repeat_n('_', c.len_utf16()));
+        }
+    }
+    name
+}
+
 /// How tables are named after their topics.
 ///
-/// The topic decides, not its records: the position of a table is read before its first record is, and what a router
-/// sends into one topic belongs to one table whatever its source blocks say. Topics whose parts are not what they seem
-/// (a dot in a table's name) are given their table's name in the configuration.
+/// The name is the topic's: what a router sends into one topic belongs to one table whatever its source blocks say. They
+/// tell only where the name is split ([`Split::told`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Naming {
     namespace: Vec<Piece>,
@@ -96,18 +144,34 @@ impl Naming {
         Ok(Self { namespace, name })
     }
 
-    /// The table of a topic. What is no letter, digit, `_` or `-` is written `_xHH` (its bytes in hexadecimal); what
+    /// The table of a topic whose name is split at its last two dots. What is no letter, digit, `_` or `-` is written `_xHH` (its bytes in hexadecimal); what
     /// would then start with `_` gets `x_xff` in front, as engines hide such folders.
     pub fn table(&self, topic: &str) -> TableId {
-        let (rest, table) = match topic.rsplit_once('.') {
-            Some((rest, table)) => (Some(rest), table),
-            None => (None, topic),
-        };
-        let (prefix, schema) = match rest.map(|rest| rest.rsplit_once('.').ok_or(rest)) {
-            Some(Ok((prefix, schema))) => (Some(prefix), Some(schema)),
-            Some(Err(schema)) => (None, Some(schema)),
-            None => (None, None),
-        };
+        match (Split::all(topic).next(), topic.split_once('.')) {
+            (Some(split), _) => self.table_at(topic, split),
+            (None, Some((schema, table))) => self.named(topic, (None, Some(schema), table)),
+            (None, None) => self.named(topic, (None, None, topic)),
+        }
+    }
+
+    /// The table of a topic whose name is split so.
+    pub fn table_at(&self, topic: &str, split: Split) -> TableId {
+        self.named(topic, split.parts(topic))
+    }
+
+    /// True when it makes a difference where a topic's name is split.
+    pub fn is_ambiguous(&self, topic: &str) -> bool {
+        let mut tables =
+            Split::all(topic).take(Split::MOST).map(|split| self.table_at(topic, split));
+        let first = tables.next();
+        tables.any(|table| first.as_ref() != Some(&table))
+    }
+
+    fn named(
+        &self,
+        topic: &str,
+        (prefix, schema, table): (Option<&str>, Option<&str>, &str),
+    ) -> TableId {
         let part = |piece: &Piece| match piece {
             Piece::Text(_) => None,
             Piece::Prefix => prefix,

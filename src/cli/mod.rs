@@ -3,6 +3,7 @@
 mod demo;
 mod display;
 mod log;
+mod naming;
 mod plan;
 mod run;
 pub mod setup;

@@ -11,11 +11,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::log;
+use super::naming;
 use super::setup;
 use super::types_from::{self, Dialect, Wanted};
 use crate::config::{Config, ConfigFile, Format, Options};
 use crate::decode::{self, Decoder, Modes, Registry, Row, ScanError, Scanned, rules};
 use crate::error::{Error, Result};
+use crate::names::TableId;
 use crate::record::Records;
 use crate::schema::{Column, ColumnType, is_metadata};
 use crate::sink::{delta, iceberg};
@@ -121,6 +123,8 @@ fn json(value: &impl Serialize) -> Result<String> {
 struct TopicPlan {
     topic: Arc<str>,
     table: String,
+    /// Where the table's name comes from.
+    named_by: &'static str,
     /// Records that were read.
     records: usize,
     /// Records that would be dead letters, by reason.
@@ -160,12 +164,13 @@ async fn plan(
     topic: &Arc<str>,
     records: &[Records],
 ) -> Result<TopicPlan> {
-    let table = setup::table_of(config, topic)?.to_string();
-    let options = setup::decode_options(config, topic, &table)?;
+    let options = setup::decode_options(config, topic, topic)?;
     let mut decoder = Decoder::new(options.clone(), registry, None);
+    let (table, named_by) = name(config, topic, &mut decoder, records).await?;
     let mut plan = TopicPlan {
         topic: Arc::clone(topic),
-        table,
+        table: table.to_string(),
+        named_by,
         records: records.len(),
         dead_letters: BTreeMap::new(),
         problem: None,
@@ -200,6 +205,27 @@ async fn plan(
         Err(error) => plan.problem = Some(error.report()),
     }
     Ok(plan)
+}
+
+/// The topic's table, and what its name comes from. A table that is there already keeps its name.
+async fn name(
+    config: &Config,
+    topic: &str,
+    decoder: &mut Decoder,
+    records: &[Records],
+) -> Result<(TableId, &'static str)> {
+    if config.tables.get(topic).is_some_and(|own| own.name.is_some()) {
+        return Ok((setup::table_of(config, topic, None)?, "option tables.<topic>.name"));
+    }
+    if !setup::is_ambiguous(config, topic) {
+        return Ok((setup::table_of(config, topic, None)?, "the topic's name"));
+    }
+    let told = naming::told(decoder, topic, records).await?;
+    let by = match told {
+        Some(_) => "the topic's name, split as the source block of its records says",
+        None => "the topic's name, split at its last two dots: no record read says otherwise",
+    };
+    Ok((setup::table_of(config, topic, told)?, by))
 }
 
 /// What a record is, or why it would be a dead letter.
@@ -273,6 +299,7 @@ fn text(topics: &[TopicPlan]) -> String {
 
 fn write_topic(out: &mut String, plan: &TopicPlan) -> std::fmt::Result {
     writeln!(out, "{} -> {} ({} records read)", plan.topic, plan.table, plan.records)?;
+    writeln!(out, "  named by {}", plan.named_by)?;
     if plan.columns.is_empty() && plan.problem.is_none() {
         writeln!(out, "  no row was found, so nothing is known of its table")?;
     }

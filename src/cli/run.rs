@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::display::Display;
 use super::log;
+use super::naming::Named;
 use super::setup::{self, Tables};
 use crate::admin::{self, Health};
 use crate::clock::Clock;
@@ -90,7 +91,9 @@ async fn keep(
         .transpose()?
         .map(Arc::new);
     let options = setup::pipeline(config, setup::partitions(&kafka), dead_letters);
-    let source = KafkaSource::start(kafka)?;
+    let tables = Arc::new(tables);
+    let source = KafkaSource::start(kafka.clone())?;
+    let source = Named::new(source, Arc::clone(&tables), kafka, config.once);
     pipeline::run(source, |topic| tables.setup(topic), options, progress, stop).await
 }
 

@@ -1,7 +1,7 @@
 //! From the configuration to the parts of a run: stores, catalogs and one table setup per topic.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
 
@@ -12,7 +12,7 @@ use crate::dead_letter::DeadLetters;
 use crate::decode::{self, Auth, Decoder, Evolution, Outbox, Registry};
 use crate::error::{Error, Result};
 use crate::metrics;
-use crate::names::{Naming, Registrar, TableId};
+use crate::names::{Naming, Registrar, Split, TableId};
 use crate::pipeline::{self, Partitions, TableSetup};
 use crate::retry;
 use crate::sink::delta;
@@ -34,6 +34,8 @@ pub struct Tables {
     catalog: Arc<Catalog>,
     registry: Option<Arc<Registry>>,
     registrar: Registrar,
+    /// Where the names of topics are split that do not tell it themselves.
+    pub(super) splits: Mutex<HashMap<Arc<str>, Split>>,
     index: Budget,
     clock: Clock,
 }
@@ -48,7 +50,7 @@ impl Tables {
         let registrar = Registrar::default();
         // Names that cannot be used are told before anything is read.
         for (topic, _) in config.tables.iter().filter(|(_, own)| own.name.is_some()) {
-            registrar.claim(&topic.as_str().into(), table_of(config, topic)?)?;
+            registrar.claim(&topic.as_str().into(), table_of(config, topic, None)?)?;
         }
         Ok(Self {
             warehouse: Location::warehouse(&config.warehouse)?,
@@ -56,6 +58,7 @@ impl Tables {
             registry,
             config: config.clone(),
             registrar,
+            splits: Mutex::default(),
             index: Budget::new(config.memory / 2),
             clock,
         })
@@ -89,12 +92,17 @@ impl Tables {
 
     /// How the table of `topic` is kept.
     pub fn lake(&self, topic: &Arc<str>) -> Result<LakeOptions> {
-        let id = self.registrar.claim(topic, table_of(&self.config, topic)?)?;
+        let id = self.registrar.claim(topic, self.table_of(topic)?)?;
+        Ok(self.lake_at(topic, &id))
+    }
+
+    /// How the table of `topic` is kept when it is `id`.
+    pub(super) fn lake_at(&self, topic: &Arc<str>, id: &TableId) -> LakeOptions {
         let own = self.own(topic).and_then(|own| own.partition_by.clone());
-        Ok(LakeOptions {
+        LakeOptions {
             name: id.to_string().into(),
             location: self.warehouse.folder(&id.namespace).folder(&id.name),
-            logs: self.logs(topic, &id),
+            logs: self.logs(topic, id),
             partition_by: own.unwrap_or_else(|| self.config.partition_by.clone()),
             physical: physical::Options {
                 index: self.index.clone(),
@@ -103,12 +111,30 @@ impl Tables {
                 match_rows: keyless(&self.config, topic) == Keyless::Match,
             },
             clock: self.clock.clone(),
-        })
+        }
+    }
+
+    /// True when the topic's table is known: by the configuration, by the topic's name, or because it was settled.
+    pub(super) fn is_named(&self, topic: &str) -> bool {
+        self.split(topic).is_some() || !is_ambiguous(&self.config, topic)
+    }
+
+    /// The table of `topic` when its name is split so.
+    pub(super) fn table_at(&self, topic: &str, split: Split) -> Result<TableId> {
+        table_of(&self.config, topic, Some(split))
+    }
+
+    fn table_of(&self, topic: &str) -> Result<TableId> {
+        table_of(&self.config, topic, self.split(topic))
+    }
+
+    fn split(&self, topic: &str) -> Option<Split> {
+        self.splits.lock().unwrap_or_else(PoisonError::into_inner).get(topic).copied()
     }
 
     /// The decoder of `topic`.
     pub fn decoder(&self, topic: &Arc<str>) -> Result<Decoder> {
-        let table = table_of(&self.config, topic)?.to_string();
+        let table = self.table_of(topic)?.to_string();
         let options = decode_options(&self.config, topic, &table)?;
         Ok(Decoder::new(options, self.registry.clone(), None))
     }
@@ -203,10 +229,21 @@ fn keyless(config: &Config, topic: &str) -> Keyless {
     config.tables.get(topic).and_then(|own| own.keyless).unwrap_or(config.keyless)
 }
 
-/// The table of `topic`: the one that its section of the configuration names, else the one its name gives.
-pub(super) fn table_of(config: &Config, topic: &str) -> Result<TableId> {
+/// True when nothing tells the table of `topic` but its records.
+pub(super) fn is_ambiguous(config: &Config, topic: &str) -> bool {
+    let own = config.tables.get(topic).and_then(|own| own.name.as_ref());
+    let ambiguous = |naming: Naming| naming.is_ambiguous(topic);
+    own.is_none() && Naming::parse(&config.table_name).is_ok_and(ambiguous)
+}
+
+/// The table of `topic`: the one that its section of the configuration names, else the one its name gives, split so, or
+/// at its last two dots.
+pub(super) fn table_of(config: &Config, topic: &str, split: Option<Split>) -> Result<TableId> {
     match config.tables.get(topic).and_then(|own| own.name.as_deref()) {
-        None => Ok(Naming::parse(&config.table_name)?.table(topic)),
+        None => {
+            let naming = Naming::parse(&config.table_name)?;
+            Ok(split.map_or_else(|| naming.table(topic), |split| naming.table_at(topic, split)))
+        }
         Some(name) => TableId::parse(name)
             .map_err(|e| Error::invalid(format!("option tables.{topic:?}.name")).because(e)),
     }

@@ -99,6 +99,13 @@ impl Schema {
         }
     }
 
+    /// The value that starts at `at` as JSON text.
+    pub(super) fn json(&self, bytes: &[u8], at: usize) -> Result<String, Broken> {
+        let mut reader = Reader::new(bytes, at);
+        let node = reader.branch(self, self.root)?;
+        reader.json(self, node)
+    }
+
     /// Where the value that starts at `at` has its first field, once it is known that it is not null.
     pub(super) fn enter(&self, bytes: &[u8], at: usize) -> Result<Option<usize>, Broken> {
         let mut reader = Reader::new(bytes, at);

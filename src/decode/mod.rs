@@ -27,7 +27,7 @@ mod rows;
 mod types;
 mod writer;
 
-pub use decoder::{Decoder, SourceColumn};
+pub use decoder::{Decoder, SourceColumn, SourceTable};
 pub use evolve::{Evolution, TypeConflict};
 pub use outbox::Outbox;
 pub use registry::{Auth, Registry};

@@ -75,6 +75,37 @@ fn one_table_has_one_topic() {
     assert!(claim("a.b_c.T").is_err());
 }
 
+#[rstest]
+#[case("a.b.public.t", "a.b", "public", "t", "a_x2eb_public.t")]
+#[case("shop.public.my.table", "shop", "public", "my.table", "shop_public.my_x2etable")]
+#[case("shop.a.b.t", "shop", "a.b", "t", "shop_a_x2eb.t")]
+#[case("shop.public.My_Table__", "shop", "public", "My Table\u{1f600}", "shop_public.My_Table__")]
+fn a_topic_is_split_as_its_source_says(
+    #[case] topic: &str,
+    #[case] prefix: &str,
+    #[case] schema: &str,
+    #[case] table: &str,
+    #[case] name: &str,
+) {
+    let naming = Naming::parse(Naming::DEFAULT).unwrap();
+    let split = Split::told(topic, prefix, schema, table).unwrap();
+    assert_eq!(naming.table_at(topic, split).to_string(), name);
+    assert_eq!(Split::told("routed.by.somebody.else", prefix, schema, table), None);
+}
+
+#[rstest]
+#[case(Naming::DEFAULT, "shop.public.orders", false)]
+#[case(Naming::DEFAULT, "orders", false)]
+#[case(Naming::DEFAULT, "a.b.public.orders", true)]
+#[case("all.{topic}", "a.b.public.orders", false)]
+fn few_topics_need_their_records_for_a_name(
+    #[case] template: &str,
+    #[case] topic: &str,
+    #[case] ambiguous: bool,
+) {
+    assert_eq!(Naming::parse(template).unwrap().is_ambiguous(topic), ambiguous);
+}
+
 /// Topics of characters that mean something here, close to one another; and any text.
 fn topics() -> impl Strategy<Value = String> {
     let likely = proptest::sample::select(vec!["a", "x", "_", ".", "5", "f", "/", "_x5f", "x_xff"]);
@@ -104,6 +135,41 @@ proptest! {
         for name in [&table.namespace, &table.name] {
             prop_assert!(name.starts_with(|c: char| is_plain(c) && c != '_'), "{name}");
             prop_assert!(name.chars().all(is_plain) && name.len() < 255, "{name}");
+        }
+    }
+
+    /// Whatever dots its parts have: the source tells where a topic's name is split, and nothing else does.
+    #[test]
+    fn a_source_tells_the_parts_of_its_topic(
+        [prefix, schema, table] in prop::array::uniform3("[a-b._\u{e9}\u{1f600} ]{0,6}"),
+        other in topics(),
+    ) {
+        let topic = format!("{}.{}.{}", in_topic(&prefix), in_topic(&schema), in_topic(&table));
+        let split = Split::told(&topic, &prefix, &schema, &table).unwrap();
+        let parts = (Some(&*in_topic(&prefix)), Some(&*in_topic(&schema)), &*in_topic(&table));
+        prop_assert_eq!(split.parts(&topic), parts);
+        prop_assert!(Split::all(&topic).any(|one| one == split));
+        if other != topic {
+            prop_assert_eq!(Split::told(&other, &prefix, &schema, &table), None);
+        }
+    }
+
+    /// Different topics have different tables wherever their names are split, but where the parts that make the
+    /// namespace are one text.
+    #[test]
+    fn split_names_differ_as_their_parts_do(one in topics(), other in topics(), a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>()) {
+        let naming = Naming::parse(Naming::DEFAULT).unwrap();
+        let pick = |topic: &str, index: prop::sample::Index| {
+            let all: Vec<Split> = Split::all(topic).collect();
+            (!all.is_empty()).then(|| all[index.index(all.len())])
+        };
+        if let (Some(a), Some(b)) = (pick(&one, a), pick(&other, b)) {
+            let kept = |topic: &str, split: Split| {
+                let (prefix, schema, table) = split.parts(topic);
+                (format!("{}_{}", prefix.unwrap(), schema.unwrap()), table.to_owned())
+            };
+            let same = naming.table_at(&one, a) == naming.table_at(&other, b);
+            prop_assert_eq!(same, kept(&one, a) == kept(&other, b));
         }
     }
 

@@ -464,6 +464,13 @@ fn is_stored(stored: &Position, ranges: &[OffsetRange]) -> bool {
     ranges.iter().all(|range| stored.get(range.partition) == Some(range.to))
 }
 
+/// True when the table is there and has a position of its topic.
+pub async fn is_there(options: &LakeOptions) -> Result<bool> {
+    let Some(setup) = options.logs.first() else { return Ok(false) };
+    let log = setup.open(&options.location).await?;
+    Ok(log.is_some_and(|log| !log.state().position.is_empty()))
+}
+
 /// Reads the table back in each of its formats: format, and every row that is not deleted.
 pub async fn read(options: &LakeOptions) -> Result<Vec<(&'static str, Vec<RecordBatch>)>> {
     let mut formats = Vec::new();

@@ -28,6 +28,7 @@ class Route:
     key: tuple = ("id",)
     config: dict = field(default_factory=dict)
     events: bool = False
+    named: str = ""
 
 
 def fields(**kinds):
@@ -53,7 +54,8 @@ ROUTES = (
     Route("published by its root", "s0", "json-schema", "parted", "{p}.{run}.parted", "SELECT id, region, name FROM {s}.parted",
           fields(id="int", region="text", name="text"), ("parted", 0), ("id", "region"), {"publish.via.partition.root": "true"}),
     Route("a dot in the table's name", "s0", "json-schema", r"odd\.Table", "{p}.{run}.odd.Table",
-          'SELECT id, name, qty, "a.B" FROM {s}."odd.Table"', FLAT, ("odd.Table", 2), config={"publish.via.partition.root": "true"}),
+          'SELECT id, name, qty, "a.B" FROM {s}."odd.Table"', FLAT, ("odd.Table", 2), config={"publish.via.partition.root": "true"},
+          named="{p}_{run}.odd_x2eTable"),
     Route("leaves by ByLogicalTableRouter", "a1", "avro", "leafy_.", "{p}.{run}.leafy",
           'SELECT id, tableoid::regclass::text AS "__dbz__physicalTableIdentifier", region, name FROM {s}.leafy',
           fields(id="int", __dbz__physicalTableIdentifier="text", region="text", name="text"), ("leafy", 0),

@@ -165,6 +165,8 @@ class Course:
                     name = next(table["table"] for table in instance.status()["tables"] if table["topic"] == topic)
                     got = self.read(target, *name.split("."))
                     wrong = differences(got, expected, route.key, route.fields)
+                    if route.named and name != connector.named(route.named):
+                        wrong.append(f"the table is {name}")
                 except Exception as error:  # The other routes shall be compared.
                     wrong = [f"cannot read: {type(error).__name__}: {' '.join(str(error).split())[:400]}"]
                 say(f"{what}: {expected.num_rows} rows of {name}, {len(wrong)} differences")

@@ -785,3 +785,4 @@ fn every_form_of_the_placeholder_is_a_hole() {
 }
 
 mod flattened;
+mod outbox;
