@@ -5,8 +5,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
+use serde_json::Value;
 use url::Url;
 
 use super::SchemaId;
@@ -155,6 +156,12 @@ impl Registry {
     async fn ask(&self, path: &str, what: &str) -> Result<Answer> {
         let unknown = || Error::data(format!("the registry has no {what}"));
         let Some(Server { client, base, auth }) = &self.server else { return Err(unknown()) };
+        let stranger = || {
+            Error::unavailable(format!(
+                "what answers at {base} knows no {what}, and does not say so as a registry does"
+            ))
+            .hint("check option registry, or what stands before the registry")
+        };
         let url = base.join(path).map_err(|error| {
             Error::invalid("the registry's address cannot be used").because(error)
         })?;
@@ -168,21 +175,27 @@ impl Registry {
                 .because(error)
         };
         let response = request.send().await.map_err(failed)?;
-        match response.status() {
-            StatusCode::NOT_FOUND => Err(unknown()),
-            status if status.is_success() => response.json().await.map_err(failed),
-            status => {
-                let error = format!("the registry at {base} answers {status} for {what}");
-                let error = Error::unavailable(error);
-                Err(match status {
-                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                        error.hint("check the user and password for the registry")
-                    }
-                    _ => error,
-                })
-            }
+        let status = response.status();
+        if status.is_success() {
+            return response.json().await.map_err(failed);
         }
+        if status == StatusCode::NOT_FOUND {
+            return Err(if is_registrys_own(response).await { unknown() } else { stranger() });
+        }
+        let error =
+            Error::unavailable(format!("the registry at {base} answers {status} for {what}"));
+        Err(match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                error.hint("check the user and password for the registry")
+            }
+            _ => error,
+        })
     }
+}
+
+/// True when the registry itself says that there is no such thing, not a server before it or in its place.
+async fn is_registrys_own(response: Response) -> bool {
+    response.json::<Value>().await.is_ok_and(|answer| answer.get("error_code").is_some())
 }
 
 const ACCEPT: &str = "application/vnd.schemaregistry.v1+json, application/json";

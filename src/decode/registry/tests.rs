@@ -60,6 +60,9 @@ async fn a_schema_is_fetched_once_with_its_references() {
 async fn only_a_clear_no_is_about_the_data() {
     for (status, body, kind) in [
         ("404 Not Found", r#"{"error_code":40403,"message":"Schema not found"}"#, Kind::Data),
+        // A proxy's, or of a wrong address.
+        ("404 Not Found", "<html>", Kind::Unavailable),
+        ("404 Not Found", "", Kind::Unavailable),
         ("401 Unauthorized", "", Kind::Unavailable),
         ("500 Internal Server Error", "", Kind::Unavailable),
         ("503 Service Unavailable", "", Kind::Unavailable),
