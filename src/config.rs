@@ -6,15 +6,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::change::{Keyless, MissingValue, Truncates};
 use crate::decode::{InvalidValue, TypeConflict};
 use crate::error::{Error, Result};
-use crate::names::Naming;
+use crate::names::{Naming, TableId};
 
 /// Debezium's default for `unavailable.value.placeholder`.
 const PLACEHOLDER: &str = "__debezium_unavailable_value";
+
+/// The table of dead letters when the option gives no name.
+const DEAD_LETTER_TABLE: &str = "cdc_sink.dead_letters";
 
 /// A table format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -58,9 +61,17 @@ pub struct Options {
     /// Schema registry with Confluent's API, for Avro; user and password by `CDC_SINK_REGISTRY_AUTH` (`user:password`)
     #[arg(long, env = "CDC_SINK_REGISTRY", value_name = "URL", help_heading = "Kafka")]
     pub registry: Option<String>,
-    /// Topic for records that cannot be used; without it their table halts
-    #[arg(long, env = "CDC_SINK_DEAD_LETTERS", value_name = "TOPIC", help_heading = "Kafka")]
-    pub dead_letters: Option<String>,
+    /// Where records go that cannot be used: `topic:NAME`, `table` (`cdc_sink.dead_letters` in the warehouse, in the
+    /// formats of the other tables), `table:NAMESPACE.NAME`, or a topic and a table; without it their table halts
+    #[arg(
+        long,
+        env = "CDC_SINK_DEAD_LETTERS",
+        value_name = "PLACE",
+        value_delimiter = ',',
+        help_heading = "Kafka"
+    )]
+    #[serde(deserialize_with = "one_or_many")]
+    pub dead_letters: Option<Vec<String>>,
     /// Halt a table rather than send more than this many of its records in a row to the dead letters [default: 1000]
     #[arg(long, env = "CDC_SINK_DEAD_LETTER_LIMIT", value_name = "N", help_heading = "Kafka")]
     pub dead_letter_limit: Option<usize>,
@@ -319,7 +330,7 @@ impl Options {
             topics,
             group: self.group.unwrap_or_else(|| "cdc-sink".to_owned()),
             registry: self.registry,
-            dead_letters: self.dead_letters,
+            dead_letters: DeadLetterPlaces::parse(&self.dead_letters.unwrap_or_default())?,
             dead_letter_limit: self.dead_letter_limit.unwrap_or(1000),
             added_prefix: self.added_prefix.unwrap_or_else(|| "__".to_owned()),
             placeholder: self.placeholder.unwrap_or_else(|| PLACEHOLDER.to_owned()),
@@ -357,6 +368,44 @@ impl Options {
     }
 }
 
+/// Where dead letters go; nowhere when both are none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeadLetterPlaces {
+    /// A Kafka topic.
+    pub topic: Option<String>,
+    /// A table of the warehouse.
+    pub table: Option<TableId>,
+}
+
+impl DeadLetterPlaces {
+    /// Parses the entries of option dead-letters; a bare name is a topic.
+    fn parse(entries: &[String]) -> Result<Self> {
+        let bad = |what: String| {
+            Error::invalid(format!("option dead-letters: {what}"))
+                .hint("give topic:NAME, table or table:NAMESPACE.NAME, or one of each")
+        };
+        let mut places = Self::default();
+        for entry in entries {
+            let again = match entry.split_once(':').unwrap_or(("topic", entry)) {
+                (_, "") => return Err(bad(format!("{entry:?} has no name"))),
+                ("topic", "table") if entry == "table" => {
+                    places.table.replace(TableId::parse(DEAD_LETTER_TABLE)?).is_some()
+                }
+                ("topic", name) => places.topic.replace(name.to_owned()).is_some(),
+                ("table", name) => {
+                    let table = TableId::parse(name).map_err(|e| bad(e.to_string()))?;
+                    places.table.replace(table).is_some()
+                }
+                (place, _) => return Err(bad(format!("{place:?} is no place for dead letters"))),
+            };
+            if again {
+                return Err(bad("there is more than one topic, or more than one table".to_owned()));
+            }
+        }
+        Ok(places)
+    }
+}
+
 /// Options that are complete and make sense.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -368,8 +417,8 @@ pub struct Config {
     pub group: String,
     /// Schema registry.
     pub registry: Option<String>,
-    /// Topic for dead letters.
-    pub dead_letters: Option<String>,
+    /// Where dead letters go.
+    pub dead_letters: DeadLetterPlaces,
     /// Dead letters of one table in a row, at most.
     pub dead_letter_limit: usize,
     /// Prefix of what the transformation ExtractNewRecordState adds.
@@ -450,4 +499,54 @@ fn bytes(name: &str, value: ByteSize) -> Result<usize> {
     let size = usize::try_from(value.as_u64())
         .map_err(|_| Error::invalid(format!("option {name}: {value} is too much")))?;
     positive(name, size)
+}
+
+/// A list, or its only entry.
+fn one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Entries {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(Some(match Entries::deserialize(from)? {
+        Entries::One(entry) => vec![entry],
+        Entries::Many(entries) => entries,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(r#""dead""#, Some("dead"), None)]
+    #[case(r#""topic:table""#, Some("table"), None)]
+    #[case(r#""table""#, None, Some("cdc_sink.dead_letters"))]
+    #[case(r#"["table:ops.letters", "dead"]"#, Some("dead"), Some("ops.letters"))]
+    fn dead_letters_go_to_a_topic_or_a_table_or_both(
+        #[case] written: &str,
+        #[case] topic: Option<&str>,
+        #[case] table: Option<&str>,
+    ) {
+        let options: Options = toml::from_str(&format!("dead-letters = {written}")).unwrap();
+        let places = DeadLetterPlaces::parse(&options.dead_letters.unwrap()).unwrap();
+        assert_eq!(places.topic.as_deref(), topic);
+        assert_eq!(places.table.map(|table| table.to_string()).as_deref(), table);
+    }
+
+    #[rstest]
+    #[case(&["a", "topic:b"], "more than one topic")]
+    #[case(&["table", "table:a.b"], "more than one table")]
+    #[case(&["table:"], "has no name")]
+    #[case(&[""], "has no name")]
+    #[case(&["table:letters"], "is no name of a table")]
+    #[case(&["delta:a.b"], "is no place")]
+    fn what_is_no_place_for_dead_letters_is_told(#[case] entries: &[&str], #[case] told: &str) {
+        let entries: Vec<String> = entries.iter().map(|entry| (*entry).to_owned()).collect();
+        let report = DeadLetterPlaces::parse(&entries).unwrap_err().report();
+        assert!(report.contains(told) && report.contains("topic:NAME"), "{report}");
+    }
 }

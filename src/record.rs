@@ -168,6 +168,12 @@ impl<'a> Record<'a> {
     pub fn headers(&self) -> Headers<'a> {
         Headers { rest: self.headers }
     }
+
+    /// Bytes of key, value and headers.
+    pub fn bytes(&self) -> usize {
+        let length = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+        length(self.key) + length(self.value) + self.headers.len()
+    }
 }
 
 /// Iterator over a record's headers.

@@ -201,8 +201,13 @@ impl TableSchema {
             Column::new(PARTITION_COLUMN, ColumnType::Int32, false),
             Column::new(OFFSET_COLUMN, ColumnType::Int64, false),
         ];
+        Self::plain(columns.into_iter().chain(metadata).collect(), key)
+    }
+
+    /// The schema of a new table that has `columns` and no others: one that no topic feeds.
+    pub fn plain(columns: Vec<Column>, key: Vec<String>) -> Self {
         let mut schema = Self { columns: Vec::new(), key, last_id: 0 };
-        schema.push_all(columns.into_iter().chain(metadata).collect());
+        schema.push_all(columns);
         schema
     }
 

@@ -14,7 +14,6 @@ use super::setup::{self, Tables};
 use crate::admin::{self, Health};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigFile, Options};
-use crate::dead_letter::DeadLetters;
 use crate::decode::Registry;
 use crate::error::Result;
 use crate::metrics;
@@ -84,12 +83,7 @@ async fn keep(
         never = stay_alive(&health) => match never {},
         () = stop.cancelled() => return Ok(progress),
     };
-    let dead_letters = config
-        .dead_letters
-        .as_deref()
-        .map(|topic| DeadLetters::new(&kafka.connection, topic))
-        .transpose()?
-        .map(Arc::new);
+    let dead_letters = tables.dead_letters(&kafka.connection)?;
     let options = setup::pipeline(config, setup::partitions(&kafka), dead_letters);
     let tables = Arc::new(tables);
     let source = KafkaSource::start(kafka.clone())?;

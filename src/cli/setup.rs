@@ -7,7 +7,7 @@ use futures::FutureExt;
 
 use crate::change::Keyless;
 use crate::clock::Clock;
-use crate::config::{Config, Format, TableOptions};
+use crate::config::{Config, DeadLetterPlaces, Format, TableOptions};
 use crate::dead_letter::DeadLetters;
 use crate::decode::{self, Auth, Decoder, Evolution, Outbox, Registry};
 use crate::error::{Error, Result};
@@ -19,12 +19,16 @@ use crate::sink::delta;
 use crate::sink::iceberg::{self, Catalog, RestCatalog, RestOptions, Secret};
 use crate::sink::lake::{LakeOptions, LakeSink, LogSetup};
 use crate::sink::storage::Location;
+use crate::source::properties::Connection;
 use crate::source::{self, KafkaOptions, Topics};
 use crate::table::index::Budget;
 use crate::table::physical;
 
 /// Commits from one checkpoint of a Delta log to the next.
 const CHECKPOINT_INTERVAL: u64 = 50;
+
+/// What the table of dead letters has in place of its topic's name; no topic can be called so.
+const DEAD_LETTERS: &str = "(dead letters)";
 
 /// Makes the setup of each topic's table.
 #[derive(Debug)]
@@ -94,6 +98,23 @@ impl Tables {
     pub fn lake(&self, topic: &Arc<str>) -> Result<LakeOptions> {
         let id = self.registrar.claim(topic, self.table_of(topic)?)?;
         Ok(self.lake_at(topic, &id))
+    }
+
+    /// Where records go that are no changes; none when no place is given.
+    pub fn dead_letters(&self, connection: &Connection) -> Result<Option<Arc<DeadLetters>>> {
+        let DeadLetterPlaces { topic, table } = &self.config.dead_letters;
+        let mut dead_letters = DeadLetters::default();
+        if let Some(topic) = topic {
+            dead_letters = dead_letters.to_topic(connection, topic)?;
+        }
+        if let Some(table) = table {
+            let stands_for = Arc::from(DEAD_LETTERS);
+            let id = self.registrar.claim(&stands_for, table.clone())?;
+            let options = self.lake_at(&stands_for, &id);
+            dead_letters =
+                dead_letters.to_table(LakeOptions { partition_by: String::new(), ..options });
+        }
+        Ok((topic.is_some() || table.is_some()).then(|| Arc::new(dead_letters)))
     }
 
     /// How the table of `topic` is kept when it is `id`.
@@ -276,7 +297,7 @@ pub(super) fn partitions(kafka: &KafkaOptions) -> Partitions {
 pub(super) fn kafka(config: &Config) -> Result<KafkaOptions> {
     let env = |name: &str| std::env::var(name).ok();
     let mut topics = Topics::parse(&config.topics)?;
-    if let Some(dead_letters) = &config.dead_letters {
+    if let Some(dead_letters) = &config.dead_letters.topic {
         topics = topics.without(dead_letters.clone());
     }
     Ok(KafkaOptions {

@@ -1,57 +1,82 @@
-//! Rejected records: to the dead letters, or their table halts.
+//! A table's rejected records: to the dead letters, or the table halts.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::batch::{Buffer, Rejected};
-use crate::dead_letter::DeadLetters;
+use crate::dead_letter::{DeadLetters, Letter};
 use crate::decode::Reject;
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::record::Record;
-use crate::retry;
 
-/// What becomes of rejected records.
-#[derive(Debug, Clone)]
+/// What becomes of a table's rejected records.
+#[derive(Debug)]
 pub(super) struct Rejects {
-    /// Where they go; without it a table halts at the first one.
-    pub(super) dead_letters: Option<Arc<DeadLetters>>,
+    /// Where they go; without it the table halts at the first one.
+    dead_letters: Option<Arc<DeadLetters>>,
     /// As many in a row may go there.
-    pub(super) limit: usize,
+    limit: usize,
+    /// Rejected in a row up to the last commit.
+    in_a_row: usize,
+    /// The same, up to the end of what was buried last.
+    in_a_row_now: usize,
+    /// Partition and offset of what was buried since the last commit: a batch that is made anew has it again.
+    buried: HashSet<(i32, i64)>,
 }
 
 impl Rejects {
-    /// Sends the rejected records of `buffer` to the dead letters, but for those at places that are `buried`; returns when
-    /// they are durable there, with the number of records rejected in a row that the buffer ends with, after `before`
-    /// of them. Fails before any is sent when too many are.
+    pub(super) fn new(dead_letters: Option<Arc<DeadLetters>>, limit: usize) -> Self {
+        Self { dead_letters, limit, in_a_row: 0, in_a_row_now: 0, buried: HashSet::new() }
+    }
+
+    /// Fails when there is no place for a rejected record.
+    pub(super) fn check(&self, record: &Record<'_>, reject: &Reject) -> Result<()> {
+        if self.dead_letters.is_some() {
+            return Ok(());
+        }
+        Err(Error::data(format!(
+            "record {}[{}]@{} cannot be used: {reject}",
+            record.topic, record.partition, record.offset
+        ))
+        .hint("mend it at the source, or give option dead-letters a place to send such records to and go on"))
+    }
+
+    /// Sends the rejected records of `buffer` to the dead letters; returns when they are durable there. Fails before
+    /// any is sent when too many in a row are.
     pub(super) async fn bury(
-        &self,
+        &mut self,
         table: &str,
         buffer: &Buffer,
         rejected: &[Rejected<'_>],
-        before: usize,
-        buried: &mut HashSet<(i32, i64)>,
-    ) -> Result<usize> {
-        let streak = buffer.streak(rejected, before);
-        let (Some(first), Some(last)) = (rejected.first(), rejected.last()) else {
-            return Ok(streak.last);
-        };
-        let Some(dead_letters) = &self.dead_letters else {
-            return Err(no_dead_letters(&first.record, &first.reject));
-        };
+    ) -> Result<()> {
+        let streak = buffer.streak(rejected, self.in_a_row);
+        self.in_a_row_now = streak.last;
+        let Some(last) = rejected.last() else { return Ok(()) };
+        self.check(&last.record, &last.reject)?;
+        let Some(dead_letters) = &self.dead_letters else { return Ok(()) };
         if streak.longest > self.limit {
             return Err(too_many(last, self.limit));
         }
-        let waiting_for = format!("the dead letters of {table}");
-        for Rejected { record, reject } in rejected {
-            if buried.contains(&(record.partition, record.offset)) {
-                continue;
-            }
-            retry::hold(&waiting_for, || dead_letters.send(record, reject, table)).await?;
-            metrics::dead_letter(table, reject.reason);
-            buried.insert((record.partition, record.offset));
+        let is_new =
+            |r: &&Rejected<'_>| !self.buried.contains(&(r.record.partition, r.record.offset));
+        let letters: Vec<Letter<'_>> = rejected
+            .iter()
+            .filter(is_new)
+            .map(|Rejected { record, reject }| Letter { record: *record, reject, table })
+            .collect();
+        dead_letters.write(&letters).await?;
+        for letter in &letters {
+            metrics::dead_letter(table, letter.reject.reason);
+            self.buried.insert((letter.record.partition, letter.record.offset));
         }
-        Ok(streak.last)
+        Ok(())
+    }
+
+    /// What was buried will not come again: the table's position is past it.
+    pub(super) fn settle(&mut self) {
+        self.in_a_row = self.in_a_row_now;
+        self.buried.clear();
     }
 }
 
@@ -65,13 +90,4 @@ fn too_many(last: &Rejected<'_>, limit: usize) -> Error {
         "something is wrong with all of them, and none of the batch was taken: mend it and start again; \
          or raise the option dead-letter-limit",
     )
-}
-
-/// The error of a record that cannot be used where there are no dead letters.
-pub(super) fn no_dead_letters(record: &Record<'_>, reject: &Reject) -> Error {
-    Error::data(format!(
-        "record {}[{}]@{} cannot be used: {reject}",
-        record.topic, record.partition, record.offset
-    ))
-    .hint("mend it at the source, or give option dead-letters a topic to send such records to and go on")
 }

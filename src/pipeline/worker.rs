@@ -2,7 +2,7 @@
 
 mod scan;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use super::rejects::Rejects;
 use super::{Options, Partitions, TableSetup};
 use crate::batch::{Assembled, Buffer, Limits, Missing, Tally, Wait};
 use crate::change::{Batch, MissingValue, Truncates};
+use crate::dead_letter::DeadLetters;
 use crate::decode::{Decoder, Skip};
 use crate::error::{Error, Result};
 use crate::metrics;
@@ -108,7 +109,8 @@ pub(super) struct Policy {
     buffer_bytes: usize,
     buffered: Arc<AtomicUsize>,
     partitions: Partitions,
-    rejects: Rejects,
+    dead_letters: Option<Arc<DeadLetters>>,
+    dead_letter_limit: usize,
 }
 
 impl Policy {
@@ -118,10 +120,8 @@ impl Policy {
             buffer_bytes: options.buffer_bytes,
             buffered: Arc::default(),
             partitions: options.partitions.clone(),
-            rejects: Rejects {
-                dead_letters: options.dead_letters.clone(),
-                limit: options.dead_letter_limit,
-            },
+            dead_letters: options.dead_letters.clone(),
+            dead_letter_limit: options.dead_letter_limit,
         }
     }
 
@@ -164,8 +164,7 @@ pub(super) struct Worker<S> {
     assigned: BTreeMap<i32, End>,
     buffer: Buffer,
     others: Others,
-    /// Rejected records in a row up to the last commit.
-    rejected_in_a_row: usize,
+    rejects: Rejects,
     /// Passed over in the present chunk.
     skipped: Skips,
     halted: bool,
@@ -186,6 +185,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
             decoder: setup.decoder,
             missing_value: setup.missing_value,
             truncates: setup.truncates,
+            rejects: Rejects::new(policy.dead_letters.clone(), policy.dead_letter_limit),
             policy,
             mailbox,
             backlog: VecDeque::new(),
@@ -193,7 +193,6 @@ impl<S: Sink + Send + Sync> Worker<S> {
             assigned: BTreeMap::new(),
             buffer: Buffer::default(),
             others: Others::default(),
-            rejected_in_a_row: 0,
             skipped: Skips::new(),
             halted: false,
         }
@@ -392,8 +391,6 @@ impl<S: Sink + Send + Sync> Worker<S> {
     /// Merges what is buffered, however often it takes; `wait` says what of a key change's half.
     async fn merge(&mut self, wait: Wait) -> Result<()> {
         let mut missing = Missing { policy: self.missing_value, absent: HashMap::new() };
-        // A batch that is made anew has the same rejected records.
-        let mut buried = HashSet::new();
         while !self.halted && !self.buffer.is_empty() {
             self.check_order().await?;
             let started = now();
@@ -411,11 +408,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
             }
             let assembled = buffer.assemble(&mut self.decoder, Uuid::new_v4(), &missing)?;
             let mut summary = Summary::of(buffer.tally(), &assembled);
-            let in_a_row = self
-                .policy
-                .rejects
-                .bury(&self.name, buffer, &assembled.rejected, self.rejected_in_a_row, &mut buried)
-                .await?;
+            self.rejects.bury(&self.name, buffer, &assembled.rejected).await?;
             let batch = assembled.batch;
             if batch.is_empty() && summary.dead_letters == 0 {
                 self.settle(&end, summary.consumed).await;
@@ -427,7 +420,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
                     summary.took = started.elapsed();
                     let waiting = self.buffer.has_open();
                     self.keep(self.buffer.after(&end, now()));
-                    self.rejected_in_a_row = in_a_row;
+                    self.rejects.settle();
                     self.take_schema();
                     let topic = Arc::clone(&self.topic);
                     self.report(Report::Committed { topic, committed, summary }).await;
@@ -461,10 +454,9 @@ impl<S: Sink + Send + Sync> Worker<S> {
     /// read, and its dead letters are sent, again after a restart.
     async fn pass_over(&mut self, part: Option<Buffer>) -> Result<()> {
         let buffer = part.as_ref().unwrap_or(&self.buffer);
-        let (rejected, before) = (buffer.rejected(), self.rejected_in_a_row);
-        let buried = &mut HashSet::new();
-        let in_a_row = self.policy.rejects.bury(&self.name, buffer, &rejected, before, buried);
-        self.rejected_in_a_row = in_a_row.await?;
+        let rejected = buffer.rejected();
+        self.rejects.bury(&self.name, buffer, &rejected).await?;
+        self.rejects.settle();
         let (end, records) = (buffer.position(), buffer.tally().consumed - rejected.len());
         self.settle(&end, records).await;
         Ok(())

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::metrics::{self, CommitOutcome};
-use crate::position::{OffsetRange, Position};
+use crate::position::Position;
 use crate::retry;
 use crate::schema::TableSchema;
 use crate::table::files::{Rows, read_columns};
@@ -186,7 +186,7 @@ impl Open {
         let mut earlier: Option<Planned> = None;
         let mut waits = retry::waits();
         for attempt in 0..CONFLICTS {
-            if is_stored(self.table.position(), &batch.ranges) {
+            if self.has(batch) {
                 // An earlier attempt reached the table after all.
                 return Ok(self.committed(batch));
             }
@@ -251,6 +251,16 @@ impl Open {
         })
     }
 
+    /// True when every range ends at the stored position: the batch is in the table. One without ranges is when none
+    /// came after it.
+    fn has(&self, batch: &Batch) -> bool {
+        let stored = self.table.position();
+        match batch.ranges.as_slice() {
+            [] => self.table.last_batch() == Some(batch.id),
+            ranges => ranges.iter().all(|range| stored.get(range.partition) == Some(range.to)),
+        }
+    }
+
     fn apply(&mut self, planned: &Planned, options: &LakeOptions, version: i64) -> Result<()> {
         self.stale = true;
         self.table.applied(planned)?;
@@ -299,7 +309,8 @@ impl Open {
     ) -> Result<()> {
         let Some(follower) = &mut self.follower else { return Ok(()) };
         let starts_here = follower.state().position.advance(&plan.ranges);
-        if starts_here.is_ok_and(|position| position == plan.position) {
+        // Without a position to tell, it is compared and brought up.
+        if !plan.ranges.is_empty() && starts_here.is_ok_and(|position| position == plan.position) {
             // After a conflict it is brought up.
             drop(follower.timed_publish(plan, options).await?);
         }
@@ -308,12 +319,13 @@ impl Open {
 
     /// Brings the follower up if it is behind.
     async fn follow(&mut self, options: &LakeOptions) -> Result<()> {
-        match &self.follower {
-            Some(follower) if follower.state().position != *self.table.position() => {
-                self.bring_up(options).await
-            }
-            _ => Ok(()),
-        }
+        let Some(follower) = &self.follower else { return Ok(()) };
+        let (ours, theirs) = (self.table.position(), &follower.state().position);
+        let is_even = match ours.is_empty() {
+            true => follower.state().last_batch == self.table.last_batch(),
+            false => ours == theirs,
+        };
+        if is_even { Ok(()) } else { self.bring_up(options).await }
     }
 
     /// Makes the follower's table version the authority's. Always from the authority's newest state: an older one
@@ -457,11 +469,6 @@ impl Log {
             Self::Iceberg(table) => table.maintain(now_millis).await,
         }
     }
-}
-
-/// True when every range ends at the stored position: the batch is in the table.
-fn is_stored(stored: &Position, ranges: &[OffsetRange]) -> bool {
-    ranges.iter().all(|range| stored.get(range.partition) == Some(range.to))
 }
 
 /// True when the table is there and has a position of its topic.

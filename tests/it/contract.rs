@@ -351,3 +351,25 @@ async fn a_hole_takes_the_value_of_a_row_that_left_its_key_in_another_commit(kin
         assert_eq!(instance.departed().await.noted, (3..5).map(moved).collect());
     }
 }
+
+/// Rows that no topic's position belongs to: instances commit beside one another, and each key is there once.
+#[apply(sinks)]
+async fn rows_without_ranges_count_by_their_keys(kind: Kind) {
+    let place = Place::new(kind);
+    let (mut one, mut two, schema) = (place.instance(), place.instance(), Arc::new(schema()));
+    let rows_of = |changes: Changes<'_>| Batch { ranges: Vec::new(), ..batch(&schema, 0, changes) };
+    one.commit(&rows_of(FIRST)).await;
+    let _ = two.position().await;
+    let mut expected = rows(FIRST);
+    for turn in 0..4 {
+        // The other's commit comes in between, and it has the same rows.
+        let (mine, yours) = (format!("one {turn}"), format!("two {turn}"));
+        one.commit(&rows_of(&[(2, Some(mine.as_str())), (20 + turn, Some(mine.as_str()))])).await;
+        let theirs = rows_of(&[(1, Some(yours.as_str())), (20 + turn, Some(yours.as_str()))]);
+        two.commit(&theirs).await;
+        two.commit(&theirs).await;
+        expected.extend([(2, mine), (1, yours.clone()), (20 + turn, yours)]);
+        assert_eq!(place.rows().await, expected);
+    }
+    assert_eq!(place.instance().position().await, Position::default());
+}

@@ -2,7 +2,6 @@
 //! brings the first such row: from records to what every format holds, in one instance and across restarts.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,6 +21,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::batches::{logs, options};
+use crate::readers;
 
 /// A writer: its columns and their types, `?` after those that may be null. The first is the key.
 type Writer = &'static [(&'static str, &'static str)];
@@ -135,32 +135,9 @@ impl Course {
 
     /// What readers that we did not write find, when they are there.
     fn is_read_by_others(&self, expected: &Value) {
-        let Ok(python) = std::env::var("CDC_SINK_TEST_PYTHON") else {
-            let all = std::env::var_os("CDC_SINK_TEST_ALL").is_some();
-            assert!(!all, "CDC_SINK_TEST_PYTHON is not set, and no test may be left out");
-            return;
-        };
-        let formats: Vec<&str> = self.lake.logs.iter().map(format).collect();
-        let root = self.lake.location.url().to_file_path().unwrap();
-        let reader = Command::new(python)
-            .args(["-c", include_str!("evolution.py")])
-            .arg(root)
-            .args(formats)
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap();
-        let found: BTreeMap<String, Value> = serde_json::from_slice(&reader.stdout).unwrap();
-        assert!(found.len() >= self.lake.logs.len());
-        for (reader, rows) in found {
-            assert_eq!(rows, *expected, "{reader}");
+        for (reader, rows) in readers::read(&self.lake) {
+            assert_eq!(Value::Array(rows), *expected, "{reader}");
         }
-    }
-}
-
-fn format(log: &LogSetup) -> &'static str {
-    match log {
-        LogSetup::Delta(_) => "delta",
-        LogSetup::Iceberg { .. } => "iceberg",
     }
 }
 

@@ -1,45 +1,13 @@
 //! Captured records, damaged at random: whatever comes, the decoder answers, and the next good record is what it was.
+//!
+//! `tests/fuzz` sends its inputs, found by coverage, through the same targets.
 
-use std::sync::{Arc, LazyLock};
+pub(crate) mod targets;
 
-use arrow::util::display::array_value_to_string;
-use cdc_sink::decode::{Columns, Decoder, Registry, Row, ScanError, Scanned};
-use cdc_sink::record::{Record, Records};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::decode::{DATABASES, DECLARED, options, registry, topics};
-
-/// A captured record and what is needed to read it.
-struct Captured {
-    registry: Arc<Registry>,
-    records: Records,
-}
-
-/// Some of every topic's records of every capture.
-static CORPUS: LazyLock<Vec<Captured>> = LazyLock::new(|| {
-    let mut corpus = Vec::new();
-    for database in DATABASES {
-        let registry = registry(database);
-        for kind in ["json-schema", "json", "avro", "modes"] {
-            for (_, records) in topics(&format!("{database}-{kind}")) {
-                let step = (records.len() / 8).max(1);
-                let registry = &registry;
-                let captured = move |records| Captured { registry: Arc::clone(registry), records };
-                corpus.extend(records.into_iter().step_by(step).map(captured));
-            }
-        }
-    }
-    corpus
-});
-
-/// Which part of a record is damaged.
-#[derive(Debug, Clone, Copy)]
-enum Part {
-    Key,
-    Value,
-    Header,
-}
+use self::targets::{CORPUS, Part, TARGETS, check};
 
 #[derive(Debug, Clone)]
 enum Damage {
@@ -110,96 +78,13 @@ impl Damage {
                 bytes.splice(from..to, number.bytes());
             }
             Self::Graft(at, other, from, length) => {
-                let other = &CORPUS[other.index(CORPUS.len())].records;
-                let other = other.get(0).unwrap().value.unwrap_or_default();
+                let other = CORPUS[other.index(CORPUS.len())].record().value.unwrap_or_default();
                 let from = from.index(other.len() + 1);
                 let piece = &other[from..other.len().min(from + length)];
                 bytes.splice(place(at)..place(at), piece.iter().copied());
             }
         }
     }
-}
-
-fn damaged(record: &Record<'_>, part: Part, damages: &[Damage]) -> Records {
-    let hurt = |bytes: Option<&[u8]>, hit: bool| {
-        let mut bytes = bytes.map(<[u8]>::to_vec);
-        if let (Some(bytes), true) = (&mut bytes, hit) {
-            damages.iter().for_each(|damage| damage.apply(bytes));
-        }
-        bytes
-    };
-    let key = hurt(record.key, matches!(part, Part::Key));
-    let value = hurt(record.value, matches!(part, Part::Value));
-    let mut headers: Vec<(String, Option<Vec<u8>>)> = record
-        .headers()
-        .map(|(name, value)| (name.to_owned(), hurt(value, matches!(part, Part::Header))))
-        .collect();
-    if matches!(part, Part::Header) {
-        let old_key = hurt(record.key, true);
-        headers.push(("__debezium.oldkey".to_owned(), old_key));
-    }
-    let mut records = Records::new(Arc::clone(record.topic), record.partition, record.offset);
-    let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
-    assert!(records.push(record.offset, None, key.as_deref(), value.as_deref(), headers));
-    records
-}
-
-/// The first stage; a schema that the registry does not know ends it.
-fn scan(decoder: &mut Decoder, record: &Record<'_>) -> Result<Scanned, ScanError> {
-    for _ in 0..4 {
-        match decoder.scan(record) {
-            Err(ScanError::NeedsSchema(id)) => {
-                if futures::executor::block_on(decoder.fetch_schema(id)).is_err() {
-                    return Err(ScanError::NeedsSchema(id));
-                }
-            }
-            scanned => return scanned,
-        }
-    }
-    panic!("a schema is asked for again and again");
-}
-
-fn row<'a>(record: &Record<'a>, scanned: &Result<Scanned, ScanError>) -> Option<Row<'a>> {
-    let Ok(Scanned::Change(change)) = scanned else { return None };
-    Row::of(*record, change)
-}
-
-/// A row as text, or why it cannot be stored.
-fn text(columns: &Columns, row: usize) -> String {
-    if let Some((_, reject)) = columns.rejects.iter().find(|(rejected, _)| *rejected == row) {
-        return reject.to_string();
-    }
-    let values = columns.rows.columns().iter().map(|c| array_value_to_string(c, row).unwrap());
-    values.collect::<Vec<_>>().join("|")
-}
-
-/// Scans the damaged record between two times the good one, and decodes what rows they have.
-fn check(captured: &Captured, part: Part, damages: &[Damage]) {
-    let good = captured.records.get(0).unwrap();
-    let records = damaged(&good, part, damages);
-    let bad = records.get(0).unwrap();
-    let registry = Arc::clone(&captured.registry);
-    let mut decoder = Decoder::new(options(&DECLARED), Some(registry), None);
-    let before = scan(&mut decoder, &good);
-    let Some(first) = row(&good, &before) else {
-        // Nothing to decode; its damaged form may be anything.
-        scan(&mut decoder, &bad).ok();
-        assert_eq!(scan(&mut decoder, &good), before);
-        return;
-    };
-    let Ok(schema) = decoder.table_schema(&[first]) else { return };
-    decoder.set_schema(schema);
-    let hurt = scan(&mut decoder, &bad);
-    let after = scan(&mut decoder, &good);
-    assert_eq!(after, before);
-    let last = row(&good, &after).unwrap();
-    let rows: Vec<Row<'_>> =
-        [Some(first), row(&bad, &hurt), Some(last)].into_iter().flatten().collect();
-    // A table may have to halt for a schema; it does not panic.
-    let Ok(schema) = decoder.table_schema(&rows) else { return };
-    let Ok(columns) = decoder.columns(&rows, &schema) else { return };
-    assert_eq!(columns.rows.num_rows(), rows.len());
-    assert_eq!(text(&columns, 0), text(&columns, rows.len() - 1));
 }
 
 proptest! {
@@ -211,6 +96,21 @@ proptest! {
         part in prop_oneof![6 => Just(Part::Value), 2 => Just(Part::Key), 1 => Just(Part::Header)],
         damages in prop::collection::vec(damage(), 1..4),
     ) {
-        check(&CORPUS[picked.index(CORPUS.len())], part, &damages);
+        let captured = &CORPUS[picked.index(CORPUS.len())];
+        check(captured, part, |bytes| damages.iter().for_each(|damage| damage.apply(bytes)));
+    }
+}
+
+/// The corpus that `tests/fuzz` starts from: each of a target's inputs as it is, cut off, and with a byte too many.
+#[test]
+fn every_target_takes_its_seeds() {
+    for target in &TARGETS {
+        let seeds = target.seeds();
+        assert!(seeds.len() > 20, "{} has {} seeds", target.name, seeds.len());
+        for seed in seeds {
+            target.run(&seed);
+            target.run(&seed[..seed.len() / 2]);
+            target.run(&[&seed[..], b"}"].concat());
+        }
     }
 }

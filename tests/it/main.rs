@@ -7,26 +7,37 @@
     reason = "a test may panic, and the settings for tests do not reach helpers of an integration test"
 )]
 
+use std::path::Path;
+use std::sync::LazyLock;
+
 mod batches;
+mod captures;
 mod compose;
 mod contract;
 mod dashboards;
+mod dead_letters;
 mod decode;
 mod evolution;
 mod fuzz;
 mod generated;
 mod keyless;
 mod lake;
+#[cfg(target_os = "linux")]
+mod memory;
 mod pipeline;
 mod poison;
+mod readers;
 mod rounds;
 mod tidy;
 mod torn;
 mod vectors;
 
+/// Where the repository is.
+static REPOSITORY: LazyLock<&Path> = LazyLock::new(|| Path::new(env!("CARGO_MANIFEST_DIR")));
+
 /// A file of the repository, as text.
 fn repository_file(path: &str) -> String {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let path = REPOSITORY.join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()))
 }
 

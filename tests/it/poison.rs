@@ -1,7 +1,7 @@
 //! Bad records of every kind, one among a thousand good ones: all the good ones are applied, every bad one is a dead letter
 //! with all that it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -195,7 +195,14 @@ struct Fed {
     servers: String,
 }
 
-async fn feed(records: Vec<LoggedRecord>, registry: Arc<Registry>, limit: usize) -> Fed {
+/// Feeds `records` until all are in or `stop` says so; `limit` is how many in a row may be dead letters, none when they have no
+/// place.
+async fn feed(
+    records: Vec<LoggedRecord>,
+    registry: Arc<Registry>,
+    limit: Option<usize>,
+    stop: CancellationToken,
+) -> Fed {
     let cluster = MockCluster::start(1).unwrap();
     cluster.create_topic("dead", 1).unwrap();
     let servers = cluster.servers().to_owned();
@@ -215,8 +222,9 @@ async fn feed(records: Vec<LoggedRecord>, registry: Arc<Registry>, limit: usize)
         buffer_bytes: 1 << 30,
         once: true,
         partitions: Partitions::new(|_| Box::pin(std::future::ready(Ok(1)))),
-        dead_letters: Some(Arc::new(DeadLetters::new(&connection, "dead").unwrap())),
-        dead_letter_limit: limit,
+        dead_letters: limit
+            .map(|_| Arc::new(DeadLetters::default().to_topic(&connection, "dead").unwrap())),
+        dead_letter_limit: limit.unwrap_or_default(),
     };
     let open = |topic: &Arc<str>| {
         let decoder = Decoder::new(options(), Some(Arc::clone(&registry)), None);
@@ -227,9 +235,7 @@ async fn feed(records: Vec<LoggedRecord>, registry: Arc<Registry>, limit: usize)
     let clock = Clock::from_fn(|| 0);
     let health = Arc::new(Health::new(clock.clone(), Duration::from_secs(60)));
     let progress = Progress::new(clock, health);
-    let progress =
-        pipeline::run(source, open, pipeline_options, progress, CancellationToken::new());
-    let progress = progress.await.unwrap();
+    let progress = pipeline::run(source, open, pipeline_options, progress, stop).await.unwrap();
     Fed { sink, progress, _cluster: cluster, servers }
 }
 
@@ -266,7 +272,11 @@ async fn bad_records_cost_no_good_one(#[case] encoding: Encoding, #[case] kinds:
     let small = workload(encoding, 0);
     let registry = registry(&small);
     let (first, _) = good(&small);
-    let schema = feed(first.clone(), Arc::clone(&registry), 0).await.sink.schema().unwrap();
+    let schema = feed(first.clone(), Arc::clone(&registry), Some(0), CancellationToken::new())
+        .await
+        .sink
+        .schema()
+        .unwrap();
     let mut poisons = match encoding {
         Encoding::Json => picked(),
         Encoding::JsonWithSchema | Encoding::Avro => Vec::new(),
@@ -280,10 +290,12 @@ async fn bad_records_cost_no_good_one(#[case] encoding: Encoding, #[case] kinds:
     let wanted = kinds.saturating_sub(poisons.len());
     assert!(damaged.len() >= wanted, "{} of {wanted}", damaged.len());
     poisons.extend(damaged.iter().step_by((damaged.len() / wanted).max(1)).cloned());
-    assert!(poisons.len() >= kinds);
+    let distinct: BTreeSet<&str> = poisons.iter().map(|poison| poison.kind.as_str()).collect();
+    assert!(distinct.len() >= kinds, "{} of {kinds}", distinct.len());
 
-    let (good, generator) = good(&workload(encoding, poisons.len() * GOOD * 3 / 4));
+    let (good, generator) = good(&workload(encoding, poisons.len() * GOOD * 9 / 10));
     let step = good.len() / poisons.len();
+    assert!(step >= GOOD, "one to {step}");
     let (mut records, mut places, mut bad) = (Vec::new(), Vec::new(), poisons.iter());
     for (place, record) in good.into_iter().enumerate() {
         if place % step == step / 2
@@ -295,7 +307,7 @@ async fn bad_records_cost_no_good_one(#[case] encoding: Encoding, #[case] kinds:
         records.push(record);
     }
     assert_eq!(bad.count(), 0);
-    let fed = feed(records.clone(), registry, 10).await;
+    let fed = feed(records.clone(), registry, Some(10), CancellationToken::new()).await;
     assert!(fed.progress.is_complete(), "{:?}", fed.progress.tables());
 
     let mut rows = fed.sink.rows();
@@ -342,11 +354,49 @@ async fn bad_records_in_a_row_halt_the_table(#[case] in_a_row: usize, #[case] ha
     let bad = LoggedRecord { value: Some(b"{".to_vec()), ..records[0].clone() };
     let (place, count) = (records.len() / 2, records.len());
     records.splice(place..place, std::iter::repeat_n(bad, in_a_row));
-    let fed = feed(records, registry(&workload), 10).await;
+    let fed = feed(records, registry(&workload), Some(10), CancellationToken::new()).await;
     let tables = format!("{:?}", fed.progress.tables());
     assert_eq!(fed.progress.is_complete(), !halts, "{tables}");
     assert_eq!(tables.contains("more than 10 records in a row"), halts, "{tables}");
     let letters = letters(&fed.servers, if halts { 0 } else { in_a_row });
     assert_eq!(letters.len(), if halts { 0 } else { in_a_row });
     assert_eq!(fed.sink.rows().len(), if halts { 0 } else { count });
+}
+
+/// Without a place for it the first bad record halts the table; what came before it is in the table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_record_without_a_place_to_go_halts_the_table() {
+    let workload = workload(Encoding::Json, 0);
+    let (mut records, _) = good(&workload);
+    let (place, bad) =
+        (records.len() / 2, LoggedRecord { value: Some(b"{".to_vec()), ..records[0].clone() });
+    records.insert(place, bad);
+    let fed = feed(records, registry(&workload), None, CancellationToken::new()).await;
+    let halted = fed.progress.tables().values().find_map(|table| table.halted.clone()).unwrap();
+    let told = format!("record shop.public.customers[0]@{place} cannot be used: malformed_json");
+    assert!(halted.contains(&told) && halted.contains("option dead-letters"), "{halted}");
+    assert_eq!(fed.sink.rows().len(), place);
+}
+
+/// The registry does not answer for an hour: nothing is a dead letter, nothing halts, and nothing is passed over.
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_is_down_is_waited_for() {
+    let workload = workload(Encoding::Avro, 0);
+    let (records, generator) = good(&workload);
+    let gone = Registry::new("http://127.0.0.1:1/", None).unwrap();
+    let stop = CancellationToken::new();
+    let hour = async {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        stop.cancel();
+    };
+    let (fed, ()) = tokio::join!(feed(records.clone(), gone, Some(10), stop.clone()), hour);
+    let tables: Vec<_> = fed.progress.tables().values().collect();
+    assert!(
+        tables.iter().all(|table| table.halted.is_none() && table.dead_letters == 0),
+        "{tables:?}"
+    );
+    assert_eq!((tables.len(), fed.sink.version()), (1, 0));
+    assert!(letters(&fed.servers, 0).is_empty());
+    let fed = feed(records, registry(&workload), Some(10), CancellationToken::new()).await;
+    assert_eq!(fed.sink.rows().len(), expected(&generator, Shape::Customers).len());
 }

@@ -36,7 +36,7 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     ("batch", &[COMMON, VOCABULARY, &["decode"]]),
     ("table", &[COMMON, VOCABULARY, &["sink::storage"]]),
     ("sink", &[COMMON, VOCABULARY, &["table"]]),
-    ("dead_letter", &[COMMON, VOCABULARY, &["decode::Reject", "source::properties", "source::quiet"]]),
+    ("dead_letter", &[COMMON, VOCABULARY, &["decode::Reject", "source::properties", "source::quiet", "sink", "table::keys"]]),
     ("generate", &[COMMON, VOCABULARY]),
     // Above them.
     ("pipeline", &[COMMON, VOCABULARY, STAGES, &["admin", "names"]]),

@@ -7,7 +7,6 @@ use crate::batch::Outcome;
 use crate::change::Truncates;
 use crate::decode::{Reject, ScanError, Scanned, SchemaId, Skip};
 use crate::error::{Error, Kind, Result};
-use crate::pipeline::rejects::no_dead_letters;
 use crate::record::{Record, Records};
 use crate::retry;
 use crate::sink::Sink;
@@ -33,10 +32,10 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 break reject;
             }
         };
-        match records.get(index).filter(|_| self.policy.rejects.dead_letters.is_none()) {
-            Some(record) => Err(no_dead_letters(&record, &reject)),
-            None => Ok(Outcome::Rejected(reject)),
+        if let Some(record) = records.get(index) {
+            self.rejects.check(&record, &reject)?;
         }
+        Ok(Outcome::Rejected(reject))
     }
 
     fn skip(&mut self, skip: Skip) -> Outcome {

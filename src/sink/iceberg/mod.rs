@@ -269,6 +269,8 @@ impl IcebergTable {
                 Fate::Landed(version) if same => return Ok(Published::Committed { version }),
                 // Sent again as it is: the same snapshot cannot be in the table twice.
                 Fate::Open(attempt) if same => return self.send(*attempt).await,
+                // The table is not the one that this plan was made on.
+                Fate::Landed(_) | Fate::Lost if !same => return Ok(Published::Conflict),
                 // Should an attempt given up still come in, the next one conflicts with it.
                 Fate::Landed(_) | Fate::Lost | Fate::Open(_) => {}
             }

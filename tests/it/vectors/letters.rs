@@ -24,7 +24,7 @@ impl Letters {
         let cluster = MockCluster::start(1).unwrap();
         cluster.create_topic(TOPIC, 1).unwrap();
         let connection = Connection::new(cluster.servers(), &BTreeMap::new(), |_| None).unwrap();
-        let sent = Arc::new(DeadLetters::new(&connection, TOPIC).unwrap());
+        let sent = Arc::new(DeadLetters::default().to_topic(&connection, TOPIC).unwrap());
         Self { cluster, sent }
     }
 

@@ -146,7 +146,7 @@ impl Run<'_> {
             let process = Process {
                 config: &config,
                 registry: Arc::clone(&registry),
-                letters: config.dead_letters.is_some().then(|| Arc::clone(letters)),
+                letters: config.dead_letters.topic.is_some().then(|| Arc::clone(letters)),
                 logs: logs.clone(),
                 script,
                 killed,

@@ -1,8 +1,9 @@
-"""Prints, as JSON, the rows that readers of others find in a table: its folder, then its formats. Values are texts as our own
-reader writes them; nulls and metadata columns are left out."""
+"""Prints, as JSON, the rows that readers of others find in a table: its folder, then its formats. Rows come in the order of their
+first column; values are texts as our own reader writes them; nulls and metadata columns are left out."""
 
 import json
 import sys
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,12 +27,16 @@ def text(value):
         return f"[{', '.join('' if item is None else text(item) for item in value)}]"
     if isinstance(value, float):
         return {"1e+300": "1e300"}.get(str(value), str(value))
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
     return str(value)
 
 
 def rows(table):
     found = ({name: text(value) for name, value in row.items() if value is not None and not name.startswith("_cdc")} for row in table.to_pylist())
-    return sorted(found, key=lambda row: row["id"])
+    return sorted(found, key=lambda row: row[table.column_names[0]])
 
 
 found = {}
@@ -41,8 +46,7 @@ if "delta" in formats:
     # deltalake knows no wider types.
     if "typeWidening" not in (table.protocol().reader_features or []):
         batches = deltalake.QueryBuilder().register("t", table).execute("SELECT * FROM t")
-        found["deltalake"] = [row for batch in batches for row in rows(pyarrow.record_batch(batch))]
-        found["deltalake"].sort(key=lambda row: row["id"])
+        found["deltalake"] = rows(pyarrow.Table.from_batches([pyarrow.record_batch(batch) for batch in batches]))
 if "iceberg" in formats:
     home = folder / "_iceberg"
     version = (home / "metadata/version-hint.text").read_text().strip()
