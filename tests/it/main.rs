@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 mod batches;
+mod captured;
 mod captures;
 mod compose;
 mod contract;

@@ -7,7 +7,7 @@ mod encode;
 mod letters;
 mod registry;
 mod report;
-mod run;
+pub(crate) mod run;
 mod schema;
 
 use std::collections::BTreeMap;

@@ -245,24 +245,24 @@ fn append(
 }
 
 /// One life of the process.
-struct Process<'a> {
-    config: &'a Config,
-    registry: Arc<Registry>,
-    letters: Option<Arc<DeadLetters>>,
-    logs: BTreeMap<TopicPartition, Vec<LoggedRecord>>,
-    script: Vec<Step>,
+pub(crate) struct Process<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) letters: Option<Arc<DeadLetters>>,
+    pub(crate) logs: BTreeMap<TopicPartition, Vec<LoggedRecord>>,
+    pub(crate) script: Vec<Step>,
     /// It is killed once everything was delivered.
-    killed: bool,
+    pub(crate) killed: bool,
 }
 
 impl Process<'_> {
-    async fn tables(&self) -> Result<Tables, String> {
+    pub(crate) async fn tables(&self) -> Result<Tables, String> {
         let tables = Tables::open(self.config, Some(Arc::clone(&self.registry)), clock()).await;
         tables.map_err(|e| e.report())
     }
 
     /// Runs to the end; how far it came, if it was not killed.
-    async fn run<S>(
+    pub(crate) async fn run<S>(
         self,
         open: impl Fn(&Arc<str>) -> cdc_sink::error::Result<TableSetup<S>>,
     ) -> Result<Option<Progress>, String>
