@@ -91,7 +91,7 @@ impl Decoder {
         };
         let start = match self.writers.get(number).map(|writer| &writer.layout) {
             Some(Layout::AvroRow(layout)) => {
-                layout.plan().read(value, first)?;
+                layout.plan().read(value, at)?;
                 first
             }
             Some(Layout::AvroKey(layout)) => {
