@@ -42,7 +42,7 @@ class Way(Connector):
     """The connector of one or more routes, which differ in their tables only."""
 
     def __init__(self, run, source, routes):
-        super().__init__(run, source, routes[0].encoding, partitions=2, single=())
+        super().__init__(run, source, routes[0].encoding, partitions=2)
         self.routes = routes
         self.prefix = f"{run}{source.short}{routes[0].suffix}"
 

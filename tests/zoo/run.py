@@ -68,7 +68,7 @@ class ZooConnector(Connector):
     """A connector in one encoding, or with other options."""
 
     def __init__(self, run, source, encoding, variant=""):
-        super().__init__(run, source, encoding, partitions=1, single=())
+        super().__init__(run, source, encoding, partitions=1)
         self.variant = variant
         self.prefix += variant
         self.options = VARIANTS[source.kind][variant] if variant else {}
