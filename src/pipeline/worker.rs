@@ -535,7 +535,6 @@ impl<S: Sink + Send + Sync> Worker<S> {
         self.report(Report::Halted { topic, error }).await;
     }
 
-    /// Everything below `position` was taken in, but that half of a key change waits for the other.
     /// Reports every partition: halves of key changes that were waited for may have met, or be in the table.
     async fn report_positions(&self) {
         let settled = self.buffer.is_empty();
@@ -544,6 +543,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
         }
     }
 
+    /// Everything below `position` was taken in, but that half of a key change waits for the other.
     async fn report_reached(&self, partition: i32, position: i64, settled: bool) {
         let position = self.buffer.open_from(partition).map_or(position, |open| open.min(position));
         let topic = Arc::clone(&self.topic);
