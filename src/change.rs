@@ -225,6 +225,32 @@ impl Count {
 }
 
 impl Batch {
+    /// A batch that brings `rows`, each under one of `keys`, and does nothing else.
+    pub fn of_rows(
+        id: Uuid,
+        ranges: Vec<OffsetRange>,
+        schema: Arc<TableSchema>,
+        rows: RecordBatch,
+        keys: Vec<Key>,
+    ) -> Self {
+        Self {
+            id,
+            ranges,
+            schema,
+            truncates: false,
+            rows,
+            keys,
+            deletes: Vec::new(),
+            matched: false,
+            holes: Vec::new(),
+            departures: Vec::new(),
+            arrivals: Vec::new(),
+            strict: false,
+            missing: 0,
+            newest_source_micros: None,
+        }
+    }
+
     /// True when it changes no row.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.deletes.is_empty() && !self.truncates
@@ -294,21 +320,12 @@ mod tests {
 
     fn batch(rows: &[u8], deletes: &[u8]) -> Batch {
         let schema = Arc::new(TableSchema::create(Vec::new(), Vec::new()));
+        let none = RecordBatch::new_empty(schema.arrow());
+        let keys = rows.iter().copied().map(content).collect();
         Batch {
-            id: Uuid::nil(),
-            ranges: Vec::new(),
-            rows: RecordBatch::new_empty(schema.arrow()),
-            schema,
-            keys: rows.iter().copied().map(content).collect(),
             deletes: deletes.iter().copied().map(content).collect(),
             matched: true,
-            truncates: false,
-            holes: Vec::new(),
-            departures: Vec::new(),
-            arrivals: Vec::new(),
-            strict: false,
-            missing: 0,
-            newest_source_micros: None,
+            ..Batch::of_rows(Uuid::nil(), Vec::new(), schema, none, keys)
         }
     }
 

@@ -110,21 +110,13 @@ impl Table {
         columns.push(Arc::new(times.with_timezone("UTC")));
         columns.push(Arc::new(Int32Array::from(vec![0; rows])));
         columns.push(Arc::new(Int64Array::from_iter_values(self.offset..self.offset + count)));
+        let ranges = vec![OffsetRange { partition: 0, from: self.offset, to }];
+        let rows = RecordBatch::try_new(self.schema.arrow(), columns).unwrap();
         let batch = Batch {
-            id: Uuid::now_v7(),
-            ranges: vec![OffsetRange { partition: 0, from: self.offset, to }],
-            schema: Arc::clone(&self.schema),
-            rows: RecordBatch::try_new(self.schema.arrow(), columns).unwrap(),
-            keys,
             deletes,
-            matched: false,
             holes,
-            departures: vec![],
-            arrivals: vec![],
-            truncates: false,
-            strict: false,
-            missing: 0,
             newest_source_micros: Some(1_767_225_600_000_000),
+            ..Batch::of_rows(Uuid::now_v7(), ranges, Arc::clone(&self.schema), rows, keys)
         };
         let merged = self.sink.merge(&batch).await.unwrap();
         assert!(matches!(merged, Merged::Committed(_)), "{merged:?}");

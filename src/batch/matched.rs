@@ -69,21 +69,14 @@ impl Buffer {
         };
         let (images, sum) = sum;
         let collapsed = self.changes.len() - rejected.len() - effective(&images, &sum);
+        let kept = pick(&rows, &sum.rows)?;
+        let kept_keys = sum.rows.iter().filter_map(|at| keys.get(*at).copied()).collect();
         let batch = Batch {
-            id,
-            ranges: self.ranges(),
-            schema,
-            rows: pick(&rows, &sum.rows)?,
-            keys: sum.rows.iter().filter_map(|at| keys.get(*at).copied()).collect(),
             deletes: sum.deletes.iter().map(|(_, content)| *content).collect(),
             matched: true,
             truncates: self.truncates(),
-            holes: Vec::new(),
-            departures: Vec::new(),
-            arrivals: Vec::new(),
-            strict: false,
-            missing: 0,
             newest_source_micros: self.changes.iter().filter_map(|b| b.change.source_micros).max(),
+            ..Batch::of_rows(id, self.ranges(), schema, kept, kept_keys)
         };
         let late = rejected
             .into_iter()

@@ -128,23 +128,8 @@ fn batch(schema: Arc<TableSchema>, rows: RecordBatch) -> Result<Batch> {
         schema.key_columns().map(|column| &column.ty),
         &place.collect::<Result<Vec<_>>>()?,
     )?;
-    Ok(Batch {
-        // A new one with each attempt: rows that an earlier one has brought in are replaced by themselves.
-        id: Uuid::new_v4(),
-        ranges: Vec::new(),
-        schema,
-        truncates: false,
-        rows,
-        keys,
-        deletes: Vec::new(),
-        matched: false,
-        holes: Vec::new(),
-        departures: Vec::new(),
-        arrivals: Vec::new(),
-        strict: false,
-        missing: 0,
-        newest_source_micros: None,
-    })
+    // A new id with each attempt: rows that an earlier one has brought in are replaced by themselves.
+    Ok(Batch::of_rows(Uuid::new_v4(), Vec::new(), schema, rows, keys))
 }
 
 /// The rows of `letters`. Columns that others added to the table are null.

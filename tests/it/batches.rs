@@ -94,21 +94,11 @@ pub(crate) fn batch(schema: &Arc<TableSchema>, from: i64, changes: Changes<'_>) 
     });
     let rows_of_batch = RecordBatch::try_new(schema.arrow(), columns.collect()).unwrap();
     let deletes = changes.iter().filter(|(_, text)| text.is_none());
+    let keys = rows.iter().map(|(id, _)| key(*id)).collect();
     Batch {
-        id: Uuid::new_v4(),
-        ranges: vec![range(from)],
-        schema: Arc::clone(schema),
-        rows: rows_of_batch,
-        keys: rows.iter().map(|(id, _)| key(*id)).collect(),
         deletes: deletes.map(|(id, _)| key(*id)).collect(),
-        matched: false,
-        holes: vec![],
-        truncates: false,
-        departures: vec![],
-        arrivals: vec![],
-        strict: false,
-        missing: 0,
         newest_source_micros: Some(5),
+        ..Batch::of_rows(Uuid::new_v4(), vec![range(from)], Arc::clone(schema), rows_of_batch, keys)
     }
 }
 

@@ -365,21 +365,12 @@ fn batch(from: i64, rows: &[i32], deletes: &[i32]) -> Batch {
         ];
         RecordBatch::try_new(schema.arrow(), columns).unwrap()
     };
+    let ranges = vec![OffsetRange { partition: 0, from, to: from + 1 }];
+    let keys = contents(schema.columns(), &made(rows)).unwrap();
     Batch {
-        id: Uuid::new_v4(),
-        ranges: vec![OffsetRange { partition: 0, from, to: from + 1 }],
-        keys: contents(schema.columns(), &made(rows)).unwrap(),
         deletes: contents(schema.columns(), &made(deletes)).unwrap(),
-        rows: made(rows),
-        schema: Arc::clone(&schema),
         matched: true,
-        truncates: false,
-        holes: Vec::new(),
-        departures: Vec::new(),
-        arrivals: Vec::new(),
-        strict: false,
-        missing: 0,
-        newest_source_micros: None,
+        ..Batch::of_rows(Uuid::new_v4(), ranges, Arc::clone(&schema), made(rows), keys)
     }
 }
 

@@ -205,21 +205,12 @@ pub(super) fn batch(
             }
         }
     }
+    let rows = record_batch(schema, &rows);
     Batch {
-        id: Uuid::new_v4(),
-        ranges: vec![range],
-        schema: Arc::clone(schema),
-        rows: record_batch(schema, &rows),
-        keys,
         deletes,
-        matched: false,
         holes,
-        truncates: false,
-        departures: vec![],
-        arrivals: vec![],
-        strict: false,
-        missing: 0,
         newest_source_micros: Some(1),
+        ..Batch::of_rows(Uuid::new_v4(), vec![range], Arc::clone(schema), rows, keys)
     }
 }
 
