@@ -46,8 +46,8 @@ pub(super) async fn told(
             }
         };
         let split = from.and_then(|from| {
-            let mut schemas = from.schemas.iter();
-            schemas.find_map(|schema| Split::told(topic, &from.prefix, schema, &from.table))
+            let table = from.table.as_deref()?;
+            from.schemas().find_map(|schema| Split::told(topic, &from.prefix, schema, table))
         });
         if split.is_some() {
             return Ok(split);

@@ -27,12 +27,11 @@ mod describe;
 mod keys;
 mod origin;
 mod outbox;
-mod source_table;
 mod table;
 
 pub use describe::SourceColumn;
 use keys::{NEW_KEY, OLD_KEY, no_key};
-pub use source_table::SourceTable;
+pub use origin::SourceTable;
 
 /// How the topic of Debezium's signalling table ends, if the table has its usual name. Its rows tell the connector what to
 /// do, and the connector marks its incremental snapshots in it.

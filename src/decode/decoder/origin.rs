@@ -1,10 +1,12 @@
 //! Which table a record is of: its `source` block says it, and its topic and its schema are named after it.
 
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::{Decoder, Heading};
+use super::{Decoder, Heading, framed};
 use crate::decode::writer::Layout;
-use crate::decode::{Reject, SchemaId};
+use crate::decode::{Reject, ScanError, SchemaId};
+use crate::record::Record;
 
 /// What comes first in the names of key columns that tell one table of a topic from another: Debezium's routers, which
 /// put several tables into one topic, add them (`__dbz__physicalTableIdentifier`, `__dbz__sourceIdentifier`).
@@ -15,29 +17,43 @@ const ENVELOPE: &str = ".Envelope";
 const CHUNKS: &str = "_timescaledb_internal";
 
 /// The table that an envelope's `source` block names.
-#[derive(Debug, Deserialize)]
-pub(super) struct Origin {
-    name: String,
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SourceTable {
+    /// The connector's `topic.prefix`.
+    #[serde(rename = "name")]
+    pub prefix: String,
     db: Option<String>,
     schema: Option<String>,
-    table: Option<String>,
+    /// The table; none for what is of no table, as a message in the log.
+    pub table: Option<String>,
 }
 
-impl Origin {
+impl SourceTable {
     fn read(source: &str) -> Option<Self> {
         serde_json::from_str(source).ok()
+    }
+
+    fn of_envelope(envelope: &Value) -> Option<Self> {
+        let payload = envelope.get("schema").and_then(|_| envelope.get("payload"));
+        Self::deserialize(payload.unwrap_or(envelope).get("source")?).ok()
+    }
+
+    /// The table's schema, and its database; connectors name topics after one of them.
+    pub fn schemas(&self) -> impl Iterator<Item = &str> {
+        [&self.schema, &self.db].into_iter().flatten().map(String::as_str)
     }
 
     /// True when `name` is the table's, as Debezium names a topic: after the server, the schema or database, the table.
     fn has_name(&self, name: &str) -> bool {
         let Some(table) = &self.table else { return true };
-        let spaces = [&self.schema, &self.db].into_iter().flatten();
-        spaces.map(|space| format!("{}.{space}.{table}", self.name)).any(|own| same(&own, name))
+        self.schemas()
+            .map(|schema| format!("{}.{schema}.{table}", self.prefix))
+            .any(|own| same(&own, name))
     }
 
     /// True when `name` is of a table of the same connector.
     fn is_neighbour(&self, name: &str) -> bool {
-        let (own, name) = (parts(&self.name), parts(name));
+        let (own, name) = (parts(&self.prefix), parts(name));
         name.len() > own.len() && name.starts_with(&own) && !name.contains(&plain(CHUNKS))
     }
 }
@@ -70,12 +86,29 @@ fn plain(name: &str) -> String {
 }
 
 impl Decoder {
+    /// The table that the record's source block names; none when there is no such block. For single records: it reads
+    /// all of one.
+    pub fn source_table(&self, record: &Record<'_>) -> Result<Option<SourceTable>, ScanError> {
+        let Some(value) = record.value else { return Ok(None) };
+        let envelope: Option<Value> = match framed(value)? {
+            Some((id, at)) => {
+                let fetched = self.avro.get(&id).ok_or(ScanError::NeedsSchema(id))?;
+                let json = fetched.schema.json(value, at).map_err(Reject::from)?;
+                serde_json::from_str(&json).ok()
+            }
+            None => serde_json::from_slice(value).ok(),
+        };
+        Ok(envelope.as_ref().and_then(SourceTable::of_envelope))
+    }
+
     /// The table that the heading's `source` block names, as far as it does.
-    fn origin(&self, value: &[u8], writer: usize, heading: &Heading) -> Option<Origin> {
+    fn origin(&self, value: &[u8], writer: usize, heading: &Heading) -> Option<SourceTable> {
         let place = heading.source.clone()?;
         match &self.writers.get(writer)?.layout {
-            Layout::AvroRow(layout) => Origin::read(&layout.plan().source(value, place.start)?),
-            _ => Origin::read(std::str::from_utf8(value.get(place)?).ok()?),
+            Layout::AvroRow(layout) => {
+                SourceTable::read(&layout.plan().source(value, place.start)?)
+            }
+            _ => SourceTable::read(std::str::from_utf8(value.get(place)?).ok()?),
         }
     }
 
@@ -116,7 +149,7 @@ impl Decoder {
         let origin = self.origin(value, writer, heading);
         match origin.filter(|own| !own.has_name(table) && own.is_neighbour(table)) {
             None => Ok(()),
-            Some(Origin { table: own, .. }) => Err(Reject::new(
+            Some(SourceTable { table: own, .. }) => Err(Reject::new(
                 "schema_mismatch",
                 format!(
                     "schema {id} of the registry is {name}, and the record is of table {}: the registry may take the \
@@ -167,7 +200,7 @@ mod tests {
         #[case] expected: (bool, bool),
     ) {
         let source = r#"{"name":"s","db":"shop","schema":"public","table":"t","lsn":1}"#;
-        let origin = Origin::read(source).unwrap();
+        let origin = SourceTable::read(source).unwrap();
         assert_eq!((origin.has_name(name), origin.is_neighbour(name)), expected);
     }
 }
