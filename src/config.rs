@@ -61,6 +61,18 @@ pub struct Options {
     /// Schema registry with Confluent's API, for Avro; user and password by `CDC_SINK_REGISTRY_AUTH` (`user:password`)
     #[arg(long, env = "CDC_SINK_REGISTRY", value_name = "URL", help_heading = "Kafka")]
     pub registry: Option<String>,
+    /// Schema-change topic of a MySQL or MariaDB connector (its `topic.prefix`): a column that the source renames keeps its
+    /// old values under the new name, if it is no key's and no partition's; may be repeated. Without it the new name is a
+    /// new column. Delta tables map their column names from the first rename on: Spark, deltalake, Trino and DuckDB read
+    /// them (DuckDB not the columns of partitions), Polars does not
+    #[arg(
+        long,
+        env = "CDC_SINK_SCHEMA_HISTORY",
+        value_name = "TOPIC",
+        value_delimiter = ',',
+        help_heading = "Kafka"
+    )]
+    pub schema_history: Option<Vec<String>>,
     /// Where records go that cannot be used: `topic:NAME`, `table` (`cdc_sink.dead_letters` in the warehouse, in the
     /// formats of the other tables), `table:NAMESPACE.NAME`, or a topic and a table; without it their table halts
     #[arg(
@@ -190,6 +202,11 @@ pub struct Options {
         help_heading = "Tables"
     )]
     pub truncate: Option<Truncates>,
+    /// Drop a column for good once no schema of its topic had it for this long, by the times that records carry; without
+    /// it, it stays. Delta tables map their column names from then on, as with schema-history
+    #[arg(long, env = "CDC_SINK_DROP_COLUMNS_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "Tables")]
+    #[serde(with = "humantime_serde")]
+    pub drop_columns_after: Option<Duration>,
     /// Merge a table once it has this many new records [default: 200000]
     #[arg(long, env = "CDC_SINK_BATCH_ROWS", value_name = "N", help_heading = "Batches")]
     pub batch_rows: Option<usize>,
@@ -268,6 +285,7 @@ impl Options {
             topics: self.topics.or(file.topics),
             group: self.group.or(file.group),
             registry: self.registry.or(file.registry),
+            schema_history: self.schema_history.or(file.schema_history),
             dead_letters: self.dead_letters.or(file.dead_letters),
             dead_letter_limit: self.dead_letter_limit.or(file.dead_letter_limit),
             added_prefix: self.added_prefix.or(file.added_prefix),
@@ -288,6 +306,7 @@ impl Options {
             type_widening: self.type_widening.or(file.type_widening),
             type_conflict: self.type_conflict.or(file.type_conflict),
             truncate: self.truncate.or(file.truncate),
+            drop_columns_after: self.drop_columns_after.or(file.drop_columns_after),
             batch_rows: self.batch_rows.or(file.batch_rows),
             batch_bytes: self.batch_bytes.or(file.batch_bytes),
             batch_age: self.batch_age.or(file.batch_age),
@@ -330,6 +349,7 @@ impl Options {
             topics,
             group: self.group.unwrap_or_else(|| "cdc-sink".to_owned()),
             registry: self.registry,
+            schema_history: self.schema_history.unwrap_or_default(),
             dead_letters: DeadLetterPlaces::parse(&self.dead_letters.unwrap_or_default())?,
             dead_letter_limit: self.dead_letter_limit.unwrap_or(1000),
             added_prefix: self.added_prefix.unwrap_or_else(|| "__".to_owned()),
@@ -353,6 +373,7 @@ impl Options {
             type_widening: self.type_widening.unwrap_or(false),
             type_conflict: self.type_conflict.unwrap_or_default(),
             truncate: self.truncate.unwrap_or_default(),
+            drop_columns_after: self.drop_columns_after,
             limits: crate::batch::Limits {
                 rows: positive("batch-rows", self.batch_rows.unwrap_or(200_000))?,
                 bytes: bytes("batch-bytes", self.batch_bytes.unwrap_or(default_batch))?,
@@ -417,6 +438,8 @@ pub struct Config {
     pub group: String,
     /// Schema registry.
     pub registry: Option<String>,
+    /// Schema-change topics.
+    pub schema_history: Vec<String>,
     /// Where dead letters go.
     pub dead_letters: DeadLetterPlaces,
     /// Dead letters of one table in a row, at most.
@@ -457,6 +480,8 @@ pub struct Config {
     pub type_conflict: TypeConflict,
     /// What becomes of truncates.
     pub truncate: Truncates,
+    /// How long no schema may have had a column that is dropped for good; none for never.
+    pub drop_columns_after: Option<Duration>,
     /// When a table is merged.
     pub limits: crate::batch::Limits,
     /// Bytes for queues, buffers and indexes.

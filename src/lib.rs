@@ -44,7 +44,7 @@
 //! |---|---|
 //! | [`record`], [`change`], [`position`], [`schema`], [`key`], [`names`] | the vocabulary; no I/O |
 //! | [`source`] | Kafka's consumer group: partitions, queues, back-pressure; a scripted source for tests; a cluster in the process for the demo |
-//! | [`decode`] | Debezium's envelopes in JSON and Avro: scan, schemas, columns; the one table of types |
+//! | [`decode`] | Debezium's envelopes in JSON and Avro: scan, schemas, columns; the one table of types; which columns were renamed |
 //! | [`batch`] | what is buffered for a table, when it is due, the collapse |
 //! | [`table`] | the physical layer, no format in it: primary-key index, data files, deletion bitmaps, the commit plan |
 //! | [`sink`] | the contract of a sink and its receipt; the model in memory; the lake sink with its Delta and Iceberg publishers |

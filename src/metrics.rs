@@ -176,6 +176,12 @@ const MISSING_VALUES: Metric = counter(
     &["table"],
     "Values that became null because their change left them out and the row that has them is nowhere.",
 );
+const RENAMES: Metric = counter(
+    "cdc_sink_column_renames_total",
+    &["table", "outcome"],
+    "Columns that the source renamed (renamed), and times when a new name became a new column because the schema-change \
+     topic did not tell in time what it was (unknown).",
+);
 const TABLE_HALTED: Metric = gauge(
     "cdc_sink_table_halted",
     Unit::Count,
@@ -211,7 +217,7 @@ const ERRORS: Metric =
 const BUILD_INFO: Metric =
     gauge("cdc_sink_build_info", Unit::Count, &["version"], "Always 1; the label says what runs.");
 
-static CATALOGUE: [Metric; 27] = [
+static CATALOGUE: [Metric; 28] = [
     RECORDS_RECEIVED,
     RECORDS,
     CHANGES_MERGED,
@@ -231,6 +237,7 @@ static CATALOGUE: [Metric; 27] = [
     RECORDS_SKIPPED,
     TRUNCATES,
     MISSING_VALUES,
+    RENAMES,
     TABLE_HALTED,
     BUFFERED,
     BUFFER_LIMIT,
@@ -398,6 +405,8 @@ pub fn table_started(table: &str, formats: &[&'static str]) {
     }
     truncated(table, 0);
     missing_values(table, 0);
+    columns_renamed(table, 0);
+    rename_unknown(table, 0);
     table_halted(table, false);
 }
 
@@ -503,6 +512,16 @@ pub fn truncated(table: &str, records: u64) {
 /// Values of a change became null as they are nowhere.
 pub fn missing_values(table: &str, values: u64) {
     counter!(MISSING_VALUES.name, "table" => table.to_owned()).increment(values);
+}
+
+/// The source renamed `columns`.
+pub fn columns_renamed(table: &str, columns: u64) {
+    counter!(RENAMES.name, "table" => table.to_owned(), "outcome" => "renamed").increment(columns);
+}
+
+/// A column became a new one because nothing told in time whether it is a renamed one.
+pub fn rename_unknown(table: &str, times: u64) {
+    counter!(RENAMES.name, "table" => table.to_owned(), "outcome" => "unknown").increment(times);
 }
 
 /// The table halted, or runs.

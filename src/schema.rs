@@ -174,12 +174,59 @@ pub struct Column {
     pub ty: ColumnType,
     /// False for key columns and metadata columns. What others made NOT NULL stays so until the source has nulls for it.
     pub nullable: bool,
+    /// Names that the column had, oldest first: those of the source's renames. Rows that were written under them belong
+    /// to it still.
+    #[serde(default)]
+    pub former: Vec<String>,
+    /// The column's name in data files, once a table has columns whose name there is another; then every column says
+    /// its own. It never changes. (Delta's column mapping; Iceberg finds columns by id.)
+    #[serde(default)]
+    pub physical: Option<String>,
+    /// Since when every batch was without the column, milliseconds since the epoch: the source may have dropped it. Noted
+    /// only where such columns go for good.
+    #[serde(default)]
+    pub absent_since: Option<i64>,
 }
 
 impl Column {
     /// A column whose id is not assigned yet.
     pub fn new(name: impl Into<String>, ty: ColumnType, nullable: bool) -> Self {
-        Self { id: 0, name: name.into(), ty, nullable }
+        let (former, physical, absent_since) = (Vec::new(), None, None);
+        Self { id: 0, name: name.into(), ty, nullable, former, physical, absent_since }
+    }
+
+    /// The name that data files have for it.
+    pub fn stored_name(&self) -> &str {
+        self.physical.as_deref().unwrap_or(&self.name)
+    }
+
+    /// Gives the column another name. Its id stays, and so does its name in data files.
+    pub fn rename(&mut self, name: &str) {
+        let before = std::mem::replace(&mut self.name, name.to_owned());
+        if self.id != 0 {
+            self.physical.get_or_insert_with(|| before.clone());
+        }
+        self.former.push(before);
+    }
+
+    /// True when this is what `old` may have become: renamed, wider, no longer NOT NULL, in use again or not any more.
+    pub fn follows(&self, old: &Self) -> bool {
+        let knows = |name: &String| self.former.contains(name);
+        let named = match self.name == old.name {
+            true => self.former.len() >= old.former.len(),
+            false => self.former.len() > old.former.len() && knows(&old.name),
+        };
+        let stored = self.physical.is_some() || old.physical.is_none();
+        // Instances that each keep a time of their own would write the schema anew with every commit.
+        let absent = self.absent_since.zip(old.absent_since).is_none_or(|(new, old)| new == old);
+        self.id == old.id
+            && named
+            && old.former.iter().all(knows)
+            && stored
+            && absent
+            && self.stored_name() == old.stored_name()
+            && self.ty.extends(&old.ty)
+            && (self.nullable || !old.nullable)
     }
 }
 
@@ -189,6 +236,9 @@ pub struct TableSchema {
     columns: Vec<Column>,
     key: Vec<String>,
     last_id: i32,
+    /// Ids of columns that are gone for good.
+    #[serde(default)]
+    dropped: Vec<i32>,
 }
 
 impl TableSchema {
@@ -206,14 +256,20 @@ impl TableSchema {
 
     /// The schema of a new table that has `columns` and no others: one that no topic feeds.
     pub fn plain(columns: Vec<Column>, key: Vec<String>) -> Self {
-        let mut schema = Self { columns: Vec::new(), key, last_id: 0 };
+        let mut schema = Self { columns: Vec::new(), key, last_id: 0, dropped: Vec::new() };
         schema.push_all(columns);
         schema
     }
 
     /// A schema read back from a table's log: ids are kept.
     pub fn from_parts(columns: Vec<Column>, key: Vec<String>, last_id: i32) -> Self {
-        Self { columns, key, last_id }
+        Self { columns, key, last_id, dropped: Vec::new() }
+    }
+
+    /// This schema, of a table that had columns with the ids `dropped` before.
+    #[must_use]
+    pub fn with_dropped(self, dropped: Vec<i32>) -> Self {
+        Self { dropped, ..self }
     }
 
     /// This schema with `columns` added at the end; they get fresh ids and are nullable.
@@ -226,18 +282,35 @@ impl TableSchema {
         schema
     }
 
-    /// This schema with its columns as `columns` has them, wider or no longer NOT NULL; those without an id are added at
-    /// the end as [`Self::with_added`] does.
+    /// This schema with its columns as `columns` has them, renamed, wider or no longer NOT NULL; those without an id are
+    /// added at the end as [`Self::with_added`] does, those that are not there are dropped for good.
     #[must_use]
     pub fn evolved(&self, columns: Vec<Column>) -> Self {
-        let (known, added) = columns.into_iter().partition(|column| column.id != 0);
-        Self { columns: known, ..self.clone() }.with_added(added)
+        let (mut known, added): (Vec<Column>, _) =
+            columns.into_iter().partition(|column| column.id != 0);
+        let stays = |id: i32| known.iter().any(|column| column.id == id);
+        let gone = self.columns.iter().map(|column| column.id).filter(|id| !stays(*id));
+        let dropped: Vec<i32> = self.dropped.iter().copied().chain(gone).collect();
+        if !dropped.is_empty() || known.iter().any(|column| column.physical.is_some()) {
+            for column in &mut known {
+                column.physical.get_or_insert_with(|| column.name.clone());
+            }
+        }
+        Self { columns: known, dropped, ..self.clone() }.with_added(added)
+    }
+
+    /// True when data files have names of their own for the columns.
+    pub fn is_mapped(&self) -> bool {
+        self.columns.iter().any(|column| column.physical.is_some())
     }
 
     fn push_all(&mut self, mut columns: Vec<Column>) {
+        let mapped = self.is_mapped();
         for column in &mut columns {
             self.last_id += 1;
             column.id = self.last_id;
+            // A column that had the name may be in data files still.
+            column.physical = mapped.then(|| format!("c{}_{}", column.id, column.name));
         }
         for column in &mut columns {
             column.ty.assign_ids(&mut self.last_id);
@@ -253,6 +326,11 @@ impl TableSchema {
     /// Names of the key columns, in the key's order; empty for a table without a key.
     pub fn key(&self) -> &[String] {
         &self.key
+    }
+
+    /// Ids of columns that are gone for good.
+    pub fn dropped(&self) -> &[i32] {
+        &self.dropped
     }
 
     /// The highest field id ever assigned.
@@ -275,18 +353,16 @@ impl TableSchema {
         self.key.iter().filter_map(|name| self.column(name))
     }
 
-    /// True when rows of this schema fit a table of `other` once it gets the columns it lacks, the wider types and the
-    /// nulls: every column of `other` is here, none narrower or NOT NULL again, and keys stay what they are.
+    /// True when rows of this schema fit a table of `other` once it gets the columns it lacks, the new names, the wider
+    /// types and the nulls: every column of `other` is here or dropped for good, none narrower, NOT NULL or under a former
+    /// name again, none comes back, and keys stay what they are.
     pub fn covers(&self, other: &Self) -> bool {
         let has = |old: &Column| {
-            self.columns.iter().any(|new| {
-                new.id == old.id
-                    && new.name == old.name
-                    && new.ty.extends(&old.ty)
-                    && (new.nullable || !old.nullable)
-            })
+            self.dropped.contains(&old.id) || self.columns.iter().any(|new| new.follows(old))
         };
-        self.has_keys_of(other) && other.columns.iter().all(has)
+        let is_gone = |id: &i32| self.dropped.contains(id);
+        let drops_stay = other.dropped.iter().all(is_gone);
+        self.has_keys_of(other) && drops_stay && other.columns.iter().all(has)
     }
 
     /// True when every key is the same sixteen bytes under both schemas.
@@ -297,7 +373,16 @@ impl TableSchema {
 
     /// The Arrow schema of the table's rows, field ids in the fields' metadata.
     pub fn arrow(&self) -> SchemaRef {
-        let fields = self.columns.iter().map(|c| arrow_field(&c.name, c.id, &c.ty, c.nullable));
+        self.arrow_with(|column| &column.name)
+    }
+
+    /// The same under the names that data files have.
+    pub fn stored_arrow(&self) -> SchemaRef {
+        self.arrow_with(Column::stored_name)
+    }
+
+    fn arrow_with(&self, name: impl Fn(&Column) -> &str) -> SchemaRef {
+        let fields = self.columns.iter().map(|c| arrow_field(name(c), c.id, &c.ty, c.nullable));
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
 }
@@ -383,7 +468,11 @@ mod tests {
             with(0, |id| id.ty = ColumnType::Int64),
             with(1, |v| v.ty = ColumnType::Float64),
             with(1, |v| v.nullable = true),
+            with(1, |v| v.rename("w")),
+            with(1, |v| ["w", "v"].iter().for_each(|name| v.rename(name))),
+            with(1, |v| v.former.push("u".into())),
             old.with_added(vec![column("w", ColumnType::String)]),
+            old.evolved(old.columns().iter().filter(|c| c.name != "v").cloned().collect()),
         ] {
             assert!(new.covers(&old), "{new:?}");
             assert!(new == old || !old.covers(&new), "{new:?}");
@@ -395,5 +484,24 @@ mod tests {
         ] {
             assert!(!other.covers(&old), "{other:?}");
         }
+    }
+
+    #[rstest]
+    #[case(None, None, true)]
+    #[case(Some(1), None, true)]
+    #[case(None, Some(1), true)]
+    #[case(Some(1), Some(1), true)]
+    #[case(Some(2), Some(1), false)]
+    fn instances_agree_since_when_a_column_is_absent(
+        #[case] new: Option<i64>,
+        #[case] old: Option<i64>,
+        #[case] expected: bool,
+    ) {
+        let since = |absent_since| Column {
+            id: 1,
+            absent_since,
+            ..Column::new("v", ColumnType::Int32, true)
+        };
+        assert_eq!(since(new).follows(&since(old)), expected);
     }
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::display::Display;
@@ -14,12 +15,13 @@ use super::setup::{self, Tables};
 use crate::admin::{self, Health};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigFile, Options};
-use crate::decode::Registry;
+use crate::decode::{Registry, SchemaHistory};
 use crate::error::Result;
 use crate::metrics;
 use crate::pipeline::{self, Progress};
+use crate::retry;
 use crate::shutdown;
-use crate::source::KafkaSource;
+use crate::source::{Followed, KafkaSource, follow};
 
 /// The pipeline's loop waits for nothing longer than this.
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(120);
@@ -78,17 +80,60 @@ async fn keep(
     let progress = Progress::new(clock.clone(), Arc::clone(&health));
     let registry = setup::registry(config)?;
     let kafka = setup::kafka(config)?;
+    let opening = open(config, registry.clone(), clock);
     let tables = tokio::select! {
-        opened = open(config, registry, clock) => opened?,
+        opened = opening => opened?,
         never = stay_alive(&health) => match never {},
         () = stop.cancelled() => return Ok(progress),
     };
     let dead_letters = tables.dead_letters(&kafka.connection)?;
     let options = setup::pipeline(config, setup::partitions(&kafka), dead_letters);
+    let history = Arc::new(SchemaHistory::default());
+    let (tables, changes) = match config.schema_history.as_slice() {
+        [] => (tables, None),
+        topics => (tables.with_history(Arc::clone(&history)), Some(follow(&kafka, topics)?)),
+    };
     let tables = Arc::new(tables);
     let source = KafkaSource::start(kafka.clone())?;
     let source = Named::new(source, Arc::clone(&tables), kafka, config.once);
-    pipeline::run(source, |topic| tables.setup(topic), options, progress, stop).await
+    tokio::select! {
+        done = pipeline::run(source, |topic| tables.setup(topic), options, progress, stop) => done,
+        never = learn(&history, config.schema_history.len(), changes, registry) => match never {},
+    }
+}
+
+/// Takes in what the schema-change topics say. What cannot be read is passed over: the rename that it told of is a new
+/// column then.
+async fn learn(
+    history: &SchemaHistory,
+    topics: usize,
+    changes: Option<mpsc::Receiver<Followed>>,
+    registry: Option<Arc<Registry>>,
+) -> Infallible {
+    if let Some(mut changes) = changes {
+        let mut ends = 0;
+        while let Some(next) = changes.recv().await {
+            match next {
+                Followed::Value(value) => take_change(history, &value, registry.as_ref()).await,
+                Followed::End => ends += 1,
+            }
+            if ends == topics {
+                history.reach_end();
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+async fn take_change(history: &SchemaHistory, value: &[u8], registry: Option<&Arc<Registry>>) {
+    let mut waits = retry::waits();
+    while let Err(error) = history.take(value, registry).await {
+        tracing::warn!(error = error.report(), "cannot take in a schema change");
+        match waits.next().filter(|_| error.is_retryable()) {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => return,
+        }
+    }
 }
 
 async fn open(config: &Config, registry: Option<Arc<Registry>>, clock: Clock) -> Result<Tables> {

@@ -9,7 +9,7 @@ use crate::change::Keyless;
 use crate::clock::Clock;
 use crate::config::{Config, DeadLetterPlaces, Format, TableOptions};
 use crate::dead_letter::DeadLetters;
-use crate::decode::{self, Auth, Decoder, Evolution, Outbox, Registry};
+use crate::decode::{self, Auth, Decoder, Evolution, Outbox, Registry, SchemaHistory};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::names::{Naming, Registrar, Split, TableId};
@@ -37,6 +37,7 @@ pub struct Tables {
     warehouse: Location,
     catalog: Arc<Catalog>,
     registry: Option<Arc<Registry>>,
+    history: Option<Arc<SchemaHistory>>,
     registrar: Registrar,
     /// Where the names of topics are split that do not tell it themselves.
     pub(super) splits: Mutex<HashMap<Arc<str>, Split>>,
@@ -60,12 +61,19 @@ impl Tables {
             warehouse: Location::warehouse(&config.warehouse)?,
             catalog: Arc::new(retry::hold("the catalog", || catalog(config, &clock)).await?),
             registry,
+            history: None,
             config: config.clone(),
             registrar,
             splits: Mutex::default(),
             index: Budget::new(config.memory / 2),
             clock,
         })
+    }
+
+    /// These tables, whose columns are renamed as `history` tells.
+    #[must_use]
+    pub fn with_history(self, history: Arc<SchemaHistory>) -> Self {
+        Self { history: Some(history), ..self }
     }
 
     /// Waits until the warehouse is known to be one that two writers cannot overwrite each other's commits in: Delta,
@@ -157,7 +165,15 @@ impl Tables {
     pub fn decoder(&self, topic: &Arc<str>) -> Result<Decoder> {
         let table = self.table_of(topic)?.to_string();
         let options = decode_options(&self.config, topic, &table)?;
-        Ok(Decoder::new(options, self.registry.clone(), None))
+        let decoder = Decoder::new(options, self.registry.clone(), None);
+        let decoder = match &self.history {
+            Some(history) => decoder.with_history(Arc::clone(history), Arc::clone(topic)),
+            None => decoder,
+        };
+        Ok(match self.config.drop_columns_after {
+            Some(after) => decoder.with_drops(self.clock.clone(), after),
+            None => decoder,
+        })
     }
 
     fn own(&self, topic: &str) -> Option<&TableOptions> {

@@ -24,14 +24,17 @@ use crate::record::Record;
 use crate::schema::TableSchema;
 
 mod describe;
+mod drops;
 mod keys;
 mod origin;
 mod outbox;
+mod rename;
 mod table;
 
 pub use describe::SourceColumn;
 use keys::{NEW_KEY, OLD_KEY, no_key};
 pub use origin::SourceTable;
+use rename::Fate;
 
 /// How the topic of Debezium's signalling table ends, if the table has its usual name. Its rows tell the connector what to
 /// do, and the connector marks its incremental snapshots in it.
@@ -67,6 +70,8 @@ pub struct Decoder {
     /// How each key writer writes the columns of `key`, as far as known.
     key_forms: Vec<Option<KeyForms>>,
     avro: HashMap<SchemaId, Fetched>,
+    /// What becomes of columns that the source renames or drops.
+    fate: Fate,
     /// Of a topic with flattened rows: whether tombstones are the only deletes. Else they follow a delete.
     tombstones_are_deletes: Option<bool>,
 }
@@ -119,6 +124,7 @@ impl Decoder {
             torn: false,
             key_forms: Vec::new(),
             avro: HashMap::new(),
+            fate: Fate::default(),
             tombstones_are_deletes: None,
         };
         if let Some(schema) = schema {
@@ -135,6 +141,7 @@ impl Decoder {
         self.keyed = Some(keyed);
         self.key_forms.clear();
         self.covered.clear();
+        self.fate.begin_anew();
         self.schema = Some(schema);
     }
 
@@ -489,7 +496,7 @@ fn narrow(place: usize) -> Result<u32, Reject> {
 
 /// The schema and the body of bytes that are framed: a zero byte and the schema's number, as Confluent's converters
 /// write it, or Apicurio's older ones, whose number has eight bytes. No number is zero.
-fn framed(bytes: &[u8]) -> Result<Option<(SchemaId, usize)>, Reject> {
+pub(super) fn framed(bytes: &[u8]) -> Result<Option<(SchemaId, usize)>, Reject> {
     match bytes {
         [0, 0, 0, 0, 0, a, b, c, d, ..] => {
             Ok(Some((SchemaId(u32::from_be_bytes([*a, *b, *c, *d])), 9)))

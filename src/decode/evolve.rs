@@ -27,6 +27,29 @@ pub enum TypeConflict {
     NewColumn,
 }
 
+/// The name that the column has now which a writer with the columns `has` calls `name`: that of the column which had the
+/// name before the source renamed it, unless a column has it now or the writer has that column's newer name as well.
+pub(super) fn present_name<'a>(
+    columns: &'a [Column],
+    has: impl Fn(&str) -> bool,
+    name: &'a str,
+) -> &'a str {
+    if columns.iter().any(|column| column.name == name) {
+        return name;
+    }
+    let was = |column: &&Column| {
+        let newer = column.former.iter().rev().take_while(|former| *former != name);
+        column.former.iter().any(|former| former == name)
+            && !newer.chain([&column.name]).any(|newer| has(newer))
+    };
+    columns.iter().find(was).map_or(name, |column| column.name.as_str())
+}
+
+/// The same for a writer whose columns are known.
+pub(super) fn name_now<'a>(columns: &'a [Column], writer: &Writer, name: &'a str) -> &'a str {
+    present_name(columns, |name| writer.field(name).is_some(), name)
+}
+
 /// The place among `columns` of values of `ty` of the column `name` of `writer`: the column of that name, or the one that
 /// was made for the type when the name's does not hold it. It depends on nothing but the columns, so it is the same
 /// after a restart and for a writer from before the change.
@@ -36,8 +59,32 @@ pub(super) fn home(
     (name, ty): (&str, &ColumnType),
     evolution: Evolution,
 ) -> Option<usize> {
+    let name = name_now(columns, writer, name);
     let place = |name: &str| columns.iter().position(|c| c.name == name && holds(&c.ty, ty));
     place(name).or_else(|| place(&variant(writer, name, ty, evolution)?))
+}
+
+/// True for the column `name` and for those that hold its values in other types.
+pub(super) fn holds_values_of(column: &Column, name: &str) -> bool {
+    column.name == name || column.name == variant_name(name, &column.ty)
+}
+
+/// Renames a column, and with it those that hold its values in other types.
+pub(super) fn rename(columns: &mut [Column], from: &str, to: &str) {
+    let is_free = |name: &str, columns: &[Column]| columns.iter().all(|c| c.name != name);
+    for at in 0..columns.len() {
+        let Some(Column { name, ty, .. }) = columns.get(at) else { continue };
+        let name = match name.as_str() {
+            name if name == from => to.to_owned(),
+            name if name == variant_name(from, ty) => variant_name(to, ty),
+            _ => continue,
+        };
+        if is_free(&name, &*columns)
+            && let Some(column) = columns.get_mut(at)
+        {
+            column.rename(&name);
+        }
+    }
 }
 
 /// The name of the column for values of `ty` that the column `name` does not hold; none when they may have none, or the

@@ -17,6 +17,7 @@ mod decoder;
 mod envelope;
 mod evolve;
 mod flattened;
+mod history;
 mod infer;
 mod json;
 mod key;
@@ -29,6 +30,7 @@ mod writer;
 
 pub use decoder::{Decoder, SourceColumn, SourceTable};
 pub use evolve::{Evolution, TypeConflict};
+pub use history::SchemaHistory;
 pub use outbox::Outbox;
 pub use registry::{Auth, Registry};
 pub use types::{

@@ -15,7 +15,7 @@ use super::{Columns, Operation, Options, Reject, Row};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::schema::{
-    ColumnType, OFFSET_COLUMN, OP_COLUMN, PARTITION_COLUMN, TS_COLUMN, TableSchema,
+    Column, ColumnType, OFFSET_COLUMN, OP_COLUMN, PARTITION_COLUMN, TS_COLUMN, TableSchema,
 };
 
 /// Where the fields of one writer's rows go.
@@ -38,6 +38,8 @@ pub(super) struct RouteField {
 pub(super) enum Target {
     /// It goes into the table's column of this number.
     Column(usize, Form),
+    /// The same under a name that the column had before; what the row has under the present one counts.
+    Former(usize, Form),
     /// Its unit is not known (the column's type is named here): it must be null.
     Ambiguous(ColumnType),
     /// It is no column of the source, or one that the table does not have and nobody asks for.
@@ -60,10 +62,11 @@ impl Route {
             let told = options.told(&field.name, &field.mapped);
             let told = told.map_err(|reject| Error::invalid(reject.message))?;
             let form = told.form.clone();
-            let ty = told.in_column(schema.column(&field.name));
+            let column = schema.column(evolve::name_now(schema.columns(), writer, &field.name));
+            let ty = told.in_column(column);
             let wanted = (field.name.as_str(), &ty);
             let home = evolve::home(schema.columns(), writer, wanted, options.evolution);
-            match (home, schema.column(&field.name)) {
+            match (home, column) {
                 (Some(index), _) => Ok(Target::Column(index, form)),
                 (None, Some(column)) => Err(conflict(&field.name, &column.ty, &ty)),
                 (None, None) if supplies => Ok(Target::Nowhere),
@@ -83,14 +86,22 @@ impl Route {
     pub(super) fn of_table(schema: &TableSchema, options: &Options) -> Self {
         let columns = schema.columns().iter().enumerate();
         let columns = columns.filter(|(_, column)| !crate::schema::is_metadata(&column.name));
-        let field = |(index, column): (usize, &crate::schema::Column)| {
+        let field = |(index, column): (usize, &Column)| {
             let target = match options.form(&column.name, &column.ty) {
                 Some(form) => Target::Column(index, form),
                 None => Target::Ambiguous(column.ty.clone()),
             };
             RouteField { name: column.name.clone(), target }
         };
-        Self { fields: columns.map(field).collect(), added: None }
+        let mut fields: Vec<RouteField> = columns.clone().map(field).collect();
+        for (index, column) in columns {
+            let form = || options.form(&column.name, &column.ty);
+            for name in column.former.iter().filter(|name| schema.column(name).is_none()) {
+                let target = form().map(|form| Target::Former(index, form));
+                fields.extend(target.map(|target| RouteField { name: name.clone(), target }));
+            }
+        }
+        Self { fields, added: None }
     }
 
     /// True for a field that is no column of the source.
@@ -454,6 +465,11 @@ pub(super) fn json_row(
             Some(RouteField { target: Target::Column(column, form), .. }) => {
                 json_value(filler, index, *column, form, &mut cursor, partial)?;
             }
+            Some(RouteField { target: Target::Former(column, form), .. }) => {
+                if !cursor.null()? {
+                    json_value(filler, index, *column, form, &mut cursor, partial)?;
+                }
+            }
             Some(RouteField { target: Target::Nowhere, .. }) => {
                 cursor.skip()?;
             }
@@ -498,7 +514,7 @@ fn tells_nothing(cursor: &mut Cursor<'_>) -> Result<bool, Reject> {
 pub(super) fn homeless(name: &str, target: Option<&Target>) -> Reject {
     match target {
         Some(Target::Ambiguous(ty)) => ambiguous(name, ty),
-        Some(Target::Column(..) | Target::Nowhere) | None => {
+        Some(Target::Column(..) | Target::Former(..) | Target::Nowhere) | None => {
             Reject::new("unknown_column", format!("the table has no column {name} for its value"))
         }
     }

@@ -26,6 +26,8 @@ fn scrape_of_everything() -> String {
         records_skipped("heartbeat", 2);
         truncated("pg_shop.orders", 1);
         missing_values("pg_shop.orders", 3);
+        columns_renamed("pg_shop.orders", 1);
+        rename_unknown("pg_shop.orders", 1);
         table_halted("pg_shop.orders", true);
         buffered(1024);
         buffer_limit(4096);

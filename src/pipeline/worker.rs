@@ -1,5 +1,6 @@
 //! One table's worker: takes its topic's records, merges them when they are due, and halts alone.
 
+mod history;
 mod scan;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -306,6 +307,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
     fn take_schema(&mut self) {
         if let Some(schema) = self.sink.schema() {
             self.decoder.set_schema(schema);
+            self.decoder.keep_columns(self.sink.partition_columns());
         }
     }
 
@@ -391,6 +393,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
     /// Merges what is buffered, however often it takes; `wait` says what of a key change's half.
     async fn merge(&mut self, wait: Wait) -> Result<()> {
         let mut missing = Missing { policy: self.missing_value, absent: HashMap::new() };
+        let history_until = now() + history::WAIT;
         while !self.halted && !self.buffer.is_empty() {
             self.check_order().await?;
             let started = now();
@@ -406,7 +409,13 @@ impl<S: Sink + Send + Sync> Worker<S> {
             if !buffer.has_changes() && self.sink.schema().is_none() {
                 return self.pass_over(part).await;
             }
-            let assembled = buffer.assemble(&mut self.decoder, Uuid::new_v4(), &missing)?;
+            let assembled = buffer.assemble(&mut self.decoder, Uuid::new_v4(), &missing);
+            if assembled.is_err() && self.decoder.awaits_history() {
+                drop(assembled);
+                self.await_history(history_until).await;
+                continue;
+            }
+            let (assembled, before) = (assembled?, self.sink.schema());
             let mut summary = Summary::of(buffer.tally(), &assembled);
             self.rejects.bury(&self.name, buffer, &assembled.rejected).await?;
             let batch = assembled.batch;
@@ -422,6 +431,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
                     self.keep(self.buffer.after(&end, now()));
                     self.rejects.settle();
                     self.take_schema();
+                    self.tell_columns(before.as_deref());
                     let topic = Arc::clone(&self.topic);
                     self.report(Report::Committed { topic, committed, summary }).await;
                     if waiting {
@@ -430,14 +440,8 @@ impl<S: Sink + Send + Sync> Worker<S> {
                     return Ok(());
                 }
                 Some(Merged::Fenced { stored }) => {
-                    tracing::warn!(
-                        table = &*self.name,
-                        "another owner committed first; going on from the table's position"
-                    );
                     missing.absent.clear();
-                    self.take_schema();
-                    self.rebase(&self.buffer.position_over(&stored)?);
-                    self.report_positions().await;
+                    self.on_fenced(&stored).await?;
                 }
                 Some(Merged::Outdated) => self.take_schema(),
                 Some(Merged::Missing { absent }) => {
@@ -447,6 +451,18 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// What another owner committed first is dropped; the rest goes on from there.
+    async fn on_fenced(&mut self, stored: &Position) -> Result<()> {
+        tracing::warn!(
+            table = &*self.name,
+            "another owner committed first; going on from the table's position"
+        );
+        self.take_schema();
+        self.rebase(&self.buffer.position_over(stored)?);
+        self.report_positions().await;
         Ok(())
     }
 

@@ -161,6 +161,11 @@ impl Sink for LakeSink {
         self.open.as_ref().map(|open| Arc::clone(open.table.schema()))
     }
 
+    fn partition_columns(&self) -> Vec<String> {
+        let fields = self.open.iter().flat_map(|open| &open.table.partitioning().fields);
+        fields.map(|field| field.column.clone()).collect()
+    }
+
     async fn merge(&mut self, batch: &Batch) -> Result<Merged> {
         if self.open().await?.is_none() {
             self.open = Some(self.create(&batch.schema).await?);

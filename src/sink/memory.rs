@@ -11,7 +11,7 @@ use crate::change::{Batch, Departed, Departing, KeyChange, Origin};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::position::Position;
-use crate::schema::TableSchema;
+use crate::schema::{Column, TableSchema};
 
 /// A row as text by column name; null columns are absent.
 pub type TextRow = BTreeMap<String, String>;
@@ -79,6 +79,25 @@ impl Table {
         }
         self.departed.retain(|key_change, _| !batch.arrivals.contains(key_change));
     }
+
+    /// Rows take the names that their columns have in `new`, and lose those that it has not.
+    fn follow(&mut self, new: &TableSchema) {
+        let Some(old) = self.schema.clone() else { return };
+        let now = |old: &Column| new.columns().iter().find(|column| column.id == old.id);
+        let names: Vec<(&str, Option<&str>)> = old
+            .columns()
+            .iter()
+            .map(|old| (old.name.as_str(), now(old).map(|column| column.name.as_str())))
+            .filter(|(old, new)| Some(*old) != *new)
+            .collect();
+        let departed = self.departed.values_mut().flatten();
+        for row in self.rows.values_mut().chain(departed).filter(|_| !names.is_empty()) {
+            let values: Vec<_> = names.iter().map(|(old, new)| (row.remove(*old), *new)).collect();
+            row.extend(
+                values.into_iter().filter_map(|(value, name)| Some((name?.to_owned(), value?))),
+            );
+        }
+    }
 }
 
 impl Sink for MemorySink {
@@ -95,6 +114,10 @@ impl Sink for MemorySink {
 
     fn schema(&self) -> Option<Arc<TableSchema>> {
         self.lock().schema.clone()
+    }
+
+    fn partition_columns(&self) -> Vec<String> {
+        Vec::new()
     }
 
     async fn merge(&mut self, batch: &Batch) -> Result<Merged> {
@@ -122,6 +145,7 @@ impl Sink for MemorySink {
             });
         }
         let missing = absent.len() + batch.missing;
+        table.follow(&batch.schema);
         if batch.truncates {
             table.rows.clear();
         }

@@ -91,6 +91,9 @@ pub trait Sink {
     /// The table's schema, when the table exists.
     fn schema(&self) -> Option<Arc<TableSchema>>;
 
+    /// Names of the columns that the table is partitioned by.
+    fn partition_columns(&self) -> Vec<String>;
+
     /// Merges `batch` by key, creating the table or adding columns where the batch's schema asks for it.
     async fn merge(&mut self, batch: &Batch) -> Result<Merged>;
 }

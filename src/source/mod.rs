@@ -13,7 +13,7 @@ pub mod quiet;
 pub mod scripted;
 mod topics;
 
-pub use kafka::{KafkaOptions, KafkaSource, sample};
+pub use kafka::{Followed, KafkaOptions, KafkaSource, follow, sample};
 pub use partitions::partitions;
 pub use topics::{TopicPattern, Topics};
 

@@ -281,7 +281,7 @@ impl Table {
         match widened {
             None => Ok(()),
             Some(field) => Err(Error::refused(format!(
-                "column {} of table {} partitions it and cannot get a wider type",
+                "column {} of table {} partitions it and cannot get another name or a wider type",
                 field.column,
                 self.location.url()
             ))

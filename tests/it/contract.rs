@@ -6,8 +6,8 @@ use std::sync::Arc;
 use cdc_sink::change::{Batch, Departed, Departing, Departure, Hole, KeyChange, Origin};
 use cdc_sink::position::{OffsetRange, Position};
 use cdc_sink::schema::{Column, ColumnType, TableSchema};
-use cdc_sink::sink::lake::{LakeOptions, LakeSink};
-use cdc_sink::sink::memory::MemorySink;
+use cdc_sink::sink::lake::{LakeOptions, LakeSink, read};
+use cdc_sink::sink::memory::{MemorySink, text_rows};
 use cdc_sink::sink::{Merged, Sink};
 use rstest::rstest;
 use rstest_reuse::{apply, template};
@@ -72,6 +72,28 @@ impl Place {
             }
             Self::Lake(options, _) => {
                 let mut formats = tables(options).await.into_iter();
+                let (_, rows) = formats.next().unwrap();
+                formats.for_each(|(format, other)| assert_eq!(other, rows, "{format}"));
+                rows
+            }
+        }
+    }
+
+    /// The texts of each key but the nulls, by column, the same in every format.
+    async fn texts(&self) -> BTreeMap<i64, BTreeMap<String, String>> {
+        let own = |row: BTreeMap<String, String>| {
+            let id = row["id"].parse().unwrap();
+            let is_own = |name: &String| name != "id" && !name.starts_with("_cdc");
+            (id, row.into_iter().filter(|(name, _)| is_own(name)).collect())
+        };
+        match self {
+            Self::Memory(sink) => sink.rows().into_iter().map(own).collect(),
+            Self::Lake(options, _) => {
+                let formats = read(options).await.unwrap().into_iter();
+                let mut formats = formats.map(|(format, batches)| {
+                    let rows = batches.iter().flat_map(|batch| text_rows(batch).unwrap());
+                    (format, rows.map(own).collect())
+                });
                 let (_, rows) = formats.next().unwrap();
                 formats.for_each(|(format, other)| assert_eq!(other, rows, "{format}"));
                 rows
@@ -295,6 +317,84 @@ async fn a_truncate_empties_the_table_before_the_batch_is_merged(kind: Kind) {
     sink.position().await;
     sink.commit(&batch(&schema, 40, FIRST)).await;
     assert_eq!(place.rows().await, rows(FIRST));
+}
+
+/// The texts of some keys, in the columns of one name or more.
+fn texts<'a>(
+    rows: impl IntoIterator<Item = (i64, &'a str, &'a [&'a str])>,
+) -> BTreeMap<i64, BTreeMap<String, String>> {
+    let row = |(id, text, names): (i64, &str, &[&str])| {
+        (id, names.iter().map(|name| ((*name).to_owned(), text.to_owned())).collect())
+    };
+    rows.into_iter().map(row).collect()
+}
+
+/// Rows of the table, and those that left their key, have their values under the new name.
+#[apply(sinks)]
+async fn a_renamed_column_keeps_its_values_and_older_batches_are_outdated(kind: Kind) {
+    let place = Place::new(kind);
+    let (mut sink, schema) = (place.instance(), Arc::new(schema()));
+    sink.commit(&batch(&schema, 0, FIRST)).await;
+    let mut late = place.instance();
+    let _ = late.position().await;
+    let mut deletes = batch(&schema, 10, &[(1, None)]);
+    deletes.departures = vec![Departure { key_change: moved(0), row: Departing::Row(key(1)) }];
+    sink.commit(&deletes).await;
+
+    let mut columns = schema.columns().to_vec();
+    columns[1].rename("words");
+    let renamed = Arc::new(schema.evolved(columns));
+    let mut next = batch(&renamed, 20, &[(3, Some("own")), (4, Some("own")), (5, Some("own"))]);
+    next.strict = true;
+    let departed = Origin::Departed(moved(0));
+    next.holes =
+        vec![hole(0, 2, false), Hole { row: 1, column: 1, from: departed, supplied: false }];
+    next.arrivals = vec![moved(0)];
+    sink.commit(&next).await;
+    let words: &[&str] = &["words"];
+    let expected = [(2, "b"), (3, "b"), (4, "a"), (5, "own"), (11, "c")];
+    let mut expected = texts(expected.map(|(id, text)| (id, text, words)));
+    assert_eq!(place.texts().await, expected);
+
+    let merged = late.merge(&batch(&schema, 30, FIRST)).await;
+    assert!(matches!(merged, Merged::Outdated), "{merged:?}");
+    assert_eq!(late.schema(), Some(Arc::clone(&renamed)));
+    late.commit(&batch(&renamed, 30, &[(2, Some("B"))])).await;
+    expected.extend(texts([(2, "B", words)]));
+    assert_eq!(place.texts().await, expected);
+    let mut another = place.instance();
+    let _ = another.position().await;
+    assert_eq!(another.schema(), Some(renamed));
+}
+
+/// A new column of the name does not have the old one's values.
+#[apply(sinks)]
+async fn a_dropped_column_is_gone_and_older_batches_are_outdated(kind: Kind) {
+    let place = Place::new(kind);
+    let more = Column::new("more", ColumnType::String, true);
+    let (mut sink, wide) = (place.instance(), Arc::new(schema().with_added(vec![more.clone()])));
+    sink.commit(&batch(&wide, 0, FIRST)).await;
+    let mut late = place.instance();
+    let _ = late.position().await;
+    let both: &[&str] = &["text", "more"];
+    assert_eq!(place.texts().await, texts([(1, "a", both), (2, "b", both), (11, "c", both)]));
+
+    let stays = wide.columns().iter().filter(|column| column.name != "more").cloned();
+    let narrow = Arc::new(wide.evolved(stays.collect()));
+    sink.commit(&batch(&narrow, 10, SECOND)).await;
+    let text: &[&str] = &["text"];
+    assert_eq!(place.texts().await, texts([(1, "a", text), (2, "B", text), (12, "d", text)]));
+
+    let merged = late.merge(&batch(&wide, 20, FIRST)).await;
+    assert!(matches!(merged, Merged::Outdated), "{merged:?}");
+    assert_eq!(late.schema(), Some(Arc::clone(&narrow)));
+    let again = Arc::new(narrow.with_added(vec![more]));
+    late.commit(&batch(&again, 20, &[(2, Some("two"))])).await;
+    let expected = texts([(1, "a", text), (2, "two", both), (12, "d", text)]);
+    assert_eq!(place.texts().await, expected);
+    let mut another = place.instance();
+    let _ = another.position().await;
+    assert_eq!(another.schema(), Some(again));
 }
 
 fn moved(source: u64) -> KeyChange {

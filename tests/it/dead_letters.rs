@@ -196,6 +196,10 @@ impl Sink for Dying {
         self.sink.schema()
     }
 
+    fn partition_columns(&self) -> Vec<String> {
+        self.sink.partition_columns()
+    }
+
     async fn merge(&mut self, batch: &Batch) -> Result<Merged> {
         let less = |left: usize| left.checked_sub(1);
         match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {

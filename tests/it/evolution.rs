@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use cdc_sink::batch::{Buffer, Missing, Outcome};
 use cdc_sink::change::Batch;
-use cdc_sink::decode::{Decoder, Evolution, Options, Scanned, TypeConflict};
+use cdc_sink::clock::Clock;
+use cdc_sink::decode::{Decoder, Evolution, Options, Scanned, SchemaHistory, TypeConflict};
 use cdc_sink::error::{Kind, Result};
 use cdc_sink::record::Records;
 use cdc_sink::schema::{Column, ColumnType, TableSchema};
@@ -36,6 +38,14 @@ struct Course {
     restarts: bool,
     running: Option<(Decoder, LakeSink)>,
     next: i64,
+    /// Where the source's renames are told.
+    history: Option<Arc<SchemaHistory>>,
+    /// How long a column must be absent to be dropped, and what time it is, in milliseconds.
+    drops: Option<(i64, Arc<AtomicI64>)>,
+    /// When the source wrote the rows, if that is not now.
+    written_at: Option<i64>,
+    /// What the last commit made: a version of each format.
+    versions: BTreeMap<String, i64>,
     #[expect(dead_code, reason = "is removed when dropped")]
     folder: tempfile::TempDir,
 }
@@ -54,7 +64,18 @@ impl Course {
         let folder = tempfile::tempdir().unwrap();
         let lake = LakeOptions { partition_by: String::new(), ..options(&folder, logs) };
         let evolution = Evolution { widen: true, conflict: TypeConflict::Halt };
-        Self { lake, evolution, restarts, running: None, next: 0, folder }
+        Self {
+            lake,
+            evolution,
+            restarts,
+            running: None,
+            next: 0,
+            history: None,
+            drops: None,
+            written_at: None,
+            versions: BTreeMap::new(),
+            folder,
+        }
     }
 
     fn conflicts(mut self) -> Self {
@@ -71,7 +92,18 @@ impl Course {
             };
             let mut sink = LakeSink::new(self.lake.clone());
             let _ = sink.position().await.unwrap();
-            self.running = Some((Decoder::new(options, None, sink.schema()), sink));
+            let mut decoder = Decoder::new(options, None, sink.schema());
+            if let Some(history) = &self.history {
+                decoder = decoder.with_history(Arc::clone(history), "db.public.t".into());
+            }
+            if let Some((after, now)) = &self.drops {
+                let now = Arc::clone(now);
+                let clock = Clock::from_fn(move || now.load(Ordering::SeqCst) * 1000);
+                let after = Duration::from_millis(u64::try_from(*after).unwrap());
+                decoder = decoder.with_drops(clock, after);
+            }
+            decoder.keep_columns(sink.partition_columns());
+            self.running = Some((decoder, sink));
         }
         self.running.as_mut().unwrap()
     }
@@ -87,10 +119,12 @@ impl Course {
         change: impl FnOnce(Batch) -> Batch,
     ) -> Result<()> {
         let from = self.next;
+        let now = self.drops.as_ref().map(|(_, now)| now.load(Ordering::SeqCst));
+        let written_at = self.written_at.or(now);
         let (decoder, sink) = self.instance().await;
         let mut records = Records::new("db.public.t".into(), 0, from);
         for ((writer, row), offset) in rows.iter().zip(from..) {
-            let (key, value) = record(writer, row);
+            let (key, value) = record(writer, row, written_at);
             assert!(records.push(offset, None, Some(key.as_bytes()), Some(value.as_bytes()), []));
         }
         let outcomes = records.iter().map(|record| match decoder.scan(&record) {
@@ -104,10 +138,24 @@ impl Course {
         let assembled = buffer.assemble(decoder, Uuid::new_v4(), &Missing::default())?;
         assert!(assembled.rejected.is_empty(), "{:?}", assembled.rejected);
         let merged = sink.merge(&change(assembled.batch)).await?;
-        assert!(matches!(merged, Merged::Committed(_)), "{merged:?}");
+        let Merged::Committed(committed) = merged else { panic!("{merged:?}") };
         decoder.set_schema(sink.schema().unwrap());
+        decoder.keep_columns(sink.partition_columns());
+        self.versions = committed.versions().clone();
         self.next = from + i64::try_from(rows.len()).unwrap();
         Ok(())
+    }
+
+    /// The connector tells of a statement and of the columns that the table has since.
+    async fn tells(&mut self, ddl: &str, columns: &[&str]) {
+        let columns: Vec<Value> = columns.iter().map(|name| json!({"name": name})).collect();
+        let change = json!({
+            "source": {"name": "db", "db": "public"}, "ddl": ddl, "databaseName": "public",
+            "tableChanges": [{"type": "ALTER", "id": "\"public\".\"t\"", "table": {"columns": columns}}],
+        });
+        let history = self.history.get_or_insert_default();
+        history.take(change.to_string().as_bytes(), None).await.unwrap();
+        history.reach_end();
     }
 
     /// What every format holds, by key; metadata columns aside.
@@ -136,14 +184,50 @@ impl Course {
     /// What readers that we did not write find, when they are there.
     fn is_read_by_others(&self, expected: &Value) {
         for (reader, rows) in readers::read(&self.lake) {
+            if self.is_not_for(&reader) {
+                continue;
+            }
             assert_eq!(Value::Array(rows), *expected, "{reader}");
         }
     }
+
+    /// The same at versions since the start.
+    fn was_read_by_others(&self, story: &Story) {
+        let versions: Vec<_> = story.iter().map(|(versions, _)| versions.clone()).collect();
+        let found = readers::read_at(&self.lake, &versions);
+        assert!(found.is_empty() || found.len() == 2 * self.lake.logs.len() * story.len());
+        for (reader, rows) in found {
+            if self.is_not_for(&reader) {
+                continue;
+            }
+            let format = if reader.contains("Iceberg") { "iceberg" } else { "delta" };
+            let at = |versions: &BTreeMap<String, i64>| {
+                reader.ends_with(&format!(" at {}", versions[format]))
+            };
+            let (_, expected) = story.iter().find(|(versions, _)| at(versions)).unwrap();
+            assert_eq!(Value::Array(rows), *expected, "{reader}");
+        }
+    }
+
+    /// DuckDB finds no values of partition columns in a Delta table that maps its columns (duckdb-delta's issue 343).
+    fn is_not_for(&self, reader: &str) -> bool {
+        let schema = self.running.as_ref().and_then(|(_, sink)| sink.schema());
+        let is_mapped = schema.is_some_and(|schema| schema.is_mapped());
+        is_mapped && !self.lake.partition_by.is_empty() && reader.starts_with("DuckDB on Delta")
+    }
 }
 
-/// Key and value of an update's record, in JSON with schema.
-fn record(writer: Writer, row: &Value) -> (String, String) {
-    let (name, ty) = writer[0];
+/// Versions of each format, and what the table held there.
+type Story = Vec<(BTreeMap<String, i64>, Value)>;
+
+/// Key and value of an update's record, in JSON with schema; a writer without columns writes JSON without one.
+fn record(writer: Writer, row: &Value, written_at: Option<i64>) -> (String, String) {
+    let source = written_at.map_or_else(|| json!({}), |at| json!({"ts_ms": at}));
+    let Some((name, ty)) = writer.first().copied() else {
+        let key = json!({"id": row["id"]});
+        let value = json!({"before": null, "after": row, "source": source, "op": "u"});
+        return (key.to_string(), value.to_string());
+    };
     let key = json!({
         "schema": {"type": "struct", "fields": [field(name, ty)]},
         "payload": {name: row[name]},
@@ -158,7 +242,7 @@ fn record(writer: Writer, row: &Value) -> (String, String) {
             image("before"), image("after"),
             {"type": "struct", "fields": [], "field": "source"}, {"type": "string", "field": "op"},
         ]},
-        "payload": {"before": null, "after": after, "source": {}, "op": op},
+        "payload": {"before": null, "after": after, "source": source, "op": op},
     });
     (key.to_string(), value.to_string())
 }
@@ -200,6 +284,9 @@ async fn everywhere(
     #[values(false, true)] restarts: bool,
 ) {
 }
+
+mod drops;
+mod renames;
 
 #[apply(everywhere)]
 async fn a_column_that_the_source_drops_stays_and_is_null(formats: &str, restarts: bool) {

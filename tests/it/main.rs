@@ -23,6 +23,7 @@ mod fuzz;
 mod generated;
 mod keyless;
 mod lake;
+mod late_history;
 #[cfg(target_os = "linux")]
 mod memory;
 mod pipeline;

@@ -57,6 +57,10 @@ impl Sink for Faulty {
         self.sink.schema()
     }
 
+    fn partition_columns(&self) -> Vec<String> {
+        self.sink.partition_columns()
+    }
+
     async fn merge(&mut self, batch: &Batch) -> Result<Merged> {
         let lost = || Error::unavailable("the store does not answer");
         let fault = self.faults.lock().unwrap().pop_front().flatten();

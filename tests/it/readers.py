@@ -1,5 +1,6 @@
-"""Prints, as JSON, the rows that readers of others find in a table: its folder, then its formats. Rows come in the order of their
-first column; values are texts as our own reader writes them; nulls and metadata columns are left out."""
+"""Prints, as JSON, the rows that readers of others find in a table: its folder, then its formats, each alone or with versions
+(`delta=1,2`; Iceberg's are sequence numbers). Rows come in the order of their first column; values are texts as our own reader
+writes them; nulls, metadata columns and those of Delta's partitions are left out."""
 
 import json
 import sys
@@ -12,7 +13,8 @@ import duckdb
 import pyarrow
 from pyiceberg.table import StaticTable
 
-folder, formats = Path(sys.argv[1]), sys.argv[2:]
+folder = Path(sys.argv[1])
+formats = {name: versions.split(",") if versions else [None] for name, _, versions in (argument.partition("=") for argument in sys.argv[2:])}
 duck = duckdb.connect()
 # A query that takes long would write its progress to standard output.
 duck.execute("SET enable_progress_bar = false")
@@ -35,22 +37,37 @@ def text(value):
 
 
 def rows(table):
-    found = ({name: text(value) for name, value in row.items() if value is not None and not name.startswith("_cdc")} for row in table.to_pylist())
+    found = ({name: text(value) for name, value in row.items() if value is not None and not name.startswith("_cdc") and not name.endswith("_bucket")}
+             for row in table.to_pylist())
     return sorted(found, key=lambda row: row[table.column_names[0]])
 
 
-found = {}
-if "delta" in formats:
-    found["DuckDB on Delta"] = rows(duck.execute(f"SELECT * FROM delta_scan('{folder.as_uri()}')").to_arrow_table())
-    table = deltalake.DeltaTable(str(folder))
+def deltalake_rows(version):
+    table = deltalake.DeltaTable(str(folder), version=version and int(version))
     # deltalake knows no wider types.
-    if "typeWidening" not in (table.protocol().reader_features or []):
-        batches = deltalake.QueryBuilder().register("t", table).execute("SELECT * FROM t")
-        found["deltalake"] = rows(pyarrow.Table.from_batches([pyarrow.record_batch(batch) for batch in batches]))
+    if "typeWidening" in (table.protocol().reader_features or []):
+        return None
+    batches = deltalake.QueryBuilder().register("t", table).execute("SELECT * FROM t")
+    return rows(pyarrow.Table.from_batches([pyarrow.record_batch(batch) for batch in batches]))
+
+
+found = {}
+for version in formats.get("delta", []):
+    at = f" at {version}" if version else ""
+    which = f", version = {version}" if version else ""
+    found[f"DuckDB on Delta{at}"] = rows(duck.execute(f"SELECT * FROM delta_scan('{folder.as_uri()}'{which})").to_arrow_table())
+    if (read := deltalake_rows(version)) is not None:
+        found[f"deltalake{at}"] = read
 if "iceberg" in formats:
     home = folder / "_iceberg"
-    version = (home / "metadata/version-hint.text").read_text().strip()
-    metadata = str(home / f"metadata/v{version}.metadata.json")
-    found["PyIceberg"] = rows(StaticTable.from_metadata(metadata).scan().to_arrow())
-    found["DuckDB on Iceberg"] = rows(duck.execute(f"SELECT * FROM iceberg_scan('{metadata}')").to_arrow_table())
+    newest = (home / "metadata/version-hint.text").read_text().strip()
+    metadata = str(home / f"metadata/v{newest}.metadata.json")
+    table = StaticTable.from_metadata(metadata)
+    snapshots = {str(snapshot.sequence_number): snapshot.snapshot_id for snapshot in table.metadata.snapshots}
+    for version in formats["iceberg"]:
+        at = f" at {version}" if version else ""
+        snapshot = snapshots[version] if version else table.metadata.current_snapshot_id
+        found[f"PyIceberg{at}"] = rows(table.scan(snapshot_id=snapshot).to_arrow())
+        found[f"DuckDB on Iceberg{at}"] = rows(
+            duck.execute(f"SELECT * FROM iceberg_scan('{metadata}', snapshot_from_id = {snapshot})").to_arrow_table())
 print(json.dumps(found))

@@ -15,8 +15,8 @@ use crate::schema::{Column, ColumnType, TableSchema, is_metadata};
 
 impl Decoder {
     /// The schema that the table must have to take `rows`: the current one when they bring nothing new, else the
-    /// current one with columns added, widened or no longer NOT NULL, or that of a new table. It never loses a column or
-    /// becomes narrower, whatever the order in which writers come. Fails ([`crate::error::Kind::Data`]) when a column's
+    /// current one with columns added, widened or no longer NOT NULL, or that of a new table. It loses columns only as
+    /// [`Self::with_drops`] says and never becomes narrower, whatever the order in which writers come. Fails ([`crate::error::Kind::Data`]) when a column's
     /// type has changed so that no column may take its values ([`crate::decode::Evolution`]).
     pub fn table_schema(&mut self, rows: &[Row<'_>]) -> Result<Arc<TableSchema>> {
         if self.torn {
@@ -25,20 +25,34 @@ impl Decoder {
             )
             .hint("restart: what is not in the table yet is read again"));
         }
+        if let Some(renames) = &mut self.fate.renames {
+            renames.waits = false;
+        }
         let mut wanted = Wanted::new(self.schema.as_deref(), self.key.as_ref());
-        let mut last = None;
+        let (mut last, mut told) = (None, self.fate.drops.is_some() && !rows.is_empty());
         for row in rows {
             if is_untold(row.writer.number()) {
+                told = false;
                 self.infer(row, &mut wanted);
             } else if last != Some(row.writer) && !self.covered.contains(&row.writer) {
                 self.cover(row.writer, &mut wanted)?;
             }
             last = Some(row.writer);
         }
+        if wanted.unexplained
+            && let Some(renames) = self.fate.renames.as_mut().filter(|renames| !renames.given_up)
+        {
+            renames.waits = true;
+            return Err(Error::unavailable(
+                "the schema-change topic does not tell yet whether columns were renamed",
+            ));
+        }
         let Some(schema) = &self.schema else {
             return wanted.create(self.key.as_ref(), self.keyed == Some(false)).map(Arc::new);
         };
         wanted.take_key(self.key.as_ref())?;
+        let present = told.then(|| self.present(rows, &wanted)).transpose()?;
+        self.settle_drops(rows, present.as_ref(), &mut wanted);
         if wanted.columns == schema.columns() {
             self.covered.extend(wanted.writers);
             return Ok(Arc::clone(schema));
@@ -57,7 +71,10 @@ impl Decoder {
         if writer.kind == Kind::Event {
             self.cover_event(writer, wanted)?;
         }
-        for field in writer.fields.iter().filter(|field| !field.added) {
+        let fields = || writer.fields.iter().filter(|field| !field.added);
+        let names: Vec<&str> = fields().map(|field| field.name.as_str()).collect();
+        self.settle_renames(&names, wanted);
+        for field in fields() {
             if is_metadata(&field.name) {
                 return Err(reserved(&field.name));
             }
@@ -65,7 +82,7 @@ impl Decoder {
             let told = told.map_err(|reject| {
                 Error::invalid(reject.message).hint("change the declared type, or leave it out")
             })?;
-            let ty = told.in_column(wanted.column(&field.name));
+            let ty = told.in_column(wanted.column_for(writer, &field.name));
             wanted.take(writer, &field.name, ty, self.options.evolution)?;
         }
         self.relax(writer, wanted);
@@ -84,11 +101,28 @@ impl Decoder {
             .hint("rename it, do not expand the payload, or leave the header out of option outbox-headers"));
         }
         for name in outbox.columns() {
-            if wanted.column(name).is_none() {
+            if wanted.columns.iter().all(|column| column.name != *name) {
                 wanted.add(name, ColumnType::String);
             }
         }
         Ok(())
+    }
+
+    /// The places of the columns that a writer of one of the rows has.
+    fn present(&self, rows: &[Row<'_>], wanted: &Wanted) -> Result<HashSet<usize>> {
+        let writers: HashSet<WriterId> = rows.iter().map(|row| row.writer).collect();
+        let mut present = HashSet::new();
+        for id in writers {
+            let writer = self.writer(id)?;
+            let names = writer.fields.iter().filter(|field| !field.added);
+            let names: Vec<&str> =
+                names.map(|field| evolve::name_now(&wanted.columns, writer, &field.name)).collect();
+            let has =
+                |column: &Column| names.iter().any(|name| evolve::holds_values_of(column, name));
+            let places = wanted.columns.iter().enumerate().filter(|(_, column)| has(column));
+            present.extend(places.map(|(place, _)| place));
+        }
+        Ok(present)
     }
 
     /// Columns become optional that the writer does not have any more, or has nulls in.
@@ -99,7 +133,7 @@ impl Decoder {
         }
         let filled = |field: &Field| {
             let told = self.options.told(&field.name, &field.mapped).ok()?;
-            let ty = told.in_column(wanted.column(&field.name));
+            let ty = told.in_column(wanted.column_for(writer, &field.name));
             let wants = (field.name.as_str(), &ty);
             let home = evolve::home(&wanted.columns, writer, wants, self.options.evolution);
             home.filter(|_| !field.optional)
@@ -118,7 +152,7 @@ impl Decoder {
         let required = wanted.required();
         let read = || -> Result<_, Reject> {
             let mut found: Vec<(String, ColumnType)> = Vec::new();
-            let mut filled = Vec::new();
+            let (mut filled, mut seen) = (Vec::new(), Vec::new());
             let mut cursor = Cursor::new(row.bytes, 0);
             let mut more = cursor.open_object()?;
             let mut expected = 0;
@@ -131,6 +165,7 @@ impl Decoder {
                 };
                 if let Some(place) = place {
                     expected = place + 1;
+                    seen.push(place);
                     if required.contains(&place) && !cursor.clone().null()? {
                         filled.push(place);
                     }
@@ -141,13 +176,21 @@ impl Decoder {
                 }
                 more = cursor.next_field()?;
             }
-            Ok((found, filled))
+            Ok((found, seen, filled))
         };
-        let Ok((found, filled)) = read() else { return };
-        let flattened = row.writer.number() == UNTOLD_ROW;
-        for (name, ty) in found {
-            if !flattened || self.added.of(&name).is_none() {
-                wanted.infer(&name, ty);
+        let Ok((mut found, seen, filled)) = read() else { return };
+        if row.writer.number() == UNTOLD_ROW {
+            found.retain(|(name, _)| self.added.of(name).is_none());
+        }
+        let known = seen.iter().filter_map(|at| Some(columns.get(*at)?.name.as_str()));
+        let names: Vec<&str> = known.chain(found.iter().map(|(name, _)| name.as_str())).collect();
+        if !found.is_empty() {
+            self.settle_renames(&names, wanted);
+        }
+        let has = |name: &str| names.contains(&name);
+        for (name, ty) in &found {
+            if evolve::present_name(&wanted.columns, has, name) == name {
+                wanted.infer(name, ty.clone());
             }
         }
         wanted.relax(required.into_iter().filter(|place| !filled.contains(place)));
@@ -168,14 +211,18 @@ impl Decoder {
 
 /// The columns that a table must have: those it has, as they have to become, then new ones, without an id yet.
 #[derive(Debug, Default)]
-struct Wanted {
-    columns: Vec<Column>,
-    key: Vec<String>,
+pub(super) struct Wanted {
+    pub(super) columns: Vec<Column>,
+    pub(super) key: Vec<String>,
     writers: HashSet<WriterId>,
+    /// Columns are new, others gone, and nobody knows yet whether they are the same.
+    pub(super) unexplained: bool,
 }
 
 impl Wanted {
-    fn column(&self, name: &str) -> Option<&Column> {
+    /// The column that a writer calls `name`.
+    fn column_for(&self, writer: &Writer, name: &str) -> Option<&Column> {
+        let name = evolve::name_now(&self.columns, writer, name);
         self.columns.iter().find(|column| column.name == name)
     }
 
@@ -196,6 +243,8 @@ impl Wanted {
         if evolve::home(&self.columns, writer, (name, &ty), evolution).is_some() {
             return Ok(());
         }
+        let name = evolve::name_now(&self.columns, writer, name).to_owned();
+        let name = name.as_str();
         let Some(column) = self.columns.iter_mut().find(|column| column.name == name) else {
             self.add(name, ty);
             return Ok(());
@@ -270,6 +319,8 @@ impl Wanted {
             return;
         }
         match self.columns.iter_mut().find(|column| column.name == name) {
+            // The table's types are settled.
+            Some(column) if column.id != 0 => {}
             Some(column) => {
                 if let Some(merged) = infer::merge(Some(column.ty.clone()), Some(ty)) {
                     column.ty = merged;

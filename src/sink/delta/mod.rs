@@ -539,10 +539,15 @@ fn store_schema(
     schema: &TableSchema,
     fields: Vec<schema::Field>,
 ) -> Result<()> {
+    metadata.map_columns(&fields);
     metadata.schema_string = schema::schema_string(fields)?;
     let configuration = &mut metadata.configuration;
     configuration.insert(protocol::KEY.to_owned(), json!(schema.key()).to_string());
     configuration.insert(protocol::LAST_ID.to_owned(), schema.last_id().to_string());
+    if !schema.dropped().is_empty() {
+        let dropped = json!(schema.dropped()).to_string();
+        configuration.insert(protocol::DROPPED_IDS.to_owned(), dropped);
+    }
     Ok(())
 }
 

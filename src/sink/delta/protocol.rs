@@ -17,11 +17,17 @@ const ENABLE_TYPE_WIDENING: &str = "delta.enableTypeWidening";
 const TYPE_WIDENING: &str = "typeWidening";
 const TYPE_WIDENING_PREVIEW: &str = "typeWidening-preview";
 
+/// Configuration keys of column mapping: its mode, and the highest id that a column has.
+const MAPPING_PREFIX: &str = "delta.columnMapping.";
+const MAPPING: &str = "delta.columnMapping.mode";
+const MAX_COLUMN_ID: &str = "delta.columnMapping.maxColumnId";
+
 /// Configuration keys of ours: what a table schema knows and Delta does not.
 pub(super) const TOPIC: &str = "cdc-sink.topic";
 pub(super) const KEY: &str = "cdc-sink.key";
 pub(super) const PARTITIONING: &str = "cdc-sink.partitioning";
 pub(super) const LAST_ID: &str = "cdc-sink.last-field-id";
+pub(super) const DROPPED_IDS: &str = "cdc-sink.dropped-field-ids";
 
 /// Features of tables that are read and written right. Those of the second group ask something of a writer only when
 /// the schema or the configuration makes use of them, which [`check`] refuses.
@@ -84,6 +90,9 @@ impl Protocol {
         if fields.iter().any(Field::holds_timestamp_ntz) {
             protocol.add_both("timestampNtz");
         }
+        if fields.iter().any(Field::is_mapped) {
+            protocol.add_both("columnMapping");
+        }
         if fields.iter().any(Field::was_widened) && !protocol.lists(TYPE_WIDENING_PREVIEW) {
             protocol.add_both(TYPE_WIDENING);
         }
@@ -126,6 +135,24 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
+    /// True when data files have names of their own for the columns.
+    pub(super) fn maps_columns(&self) -> bool {
+        self.configuration.get(MAPPING).is_some_and(|mode| mode == "name")
+    }
+
+    /// Switches column mapping on when `fields` need it. Mode `name`: mode `id` cannot be reached from a table without
+    /// mapping, and not every reader reads it.
+    pub(super) fn map_columns(&mut self, fields: &[Field]) {
+        if !fields.iter().any(Field::is_mapped) {
+            return;
+        }
+        let highest = fields.iter().flat_map(Field::mapped_ids).max().unwrap_or_default();
+        let known = self.configuration.get(MAX_COLUMN_ID).and_then(|id| id.parse().ok());
+        let highest = highest.max(known.unwrap_or_default());
+        self.configuration.insert(MAPPING.to_owned(), "name".to_owned());
+        self.configuration.insert(MAX_COLUMN_ID.to_owned(), highest.to_string());
+    }
+
     /// A value of the configuration that we store as JSON.
     pub(super) fn stored<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<T> {
         let text = self.configuration.get(key).ok_or_else(|| {
@@ -157,10 +184,11 @@ pub(super) fn check(protocol: &Protocol, metadata: &Metadata, fields: &[Field]) 
             return Err(unset(property));
         }
     }
-    if configuration.get("delta.columnMapping.mode").is_some_and(|mode| mode != "none") {
-        return Err(Error::refused(
-            "the table maps its column names, which cdc-sink does not support",
-        ));
+    let mapping = configuration.get(MAPPING).map_or("none", String::as_str);
+    if mapping != "none" && (mapping != "name" || !protocol.lists("columnMapping")) {
+        return Err(Error::refused(format!(
+            "the table maps its columns by {mapping}, which cdc-sink does not support"
+        )));
     }
     if let Some(constraint) = configuration.keys().find(|key| key.starts_with("delta.constraints."))
     {
@@ -228,9 +256,10 @@ pub(super) fn configuration(
     properties: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>> {
     let mut configuration = properties.clone();
-    if let Some(key) = properties.keys().find(|key| key.starts_with("cdc-sink.")) {
+    let taken = |key: &&String| key.starts_with("cdc-sink.") || key.starts_with(MAPPING_PREFIX);
+    if let Some(key) = properties.keys().find(taken) {
         return Err(Error::invalid(format!(
-            "table property {key}: names that start with cdc-sink. are taken"
+            "table property {key}: names that start with cdc-sink. or {MAPPING_PREFIX} are taken"
         )));
     }
     let vectors = configuration.insert(DELETION_VECTORS.to_owned(), "true".to_owned());

@@ -3,10 +3,12 @@
 //! Delta's schema has the table's columns, each with its field ids in the field's metadata, followed by the partition
 //! columns that a transform makes (`ts_day`, `id_bucket`), which are no columns of the table schema.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::protocol::{KEY, LAST_ID, Metadata, PARTITIONING};
+use super::protocol::{DROPPED_IDS, KEY, LAST_ID, Metadata, PARTITIONING};
 use super::values::partition_type;
 use crate::error::{Error, Result};
 use crate::schema::{Column, ColumnType, ListElement, TableSchema};
@@ -16,6 +18,16 @@ use crate::table::partition::{Partitioning, Transform};
 const ID: &str = "cdc-sink.id";
 /// Field metadata that holds the field ids of list elements, outermost first, separated by commas.
 const ELEMENT_IDS: &str = "cdc-sink.element-ids";
+/// Field metadata that lists the names that the column had.
+const FORMER_NAMES: &str = "cdc-sink.former-names";
+/// Field metadata that tells since when the source does not have the column, milliseconds since the epoch.
+const ABSENT_SINCE: &str = "cdc-sink.absent-since";
+/// Field metadata of the feature `columnMapping`: the field's id, and its name in data files.
+const MAPPED_ID: &str = "delta.columnMapping.id";
+const PHYSICAL_NAME: &str = "delta.columnMapping.physicalName";
+/// Ids of the partition columns that a transform makes, in a table that maps its columns: they are no columns of the
+/// table schema, whose ids count up from 1.
+const GENERATED_IDS: i64 = 1_000_000_000;
 
 /// Field metadata that lists the types that the field had (feature `typeWidening`).
 pub(super) const TYPE_CHANGES: &str = "delta.typeChanges";
@@ -43,11 +55,40 @@ pub(super) struct Field {
 }
 
 impl Field {
+    fn new(name: &str, ty: Value, nullable: bool) -> Self {
+        Self { name: name.to_owned(), ty, nullable, metadata: Map::new() }
+    }
+
     pub(super) fn holds_timestamp_ntz(&self) -> bool {
         fn holds(ty: &Value) -> bool {
             ty == "timestamp_ntz" || ty.get("elementType").is_some_and(holds)
         }
         holds(&self.ty)
+    }
+
+    /// True when data files may have another name for the field.
+    pub(super) fn is_mapped(&self) -> bool {
+        self.metadata.contains_key(PHYSICAL_NAME)
+    }
+
+    /// The id that column mapping gives the field, and the highest inside of it.
+    pub(super) fn mapped_ids(&self) -> impl Iterator<Item = i64> {
+        let elements = self.metadata.get(ELEMENT_IDS).and_then(Value::as_str).unwrap_or_default();
+        let own = self.metadata.get(MAPPED_ID).and_then(Value::as_i64);
+        own.into_iter().chain(elements.split(',').filter_map(|id| id.parse().ok()))
+    }
+
+    /// The column's field id: ours, or the one that another writer's column mapping gave it.
+    fn id(&self, mapped: bool) -> Option<i32> {
+        let id = |key| self.metadata.get(key).and_then(Value::as_i64);
+        let id = id(ID).or_else(|| id(MAPPED_ID).filter(|_| mapped))?;
+        i32::try_from(id).ok()
+    }
+
+    /// Notes what column mapping has to know.
+    fn map(&mut self, id: i64, physical: &str) {
+        self.metadata.insert(MAPPED_ID.to_owned(), json!(id));
+        self.metadata.insert(PHYSICAL_NAME.to_owned(), json!(physical));
     }
 
     /// True when the field had another type before. Older data files have it still.
@@ -131,19 +172,31 @@ pub(super) fn schema_string(fields: Vec<Field>) -> Result<String> {
         .map_err(|e| Error::internal("cannot write the table's schema").because(e))
 }
 
-/// The Delta fields of `schema`. Fields that `existing` has keep their place and what else their metadata says;
-/// columns it does not have come last. A column cannot go; its type can only become wider.
+/// The Delta fields of `schema`. Fields that `existing` has keep their place and what else their metadata says, under
+/// another name too; columns it does not have come last. A column goes only where data files have names of their own for
+/// columns; a type can only become wider.
 pub(super) fn encode(
     schema: &TableSchema,
     partitioning: &Partitioning,
     existing: &[Field],
 ) -> Result<Vec<Field>> {
+    let mapped = schema.is_mapped();
     let mut fields = Vec::with_capacity(existing.len());
+    let mut known = HashSet::new();
     for field in existing {
         let generated = is_generated(partitioning, &field.name);
-        match schema.column(&field.name) {
-            Some(column) => fields.push(with_ids(field.clone(), column)?),
+        let id = field.id(mapped);
+        let same = |column: &&Column| match id {
+            Some(id) => column.id == id,
+            None => column.name == field.name,
+        };
+        match schema.columns().iter().find(same).filter(|_| !generated) {
+            Some(column) => {
+                known.insert(column.id);
+                fields.push(of_column(field.clone(), column)?);
+            }
             None if generated => fields.push(field.clone()),
+            None if mapped && id.is_some_and(|id| schema.dropped().contains(&id)) => {}
             None => {
                 return Err(Error::refused(format!(
                     "column {} cannot be dropped from a Delta table",
@@ -152,27 +205,22 @@ pub(super) fn encode(
             }
         }
     }
-    let known = |name: &str| existing.iter().any(|field| field.name == name);
-    for column in schema.columns().iter().filter(|column| !known(&column.name)) {
-        let field = Field {
-            name: column.name.clone(),
-            ty: encode_type(&column.ty, &column.name)?,
-            nullable: column.nullable,
-            metadata: Map::new(),
-        };
-        fields.push(with_ids(field, column)?);
+    for column in schema.columns().iter().filter(|column| !known.contains(&column.id)) {
+        let ty = encode_type(&column.ty, &column.name)?;
+        fields.push(of_column(Field::new(&column.name, ty, column.nullable), column)?);
     }
-    for partition in
-        partitioning.fields.iter().filter(|p| p.transform != Transform::Identity && !known(&p.name))
-    {
-        let ty = partition_type(partition, schema)?;
-        let ty = encode_type(&ty, &partition.name)?;
-        fields.push(Field {
-            name: partition.name.clone(),
-            ty,
-            nullable: true,
-            metadata: Map::new(),
-        });
+    for partition in partitioning.fields.iter().filter(|p| p.transform != Transform::Identity) {
+        if fields.iter().all(|field| field.name != partition.name) {
+            let ty = encode_type(&partition_type(partition, schema)?, &partition.name)?;
+            fields.push(Field::new(&partition.name, ty, true));
+        }
+    }
+    if mapped {
+        let unmapped = fields.iter_mut().filter(|field| !field.is_mapped());
+        for (field, id) in unmapped.zip(GENERATED_IDS..) {
+            let name = field.name.clone();
+            field.map(id, &name);
+        }
     }
     unique_names(&fields)?;
     Ok(fields)
@@ -180,7 +228,7 @@ pub(super) fn encode(
 
 /// Delta's names differ in more than case.
 fn unique_names(fields: &[Field]) -> Result<()> {
-    let mut names = std::collections::HashSet::new();
+    let mut names = HashSet::new();
     match fields.iter().find(|field| !names.insert(field.name.to_lowercase())) {
         Some(field) => Err(Error::refused(format!(
             "a Delta table cannot have two columns named {} (upper and lower case count as one)",
@@ -190,13 +238,24 @@ fn unique_names(fields: &[Field]) -> Result<()> {
     }
 }
 
-/// Puts a column's ids and nullability into its field.
-fn with_ids(mut field: Field, column: &Column) -> Result<Field> {
+/// The field as its column has it: names, type, nullability, ids.
+fn of_column(mut field: Field, column: &Column) -> Result<Field> {
     let ty = encode_type(&column.ty, &column.name)?;
     if ty != field.ty {
         field.widen(&column.ty, ty)?;
     }
+    field.name.clone_from(&column.name);
     field.nullable = column.nullable;
+    if let Some(physical) = &column.physical {
+        field.map(i64::from(column.id), physical);
+    }
+    match column.absent_since {
+        Some(since) => field.metadata.insert(ABSENT_SINCE.to_owned(), json!(since)),
+        None => field.metadata.remove(ABSENT_SINCE),
+    };
+    if !column.former.is_empty() {
+        field.metadata.insert(FORMER_NAMES.to_owned(), json!(column.former));
+    }
     field.metadata.insert(ID.to_owned(), json!(column.id));
     let mut elements = Vec::new();
     let mut ty = &column.ty;
@@ -261,13 +320,21 @@ pub(super) fn decode(metadata: &Metadata, fields: &[Field]) -> Result<Decoded> {
     if !metadata.partition_columns.iter().eq(names) {
         return Err(Error::refused("the table's partition columns are not those cdc-sink gave it"));
     }
+    let mapped = metadata.maps_columns();
     let mut columns = Vec::with_capacity(fields.len());
     let mut ids_stored = true;
     for field in fields.iter().filter(|field| !is_generated(&partitioning, &field.name)) {
-        let stored =
-            field.metadata.get(ID).and_then(Value::as_i64).and_then(|id| i32::try_from(id).ok());
-        ids_stored &= stored.is_some();
-        let id = stored.unwrap_or_else(|| next(&mut last_id));
+        ids_stored &= field.metadata.contains_key(ID);
+        if mapped {
+            check_mapping(field)?;
+        }
+        let id = match field.id(mapped) {
+            Some(id) => {
+                last_id = last_id.max(id);
+                id
+            }
+            None => next(&mut last_id),
+        };
         columns.push((id, field));
     }
     let columns: Vec<Column> = columns
@@ -282,7 +349,19 @@ pub(super) fn decode(metadata: &Metadata, fields: &[Field]) -> Result<Decoded> {
                     field.name, field.ty
                 ))
             })?;
-            Ok(Column { id, name: field.name.clone(), ty, nullable: field.nullable })
+            let former = field.metadata.get(FORMER_NAMES).map(Vec::deserialize).transpose();
+            let former = former.map_err(|e| {
+                let what = format!("the former names of column {} cannot be read", field.name);
+                Error::data(what).because(e)
+            })?;
+            let physical = field.metadata.get(PHYSICAL_NAME).and_then(Value::as_str);
+            Ok(Column {
+                id,
+                former: former.unwrap_or_default(),
+                physical: physical.filter(|_| mapped).map(str::to_owned),
+                absent_since: field.metadata.get(ABSENT_SINCE).and_then(Value::as_i64),
+                ..Column::new(&field.name, ty, field.nullable)
+            })
         })
         .collect::<Result<_>>()?;
     if let Some(missing) =
@@ -292,7 +371,25 @@ pub(super) fn decode(metadata: &Metadata, fields: &[Field]) -> Result<Decoded> {
             "the table has no column {missing}, which its key needs"
         )));
     }
-    Ok(Decoded { schema: TableSchema::from_parts(columns, key, last_id), partitioning, ids_stored })
+    let dropped = match metadata.configuration.contains_key(DROPPED_IDS) {
+        true => metadata.stored(DROPPED_IDS)?,
+        false => Vec::new(),
+    };
+    let schema = TableSchema::from_parts(columns, key, last_id).with_dropped(dropped);
+    Ok(Decoded { schema, partitioning, ids_stored })
+}
+
+/// Data files have our ids: column mapping must not have others.
+fn check_mapping(field: &Field) -> Result<()> {
+    let id = |key| field.metadata.get(key).and_then(Value::as_i64);
+    if !field.is_mapped() || id(ID).is_some_and(|own| id(MAPPED_ID) != Some(own)) {
+        return Err(Error::refused(format!(
+            "column {} of the table has another id in its column mapping than in the data files",
+            field.name
+        ))
+        .hint("let only cdc-sink switch column mapping on; restore the version before"));
+    }
+    Ok(())
 }
 
 fn next(last_id: &mut i32) -> i32 {

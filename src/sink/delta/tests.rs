@@ -384,7 +384,7 @@ type Change = &'static dyn Fn(&mut Protocol, &mut Metadata);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_cannot_be_written_right_are_refused() {
-    let refusals: [(&str, Change); 9] = [
+    let refusals: [(&str, Change); 10] = [
         ("rowTracking", &|protocol, _| {
             protocol.writer_features.get_or_insert_default().insert("rowTracking".into());
         }),
@@ -397,8 +397,21 @@ async fn tables_that_cannot_be_written_right_are_refused() {
         ("delta.constraints.positive", &|_, metadata| {
             metadata.configuration.insert("delta.constraints.positive".into(), "id > 0".into());
         }),
-        ("maps its column names", &|_, metadata| {
+        ("maps its columns by id", &|_, metadata| {
+            metadata.configuration.insert("delta.columnMapping.mode".into(), "id".into());
+        }),
+        ("another id in its column mapping", &|protocol, metadata| {
+            for features in [&mut protocol.reader_features, &mut protocol.writer_features] {
+                features.get_or_insert_default().insert("columnMapping".into());
+            }
             metadata.configuration.insert("delta.columnMapping.mode".into(), "name".into());
+            let mut schema: serde_json::Value =
+                serde_json::from_str(&metadata.schema_string).unwrap();
+            for (id, field) in (90..).zip(schema["fields"].as_array_mut().unwrap()) {
+                field["metadata"]["delta.columnMapping.id"] = json!(id);
+                field["metadata"]["delta.columnMapping.physicalName"] = field["name"].clone();
+            }
+            metadata.schema_string = schema.to_string();
         }),
         ("delta.generationExpression", &|_, metadata| {
             let generated = r#""metadata":{"delta.generationExpression":"id * 2","#;

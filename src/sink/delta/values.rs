@@ -42,12 +42,13 @@ pub(super) fn stats(
         if matches!(column.ty, ColumnType::List(_)) {
             continue;
         }
-        stats.null_count.insert(&column.name, known.nulls);
+        let name = column.stored_name();
+        stats.null_count.insert(name, known.nulls);
         if let Some(min) = known.min.as_ref().and_then(|value| bound(value, &column.ty, false)) {
-            stats.min_values.insert(&column.name, min);
+            stats.min_values.insert(name, min);
         }
         if let Some(max) = known.max.as_ref().and_then(|value| bound(value, &column.ty, true)) {
-            stats.max_values.insert(&column.name, max);
+            stats.max_values.insert(name, max);
         }
     }
     serde_json::to_string(&stats)

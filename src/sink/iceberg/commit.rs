@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::arrange::{self, DeletePlan, NewDelete};
 use super::catalog::LoadedTable;
 use super::deletes::{self, Target};
-use super::known::{BATCH_ID, DeleteManifest, KEY, Known, NOTES, OFFSETS, Offsets};
+use super::known::{BATCH_ID, DeleteManifest, Known, NOTES, OFFSETS, Offsets};
 use super::manifests::{Encoded, Manifests};
 use super::storage::Folder;
 use super::summary::Counts;
@@ -341,12 +341,11 @@ fn changed_schema(known: &Known, plan: &CommitPlan) -> Result<(SchemaRef, Vec<Ta
                 == schema.identifier_field_ids().collect::<BTreeSet<_>>()
     });
     let schema = same.map_or_else(|| Arc::new(schema), Arc::clone);
-    let key = serde_json::to_string(plan.schema.key())
-        .map_err(|e| Error::internal("cannot write the key as JSON").because(e))?;
+    let properties = schema::properties(&plan.schema, metadata.properties())?;
     let updates = vec![
         TableUpdate::AddSchema { schema: schema.as_ref().clone() },
         TableUpdate::SetCurrentSchema { schema_id: -1 },
-        TableUpdate::SetProperties { updates: HashMap::from([(KEY.to_owned(), key)]) },
+        TableUpdate::SetProperties { updates: properties },
     ];
     Ok((schema, updates))
 }

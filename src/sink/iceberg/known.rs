@@ -21,6 +21,7 @@ use super::storage::Folder;
 use super::{Options, deletes, fault, schema, value};
 use crate::error::{Error, Result};
 use crate::position::Position;
+use crate::schema::Column;
 use crate::table::bitmap;
 use crate::table::notes::Notes;
 use crate::table::plan::{CommitPlan, DataFile, Deletion, LiveFile, TableState};
@@ -36,6 +37,8 @@ pub(super) const NOTES: &str = "cdc-sink.departed-rows";
 pub(super) const TOPIC: &str = "cdc-sink.topic";
 /// Table property: names of the key columns in the key's order, as a JSON list.
 pub(super) const KEY: &str = "cdc-sink.key";
+/// Table property: the columns' other names, as JSON (see [`schema::Names`]).
+pub(super) const NAMES: &str = "cdc-sink.column-names";
 
 /// Files read at a time when a table is opened.
 const READS_AT_A_TIME: usize = 32;
@@ -146,8 +149,13 @@ impl Reader<'_> {
         let key = serde_json::from_str(key).map_err(|e| {
             self.refused(format!("its property {KEY} is not a list of names")).because(e)
         })?;
+        let names = metadata.properties().get(NAMES).map_or("{}", String::as_str);
+        let names = serde_json::from_str(names).map_err(|e| {
+            self.refused(format!("its property {NAMES} is not the JSON that was written"))
+                .because(e)
+        })?;
         let current = metadata.current_schema();
-        let schema = schema::from_iceberg(current, key, metadata.last_column_id())?;
+        let schema = schema::from_iceberg(current, key, metadata.last_column_id(), &names)?;
         let partitioning = schema::from_spec(metadata.default_partition_spec(), current)?;
         let (position, last_batch) = progress(&metadata, &self.options.topic)
             .map_err(|e| self.refused("its position cannot be read").because(e))?;
@@ -472,7 +480,7 @@ impl Known {
     /// the same table at any time.
     pub(super) fn is_current(&self, metadata: &TableMetadata) -> bool {
         let told = |metadata: &TableMetadata| {
-            let own = [OFFSETS, BATCH_ID, TOPIC, KEY];
+            let own = [OFFSETS, BATCH_ID, TOPIC, KEY, NAMES];
             let own = own.map(|name| metadata.properties().get(name).cloned());
             let ids =
                 (metadata.uuid(), metadata.current_snapshot_id(), metadata.current_schema_id());
@@ -523,19 +531,22 @@ impl Known {
             && plan.added.iter().all(|file| !self.state.files.contains_key(&file.path))
     }
 
-    /// True when the plan's schema is this table's, or grows out of it: no column has the id of another one or a
-    /// narrower type.
+    /// True when the plan's schema is this table's, or grows out of it: no column has the id of another one, a narrower
+    /// type or a former name again.
     fn fits_schema(&self, plan: &CommitPlan) -> bool {
         let (now, then) = (&self.state.schema, &plan.schema);
         if !plan.schema_changed {
             return now == then;
         }
-        then.columns().iter().all(|column| {
+        let stays = |id: i32| then.columns().iter().any(|column| column.id == id);
+        let gone = |known: &Column| stays(known.id) || then.dropped().contains(&known.id);
+        let grows = then.columns().iter().all(|column| {
             let same = now.columns().iter().find(|known| known.id == column.id);
             match same {
-                Some(known) => known.name == column.name && column.ty.extends(&known.ty),
+                Some(known) => column.follows(known),
                 None => column.id > now.last_id(),
             }
-        })
+        });
+        grows && now.columns().iter().all(gone)
     }
 }

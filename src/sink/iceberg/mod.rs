@@ -41,7 +41,7 @@ pub use self::schema::type_name;
 
 use self::catalog::{Answer, Commit, Creation, LoadedTable, Lookup};
 use self::commit::{Attempt, Builder};
-use self::known::{KEY, Known, Reader, TOPIC};
+use self::known::{Known, Reader, TOPIC};
 use self::maintain::Garbage;
 use self::storage::Folder;
 use crate::error::{Error, Result};
@@ -103,18 +103,15 @@ impl Options {
 
     /// The properties of a new table.
     fn properties(&self, schema: &TableSchema) -> Result<HashMap<String, String>> {
-        let key = serde_json::to_string(schema.key())
-            .map_err(|e| Error::internal("cannot write the key as JSON").because(e))?;
-        let mut properties: HashMap<String, String> = [
+        let mut properties = schema::properties(schema, &HashMap::new())?;
+        let general = [
             (TOPIC, &*self.topic),
-            (KEY, &*key),
             ("write.delete.mode", "merge-on-read"),
             ("write.update.mode", "merge-on-read"),
             ("write.merge.mode", "merge-on-read"),
             ("write.metadata.delete-after-commit.enabled", "true"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into();
+        ];
+        properties.extend(general.map(|(name, value)| (name.to_owned(), value.to_owned())));
         if self.two_formats {
             properties.insert(GC_ENABLED.to_owned(), "false".to_owned());
         }

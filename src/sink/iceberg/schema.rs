@@ -1,13 +1,16 @@
 //! Schemas and partitionings between the vocabulary and Iceberg.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use iceberg::spec::{
     ListType, NestedField, NestedFieldRef, PartitionSpec, PrimitiveType, Schema, Transform as Ice,
     Type, UnboundPartitionField, UnboundPartitionSpec,
 };
+use serde::{Deserialize, Serialize};
 
 use super::fault;
+use super::known::{KEY, NAMES};
 use crate::error::{Error, Result};
 use crate::schema::{Column, ColumnType, ListElement, TableSchema};
 use crate::table::partition::{PartitionField, Partitioning, Transform};
@@ -43,9 +46,9 @@ fn identifiers(schema: &TableSchema) -> Vec<i32> {
     }
 }
 
-/// The field as it becomes of the one that is `known`, under another name a field of its own.
+/// The field as it becomes of the one that is `known`.
 fn evolved(field: NestedField, known: Option<&NestedFieldRef>) -> Result<NestedField> {
-    let Some(known) = known.filter(|known| known.name == field.name) else { return Ok(field) };
+    let Some(known) = known else { return Ok(field) };
     let has_default = known.initial_default.is_some() || known.write_default.is_some();
     if has_default && known.field_type != field.field_type {
         return Err(Error::refused(format!(
@@ -55,6 +58,7 @@ fn evolved(field: NestedField, known: Option<&NestedFieldRef>) -> Result<NestedF
         .hint("change the column back at the source, or give the topic another table"));
     }
     Ok(NestedField {
+        name: field.name,
         required: field.required,
         field_type: field.field_type,
         ..known.as_ref().clone()
@@ -96,15 +100,87 @@ pub fn type_name(column: &ColumnType) -> String {
     }
 }
 
+/// What Iceberg has no place for of columns, in a table property; empty when every column has one name alone, and none
+/// was dropped or is about to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Names {
+    /// True when the columns' names in data files are theirs for ever.
+    #[serde(default)]
+    mapped: bool,
+    /// Field ids of columns that are gone for good.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    dropped: Vec<i32>,
+    /// By field id.
+    #[serde(default)]
+    columns: BTreeMap<i32, ColumnNames>,
+}
+
+/// The other names of a column.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct ColumnNames {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    former: Vec<String>,
+    /// The name in data files, where it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    physical: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    absent_since: Option<i64>,
+}
+
+impl Names {
+    pub(super) fn of(schema: &TableSchema) -> Self {
+        let names = |column: &Column| {
+            let physical = column.physical.clone().filter(|physical| *physical != column.name);
+            let (former, absent_since) = (column.former.clone(), column.absent_since);
+            let names = ColumnNames { former, physical, absent_since };
+            (names != ColumnNames::default()).then_some((column.id, names))
+        };
+        Self {
+            mapped: schema.is_mapped(),
+            dropped: schema.dropped().to_vec(),
+            columns: schema.columns().iter().filter_map(names).collect(),
+        }
+    }
+
+    fn give(&self, column: Column) -> Column {
+        let ColumnNames { former, physical, absent_since } =
+            self.columns.get(&column.id).cloned().unwrap_or_default();
+        let physical = self.mapped.then(|| physical.unwrap_or_else(|| column.name.clone()));
+        Column { former, physical, absent_since, ..column }
+    }
+}
+
+/// The table properties for what Iceberg's schema has no place for.
+pub(super) fn properties(
+    schema: &TableSchema,
+    known: &HashMap<String, String>,
+) -> Result<HashMap<String, String>> {
+    let failed = |e| Error::internal("cannot write a table property as JSON").because(e);
+    let key = serde_json::to_string(schema.key()).map_err(failed)?;
+    let mut properties = HashMap::from([(KEY.to_owned(), key)]);
+    let names = Names::of(schema);
+    if names != Names::default() || known.contains_key(NAMES) {
+        let names = serde_json::to_string(&names).map_err(failed)?;
+        properties.insert(NAMES.to_owned(), names);
+    }
+    Ok(properties)
+}
+
 /// The table's schema as the vocabulary tells it; refused where the vocabulary has no word for a type.
-pub(super) fn from_iceberg(schema: &Schema, key: Vec<String>, last_id: i32) -> Result<TableSchema> {
+pub(super) fn from_iceberg(
+    schema: &Schema,
+    key: Vec<String>,
+    last_id: i32,
+    names: &Names,
+) -> Result<TableSchema> {
     let column = |field: &NestedFieldRef| {
         let ty = column_type(&field.field_type).ok_or_else(|| {
             let text = format!("column {} has the type {}", field.name, field.field_type);
             Error::refused(format!("cannot write to the table: its {text}"))
                 .hint("drop the column, or give the topic another table")
         })?;
-        Ok(Column { id: field.id, name: field.name.clone(), ty, nullable: !field.required })
+        let column = Column::new(&field.name, ty, !field.required);
+        Ok(names.give(Column { id: field.id, ..column }))
     };
     let columns = schema.as_struct().fields().iter().map(column).collect::<Result<Vec<_>>>()?;
     if let Some(name) = key.iter().find(|name| columns.iter().all(|column| column.name != **name)) {
@@ -113,7 +189,7 @@ pub(super) fn from_iceberg(schema: &Schema, key: Vec<String>, last_id: i32) -> R
         ))
         .hint("name the column back, or give the topic another table"));
     }
-    Ok(TableSchema::from_parts(columns, key, last_id))
+    Ok(TableSchema::from_parts(columns, key, last_id).with_dropped(names.dropped.clone()))
 }
 
 fn column_type(ty: &Type) -> Option<ColumnType> {

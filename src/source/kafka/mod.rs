@@ -14,6 +14,7 @@
 mod calls;
 mod client;
 mod control;
+mod follow;
 mod group;
 mod helper;
 mod partition;
@@ -31,6 +32,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use self::control::Control;
+pub use self::follow::{Followed, follow};
 use self::plan::CHUNKS;
 use self::reader::Reader;
 pub use self::sample::sample;

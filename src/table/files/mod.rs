@@ -42,6 +42,7 @@ pub async fn write(
     packed_integers: bool,
 ) -> Result<DataFile> {
     let no_nan = columns_without_nan(&rows, schema);
+    let rows = stored(rows, schema)?;
     let encoding = tokio::task::spawn_blocking(move || encode::encode(&rows, packed_integers));
     let encoded = encoding
         .await
@@ -60,6 +61,15 @@ pub async fn write(
         partition: place.partition,
         ..describe(&encoded.metadata, schema, path, size, &no_nan)?
     })
+}
+
+/// The rows under the names that data files have for their columns.
+fn stored(rows: RecordBatch, schema: &TableSchema) -> Result<RecordBatch> {
+    if !schema.is_mapped() {
+        return Ok(rows);
+    }
+    RecordBatch::try_new(schema.stored_arrow(), rows.columns().to_vec())
+        .map_err(|e| Error::internal("rows do not fit their schema").because(e))
 }
 
 /// What the footer of the data file at `path` says of it; the partition is left empty. `size` is asked from the store

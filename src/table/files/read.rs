@@ -144,7 +144,7 @@ fn root_of(file: &SchemaRef, column: &Column) -> Option<usize> {
     let wanted = Some(column.id.to_string());
     file.fields().iter().position(|field| match has_ids {
         true => id(field) == wanted,
-        false => *field.name() == column.name,
+        false => field.name() == column.stored_name(),
     })
 }
 

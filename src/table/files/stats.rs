@@ -52,7 +52,7 @@ fn leaf_of<'a>(file: &ColumnDescriptor, schema: &'a TableSchema) -> Option<(i32,
         .map(|column| (column, leaf(column.id, &column.ty)))
         .find(|(column, (id, _))| match info.has_id() {
             true => info.id() == *id,
-            false => column.name == *root,
+            false => column.stored_name() == root,
         })
         .map(|(_, leaf)| leaf)
 }
