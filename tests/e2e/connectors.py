@@ -30,7 +30,7 @@ class Connector:
 
     def declared(self, table):
         """The types that cdc-sink is told where records have no schema."""
-        return {column.name: column.declared for column in table.columns}
+        return {name: column.declared for column in table.columns for name in column.names()}
 
     def register(self):
         http("POST", f"{ENV['CONNECT']}/connectors", self.body())

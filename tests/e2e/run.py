@@ -318,7 +318,7 @@ class Course:
             versions.append({"phase": phase, "version": found["delta" if "delta" in reader else "iceberg"], "metadata": found.get("metadata"),
                              "expected": self.expected[kind, table.name, phase], "dropped": table.dropped(phase)})
         return {"name": f"{kind}/{connector.encoding}/{table.name}", "where": self.where(target, connector, table), "key": table.key,
-                "columns": [(column.name, column.kind, column.was) for column in table.columns], "versions": versions}
+                "columns": [(name, column.kind, column.was) for column in table.columns for name in column.names()], "versions": versions}
 
 
 def run_name():

@@ -60,6 +60,7 @@ class Instance:
             "brokers": ENV["BROKERS"], "topics": [f"^{connector.prefix}\\.{self.run}\\..*$" for connector in target.connectors],
             "group": f"{self.run}-{target.name}", "registry": ENV.get("REGISTRY"), "to": list(target.formats), "warehouse": target.warehouse,
             "catalog": target.catalog or None, "vended-credentials": target.vended or None, "listen": f"127.0.0.1:{self.port}", "memory": "256MiB",
+            "schema-history": [connector.prefix for connector in target.connectors if connector.source.kind != "postgres"] or None,
             "format-version": target.version if "iceberg" in target.formats else None,
             "type-widening": "delta" in target.formats or None, **self.options,
         }
@@ -72,7 +73,7 @@ class Instance:
             if connector.encoding == "json":
                 for table in connector.source.tables:
                     lines += ["", f'[tables."{connector.topic(table)}".types]']
-                    lines += [f"{name} = {json.dumps(declared)}" for name, declared in connector.declared(table).items()]
+                    lines += [f"{json.dumps(name)} = {json.dumps(declared)}" for name, declared in connector.declared(table).items()]
         return "\n".join(lines) + "\n"
 
     def alive(self):

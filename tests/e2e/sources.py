@@ -53,7 +53,7 @@ class Source:
                     cursor.execute(each)
 
     def change_columns(self, phase):
-        """Adds the columns of a phase, nullable, and alters and drops those that change in it."""
+        """Adds the columns of a phase, nullable, and alters, renames and drops those that change in it."""
         with self.cursor() as cursor:
             for table in self.tables:
                 for column in table.columns if phase else ():
@@ -63,6 +63,13 @@ class Source:
                         cursor.execute(f"ALTER TABLE {self.table(table)} DROP COLUMN {self.name(column.name)}")
                     if phase in (change[0] for change in column.changes):
                         cursor.execute(f"ALTER TABLE {self.table(table)} {self.altered(self.name(column.name), column.at(phase).sql)}")
+
+                    if phase in (rename[0] for rename in column.renames):
+                        before, after = column.at(phase - 1), column.at(phase)
+                        names = self.name(before.name), self.name(after.name)
+                        # Both ways to say it.
+                        clause = f"CHANGE {names[0]} {names[1]} {after.sql}" if phase == tables.RENAMED else f"RENAME COLUMN {names[0]} TO {names[1]}"
+                        cursor.execute(f"ALTER TABLE {self.table(table)} {clause}")
 
     def altered(self, name, sql):
         raise NotImplementedError

@@ -25,6 +25,7 @@ class Column:
     gone: int = 1000  # the phase that drops it
     was: str = ""  # the kind it had before `changes` made it wider
     changes: tuple = ()  # (phase, SQL type, how values are made, whether they may be null) from then on
+    renames: tuple = ()  # (phase, name) from then on
 
     def at(self, phase):
         """The column as it is in a phase."""
@@ -32,7 +33,14 @@ class Column:
         for since, sql, make, nulls in self.changes:
             if since <= phase:
                 column = replace(column, sql=sql, make=make, nulls=nulls)
+        for since, name in self.renames:
+            if since <= phase:
+                column = replace(column, name=name)
         return column
+
+    def names(self):
+        """All names that it ever has."""
+        return [self.name, *(name for _, name in self.renames)]
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,7 @@ INF = float("inf")
 SHORT = pick(0.0, 1.5, -2.25, 3.14159, 123456.0, 1e-5, -1e30)
 
 LOOSENED, WIDENED, DROPPED = 2, 3, 4
+RENAMED, RENAMED_AGAIN = 1, 3
 
 # A TRUNCATE empties it in some phases.
 EMPTIED = Table("emptied", ("id",), (
@@ -267,4 +276,11 @@ def mysql(is_mariadb):
         ), rows=60, large=("body", "raw")),
         grown("decimal", "float", "double", select="CAST({} AS DOUBLE)"),
         EMPTIED,
+        # The connector tells of its columns' renames: rows from before have their values under the new names.
+        Table("renamed", ("id",), (
+            column("id", "bigint", "int", "long", None, nulls=False),
+            column("label", "varchar(40)", "text", "string", text(0, 40), renames=((RENAMED, "title"), (RENAMED_AGAIN, "heading"))),
+            column("count", "int", "int", "int", whole(32), renames=((RENAMED_AGAIN, "amount"),)),
+            REV,
+        ), rows=100),
     )
