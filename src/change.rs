@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::key::Key;
 use crate::position::OffsetRange;
 use crate::schema::TableSchema;
+use crate::source_position::SourcePosition;
 
 /// Debezium's operation (its `Envelope.Operation`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -209,6 +210,9 @@ pub struct Batch {
     pub missing: usize,
     /// When the source committed the newest change, microseconds since the epoch.
     pub newest_source_micros: Option<i64>,
+    /// Where the changes of `keys` and then of `deletes` come from, one for each; none of a change that the table is to
+    /// take whatever it has. Empty where the partitions' order is enough: see [`crate::source_position`].
+    pub source_positions: Vec<Option<SourcePosition>>,
 }
 
 /// Rows of one content: those that stay, and those that there were.
@@ -248,12 +252,27 @@ impl Batch {
             strict: false,
             missing: 0,
             newest_source_micros: None,
+            source_positions: Vec::new(),
         }
     }
 
     /// True when it changes no row.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.deletes.is_empty() && !self.truncates
+    }
+
+    /// The keys whose change comes from somewhere, and where.
+    pub fn traced(&self) -> impl Iterator<Item = (&Key, &SourcePosition)> {
+        let keys = self.keys.iter().chain(&self.deletes).zip(&self.source_positions);
+        keys.filter_map(|(key, position)| Some((key, position.as_ref()?)))
+    }
+
+    /// The deleted keys of which something is known of where their change comes from, and that.
+    pub fn traced_deletes(&self) -> impl Iterator<Item = (&Key, &SourcePosition)> {
+        let positions = self.source_positions.get(self.keys.len()..).unwrap_or_default();
+        let deletes = self.deletes.iter().zip(positions);
+        let deletes = deletes.filter_map(|(key, position)| Some((key, position.as_ref()?)));
+        deletes.filter(|(_, position)| position.text().is_some())
     }
 
     /// The holes whose value is nowhere: `found` tells for each hole whether the table has its row.

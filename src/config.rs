@@ -207,6 +207,11 @@ pub struct Options {
     #[arg(long, env = "CDC_SINK_DROP_COLUMNS_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "Tables")]
     #[serde(with = "humantime_serde")]
     pub drop_columns_after: Option<Duration>,
+    /// Keep with each row where its last change is in the source's log (column `_cdc_source`), and let that decide when
+    /// changes of one row come in two partitions: for topics that got more partitions before their tables were made.
+    /// Tables whose topic gets more later do it by themselves [default: false]
+    #[arg(long, env = "CDC_SINK_SOURCE_POSITION", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Tables")]
+    pub source_position: Option<bool>,
     /// Merge a table once it has this many new records [default: 200000]
     #[arg(long, env = "CDC_SINK_BATCH_ROWS", value_name = "N", help_heading = "Batches")]
     pub batch_rows: Option<usize>,
@@ -267,6 +272,8 @@ pub struct TableOptions {
     pub any_schema_name: bool,
     /// What becomes of truncates, in place of the general option.
     pub truncate: Option<Truncates>,
+    /// Whether rows keep where their last change is in the source's log, in place of the general option.
+    pub source_position: Option<bool>,
 }
 
 impl Options {
@@ -307,6 +314,7 @@ impl Options {
             type_conflict: self.type_conflict.or(file.type_conflict),
             truncate: self.truncate.or(file.truncate),
             drop_columns_after: self.drop_columns_after.or(file.drop_columns_after),
+            source_position: self.source_position.or(file.source_position),
             batch_rows: self.batch_rows.or(file.batch_rows),
             batch_bytes: self.batch_bytes.or(file.batch_bytes),
             batch_age: self.batch_age.or(file.batch_age),
@@ -374,6 +382,7 @@ impl Options {
             type_conflict: self.type_conflict.unwrap_or_default(),
             truncate: self.truncate.unwrap_or_default(),
             drop_columns_after: self.drop_columns_after,
+            source_position: self.source_position.unwrap_or(false),
             limits: crate::batch::Limits {
                 rows: positive("batch-rows", self.batch_rows.unwrap_or(200_000))?,
                 bytes: bytes("batch-bytes", self.batch_bytes.unwrap_or(default_batch))?,
@@ -482,6 +491,8 @@ pub struct Config {
     pub truncate: Truncates,
     /// How long no schema may have had a column that is dropped for good; none for never.
     pub drop_columns_after: Option<Duration>,
+    /// Rows keep where their last change is in the source's log.
+    pub source_position: bool,
     /// When a table is merged.
     pub limits: crate::batch::Limits,
     /// Bytes for queues, buffers and indexes.

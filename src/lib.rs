@@ -36,13 +36,14 @@
 //! 8. What goes wrong with one table stops that table only; what goes wrong outside is waited out.
 //! 9. No secret and no row's value in a log, a metric, a commit or an error.
 //!
-//! What there is not: no state outside the tables, no second store, no exactly-once producer, no clock in any order.
+//! What there is not: no state outside the tables, no second store, no exactly-once producer, no clock in any order but
+//! to tell that a source's log started over ([`source_position`]).
 //!
 //! # Where things are
 //!
 //! | room | what it knows |
 //! |---|---|
-//! | [`record`], [`change`], [`position`], [`schema`], [`key`], [`names`] | the vocabulary; no I/O |
+//! | [`record`], [`change`], [`position`], [`source_position`], [`schema`], [`key`], [`names`] | the vocabulary; no I/O |
 //! | [`source`] | Kafka's consumer group: partitions, queues, back-pressure; a scripted source for tests; a cluster in the process for the demo |
 //! | [`decode`] | Debezium's envelopes in JSON and Avro: scan, schemas, columns; the one table of types; which columns were renamed |
 //! | [`batch`] | what is buffered for a table, when it is due, the collapse |
@@ -79,6 +80,7 @@ pub mod schema;
 pub mod shutdown;
 pub mod sink;
 pub mod source;
+pub mod source_position;
 pub mod table;
 #[cfg(test)]
 mod testing;

@@ -18,6 +18,10 @@ pub const PARTITION_COLUMN: &str = "_cdc_partition";
 /// Name of the metadata column that holds the Kafka offset of the change.
 pub const OFFSET_COLUMN: &str = "_cdc_offset";
 
+/// Name of the metadata column that holds where the change comes from ([`crate::source_position`]). Only tables have it
+/// whose rows may come from more than one partition each.
+pub const SOURCE_COLUMN: &str = "_cdc_source";
+
 /// Key under which Arrow and Parquet carry a field id.
 pub const FIELD_ID_KEY: &str = "PARQUET:field_id";
 
@@ -239,6 +243,8 @@ pub struct TableSchema {
     /// Ids of columns that are gone for good.
     #[serde(default)]
     dropped: Vec<i32>,
+    /// The partitions that the topic had when the table was made.
+    partitions: Option<i32>,
 }
 
 impl TableSchema {
@@ -256,20 +262,27 @@ impl TableSchema {
 
     /// The schema of a new table that has `columns` and no others: one that no topic feeds.
     pub fn plain(columns: Vec<Column>, key: Vec<String>) -> Self {
-        let mut schema = Self { columns: Vec::new(), key, last_id: 0, dropped: Vec::new() };
+        let mut schema =
+            Self { columns: Vec::new(), key, last_id: 0, dropped: Vec::new(), partitions: None };
         schema.push_all(columns);
         schema
     }
 
     /// A schema read back from a table's log: ids are kept.
     pub fn from_parts(columns: Vec<Column>, key: Vec<String>, last_id: i32) -> Self {
-        Self { columns, key, last_id, dropped: Vec::new() }
+        Self { columns, key, last_id, dropped: Vec::new(), partitions: None }
     }
 
     /// This schema, of a table that had columns with the ids `dropped` before.
     #[must_use]
     pub fn with_dropped(self, dropped: Vec<i32>) -> Self {
         Self { dropped, ..self }
+    }
+
+    /// This schema of a table that was made when its topic had so many partitions.
+    #[must_use]
+    pub fn with_partitions(self, partitions: Option<i32>) -> Self {
+        Self { partitions, ..self }
     }
 
     /// This schema with `columns` added at the end; they get fresh ids and are nullable.
@@ -333,6 +346,16 @@ impl TableSchema {
         &self.dropped
     }
 
+    /// The partitions that the topic had when the table was made, if that was known.
+    pub fn partitions(&self) -> Option<i32> {
+        self.partitions
+    }
+
+    /// True when rows tell where in the source's log their change is.
+    pub fn is_traced(&self) -> bool {
+        self.column(SOURCE_COLUMN).is_some()
+    }
+
     /// The highest field id ever assigned.
     pub fn last_id(&self) -> i32 {
         self.last_id
@@ -394,7 +417,7 @@ fn arrow_field(name: &str, id: i32, ty: &ColumnType, nullable: bool) -> Field {
 
 /// True for the name of a metadata column.
 pub fn is_metadata(name: &str) -> bool {
-    matches!(name, OP_COLUMN | TS_COLUMN | PARTITION_COLUMN | OFFSET_COLUMN)
+    matches!(name, OP_COLUMN | TS_COLUMN | PARTITION_COLUMN | OFFSET_COLUMN | SOURCE_COLUMN)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::record::Record;
 use crate::schema::TableSchema;
+use crate::source_position::SourcePosition;
 
 /// The reason of rejects for values that are nowhere.
 pub(super) const MISSING_VALUE: &str = "missing_value";
@@ -46,17 +47,19 @@ pub struct Assembled<'a> {
 enum Survivor {
     /// The row of this change.
     Upsert(u32),
-    /// No row.
-    Delete(Key),
+    /// No row, by this change.
+    Delete(u32),
 }
 
-/// What to do about values that are nowhere.
+/// What the table does not have or does not need, and what to do about it.
 #[derive(Debug, Clone, Default)]
 pub struct Missing {
-    /// What becomes of a change that leaves one out.
+    /// What becomes of a change that leaves out a value that is nowhere.
     pub policy: MissingValue,
     /// Rows that were looked for in the table and are not there; of matched rows how many are missing.
     pub absent: HashMap<Origin, usize>,
+    /// Keys that the table has later changes of: theirs here are passed over.
+    pub stale: HashSet<Key>,
 }
 
 /// A value that is still looked for: the row it belongs to, the column, and the change it was last looked for in.
@@ -88,8 +91,8 @@ impl Buffer {
             return self.match_rows(decoder, id, missing);
         }
         let mut rejected: Vec<(RecordRef, Reject)> = self.rejects.clone();
-        let mut survivors = self.survivors();
-        let mut departures = Departures::of(self);
+        let mut survivors = self.survivors(&missing.stale);
+        let mut departures = Departures::of(self, &missing.stale);
         let (schema, resolved) = loop {
             let mut upserts = upserts(&survivors);
             let kept = upserts.len();
@@ -128,18 +131,16 @@ impl Buffer {
             }
         };
         let Resolved { rows, holes, missing: nowhere } = resolved;
-        let kept = upserts(&survivors);
+        let (kept, deletes) = (upserts(&survivors), deletes(&survivors));
+        let key = |at: &u32| Some(self.change(*at)?.change.key);
         let batch = Batch {
             id,
             ranges: self.ranges(),
             schema,
             truncates: self.truncates(),
             rows,
-            keys: kept.iter().filter_map(|at| Some(self.change(*at)?.change.key)).collect(),
-            deletes: survivors
-                .iter()
-                .filter_map(|s| if let Survivor::Delete(key) = s { Some(*key) } else { None })
-                .collect(),
+            keys: kept.iter().filter_map(key).collect(),
+            deletes: deletes.iter().filter_map(key).collect(),
             matched: false,
             holes,
             departures: departures.placed(kept.len()),
@@ -147,6 +148,7 @@ impl Buffer {
             strict: missing.policy != MissingValue::Null,
             missing: nowhere.len(),
             newest_source_micros: self.changes.iter().filter_map(|b| b.change.source_micros).max(),
+            source_positions: self.source_positions(kept.iter().chain(&deletes)),
         };
         let late = rejected.len() - self.rejects.len();
         let collapsed = self.changes.len() - survivors.len() - late;
@@ -165,12 +167,23 @@ impl Buffer {
             .collect()
     }
 
-    /// The last change of each key, in order of arrival.
-    fn survivors(&self) -> Vec<Survivor> {
+    /// Where changes come from; nothing when that is not asked for.
+    fn source_positions<'a>(
+        &self,
+        changes: impl Iterator<Item = &'a u32>,
+    ) -> Vec<Option<SourcePosition>> {
+        let position = |at: &u32| self.source_positions.get(&self.change(*at)?.record).cloned();
+        let is_traced = !self.source_positions.is_empty();
+        changes.filter(|_| is_traced).map(position).collect()
+    }
+
+    /// The last change of each key, in order of arrival, but for the keys that are `stale`.
+    fn survivors(&self, stale: &HashSet<Key>) -> Vec<Survivor> {
         let is_last = |index: u32, key| self.last.get(key) == Some(&index);
         (0..)
             .zip(&self.changes)
             .filter(|(index, buffered)| is_last(*index, &buffered.change.key))
+            .filter(|(_, buffered)| !stale.contains(&buffered.change.key))
             .map(|(index, buffered)| survivor(index, buffered))
             .collect()
     }
@@ -201,8 +214,10 @@ impl Buffer {
             .iter()
             .map(|at| {
                 let buffered = self.change(*at).ok_or_else(lost)?;
-                Row::of(self.record(buffered.record).ok_or_else(lost)?, &buffered.change)
-                    .ok_or_else(lost)
+                let source_position = self.source_positions.get(&buffered.record);
+                let record = self.record(buffered.record).ok_or_else(lost)?;
+                let row = Row::of(record, &buffered.change).ok_or_else(lost)?;
+                Ok(Row { source_position, ..row })
             })
             .collect()
     }
@@ -300,9 +315,14 @@ fn incomplete(missing: &[(usize, usize)], schema: &TableSchema) -> Vec<(usize, R
 
 fn survivor(index: u32, buffered: &Buffered) -> Survivor {
     match buffered.change.operation {
-        Operation::Delete if buffered.change.row.is_none() => Survivor::Delete(buffered.change.key),
+        Operation::Delete if buffered.change.row.is_none() => Survivor::Delete(index),
         _ => Survivor::Upsert(index),
     }
+}
+
+fn deletes(survivors: &[Survivor]) -> Vec<u32> {
+    let index = |s: &Survivor| if let Survivor::Delete(index) = s { Some(*index) } else { None };
+    survivors.iter().filter_map(index).collect()
 }
 
 fn upserts(survivors: &[Survivor]) -> Vec<u32> {

@@ -3,23 +3,40 @@
 //! The row right before such a delete may be one that the batch itself makes: it is written then with the rows that
 //! stay, and deleted in the same commit.
 
+use std::collections::HashSet;
+
 use super::Buffer;
 use super::supply::Supplier;
 use crate::change::{Departing, Departure, KeyChange};
+use crate::key::Key;
 
 /// The batch's departures, while its rows are decoded.
-pub(super) struct Departures(Vec<(KeyChange, Supplier)>);
+pub(super) struct Departures<'a> {
+    rows: Vec<(KeyChange, Supplier)>,
+    /// Keys that the table has later changes of: what is there is not what their deletes took away.
+    stale: &'a HashSet<Key>,
+}
 
-impl Departures {
-    pub(super) fn of(buffer: &Buffer) -> Self {
-        let departures = buffer.pairs.departures();
-        Self(departures.into_iter().map(|(at, of)| (of, buffer.replaced(at))).collect())
+impl<'a> Departures<'a> {
+    pub(super) fn of(buffer: &Buffer, stale: &'a HashSet<Key>) -> Self {
+        let mut departures = Self { rows: Vec::new(), stale };
+        let rows = buffer.pairs.departures().into_iter();
+        departures.rows = rows.map(|(at, of)| (of, departures.replaced(buffer, at))).collect();
+        departures
+    }
+
+    /// The row that the delete or change at `at` replaces.
+    fn replaced(&self, buffer: &Buffer, at: u32) -> Supplier {
+        match buffer.replaced(at) {
+            Supplier::Table(key) if self.stale.contains(&key) => Supplier::None,
+            row => row,
+        }
     }
 
     /// The changes whose rows are written for them, each once.
     pub(super) fn written(&self) -> Vec<u32> {
         let change = |(_, row): &_| if let Supplier::Change(at) = row { Some(*at) } else { None };
-        let mut changes: Vec<u32> = self.0.iter().filter_map(change).collect();
+        let mut changes: Vec<u32> = self.rows.iter().filter_map(change).collect();
         changes.sort_unstable();
         changes.dedup();
         changes
@@ -27,7 +44,7 @@ impl Departures {
 
     /// The change at `at` cannot be decoded: the row is the one before it.
     pub(super) fn fall_back(&mut self, buffer: &Buffer, at: u32) {
-        self.replace(at, buffer.replaced(at));
+        self.replace(at, self.replaced(buffer, at));
     }
 
     /// The row of the change at `at` lacks values that are nowhere.
@@ -36,7 +53,7 @@ impl Departures {
     }
 
     fn replace(&mut self, at: u32, by: Supplier) {
-        for (_, row) in &mut self.0 {
+        for (_, row) in &mut self.rows {
             if *row == Supplier::Change(at) {
                 *row = by;
             }
@@ -56,6 +73,6 @@ impl Departures {
                 Supplier::Departed(_) | Supplier::None => Departing::None,
             },
         };
-        self.0.iter().map(placed).collect()
+        self.rows.iter().map(placed).collect()
     }
 }

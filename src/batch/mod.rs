@@ -8,6 +8,7 @@
 mod assemble;
 mod departures;
 mod matched;
+mod order;
 mod pairs;
 mod streak;
 mod supply;
@@ -32,6 +33,7 @@ use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::position::{OffsetRange, Position};
 use crate::record::{Record, Records};
+use crate::source_position::SourcePosition;
 
 /// How soon a batch is due again that had to end before the half of a key change.
 const RETRY: Duration = Duration::from_millis(500);
@@ -69,6 +71,8 @@ pub struct Buffer {
     changes: Vec<Buffered>,
     last: HashMap<Key, u32, foldhash::fast::RandomState>,
     pairs: Pairs,
+    /// Where changes come from, where that is asked for.
+    source_positions: HashMap<RecordRef, SourcePosition, foldhash::fast::RandomState>,
     rejects: Vec<(RecordRef, Reject)>,
     /// Records that empty the table. What was taken in before the last of them is gone.
     truncates: Vec<RecordRef>,
@@ -82,7 +86,7 @@ pub struct Buffer {
 }
 
 /// Where a record lies: chunk and place in it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct RecordRef {
     chunk: u32,
     entry: u32,
@@ -92,7 +96,7 @@ struct RecordRef {
 struct Buffered {
     record: RecordRef,
     change: Change,
-    /// The change of the same key before this one.
+    /// The change of the same key before this one: the one that came before, or that another partition's is put above.
     previous: Option<u32>,
 }
 
@@ -101,6 +105,8 @@ struct Buffered {
 pub enum Outcome {
     /// A change of a row.
     Change(Change),
+    /// A change of a row, and where it comes from.
+    Traced(Box<(Change, SourcePosition)>),
     /// Nothing for a table.
     Skipped,
     /// The table is emptied. Every record before it was taken in before, which only a topic with one partition grants.
@@ -148,6 +154,11 @@ impl Buffer {
                 Outcome::Change(change) => {
                     self.take_change(at, (record.partition, record.offset), change, now);
                 }
+                Outcome::Traced(traced) => {
+                    let (change, source_position) = *traced;
+                    self.source_positions.insert(at, source_position);
+                    self.take_change(at, (record.partition, record.offset), change, now);
+                }
                 Outcome::Skipped => self.tally.skipped += 1,
                 Outcome::Truncate => self.take_truncate(at),
                 Outcome::Rejected(reject) => {
@@ -168,7 +179,10 @@ impl Buffer {
     fn take_change(&mut self, record: RecordRef, place: (i32, i64), change: Change, now: Instant) {
         let Ok(index) = u32::try_from(self.changes.len()) else { return };
         self.pairs.take(index, place, &change, now);
-        let previous = self.last.insert(change.key, index);
+        let previous = match self.source_positions.is_empty() {
+            true => self.last.insert(change.key, index),
+            false => self.put_in_order(index, record, change.key),
+        };
         self.changes.push(Buffered { record, change, previous });
     }
 
@@ -410,7 +424,16 @@ impl Buffer {
             }
         };
         for buffered in of_chunk(&self.changes, chunk, |buffered| buffered.record) {
-            put(buffered.record, Outcome::Change(buffered.change));
+            let change = buffered.change;
+            put(
+                buffered.record,
+                match self.source_positions.get(&buffered.record) {
+                    None => Outcome::Change(change),
+                    Some(source_position) => {
+                        Outcome::Traced(Box::new((change, source_position.clone())))
+                    }
+                },
+            );
         }
         for (at, reject) in of_chunk(&self.rejects, chunk, |(at, _)| *at) {
             put(*at, Outcome::Rejected(reject.clone()));

@@ -247,6 +247,7 @@ pub(super) fn decode_options(config: &Config, topic: &str, table: &str) -> Resul
             conflict: own.type_conflict.unwrap_or(config.type_conflict),
         },
         outbox: outbox(config, topic)?,
+        source_position: own.source_position.unwrap_or(config.source_position),
     })
 }
 

@@ -30,11 +30,13 @@ mod origin;
 mod outbox;
 mod rename;
 mod table;
+mod trace;
 
 pub use describe::SourceColumn;
 use keys::{NEW_KEY, OLD_KEY, no_key};
 pub use origin::SourceTable;
 use rename::Fate;
+use trace::Trace;
 
 /// How the topic of Debezium's signalling table ends, if the table has its usual name. Its rows tell the connector what to
 /// do, and the connector marks its incremental snapshots in it.
@@ -74,6 +76,7 @@ pub struct Decoder {
     fate: Fate,
     /// Of a topic with flattened rows: whether tombstones are the only deletes. Else they follow a delete.
     tombstones_are_deletes: Option<bool>,
+    trace: Trace,
 }
 
 /// A schema of the registry, and the writers made from it.
@@ -109,6 +112,7 @@ impl Decoder {
         let mut decoder = Self {
             placeholder: Placeholder::new(&options.placeholder),
             added: AddedNames::new(&options.added_prefix),
+            trace: Trace::new(options.source_position),
             options,
             registry,
             schema: None,
@@ -127,9 +131,7 @@ impl Decoder {
             fate: Fate::default(),
             tombstones_are_deletes: None,
         };
-        if let Some(schema) = schema {
-            decoder.set_schema(schema);
-        }
+        schema.into_iter().for_each(|schema| decoder.set_schema(schema));
         decoder
     }
 
@@ -142,6 +144,7 @@ impl Decoder {
         self.key_forms.clear();
         self.covered.clear();
         self.fate.begin_anew();
+        self.trace.take_schema(&schema);
         self.schema = Some(schema);
     }
 

@@ -10,6 +10,7 @@ use crate::change::{Keyless, Operation};
 use crate::key::Key;
 use crate::record::{Headers, Record};
 use crate::schema::ColumnType;
+use crate::source_position::SourcePosition;
 
 mod avro;
 mod cells;
@@ -199,6 +200,8 @@ pub struct Options {
     pub evolution: Evolution,
     /// The topic has events of an outbox.
     pub outbox: Option<Outbox>,
+    /// Changes are traced from the first one on, whatever the topic's partitions ([`Decoder::is_tracing`]).
+    pub source_position: bool,
 }
 
 impl Options {
@@ -301,10 +304,12 @@ pub struct Row<'a> {
     pub partition: i32,
     /// The record's offset.
     pub offset: i64,
+    /// Where the change comes from, in a table that is traced.
+    pub source_position: Option<&'a SourcePosition>,
 }
 
 impl<'a> Row<'a> {
-    /// The row of a record's change; none for a delete.
+    /// The row of a record's change, not traced; none for a delete.
     pub fn of(record: Record<'a>, change: &Change) -> Option<Self> {
         Self::at(change.row?, record, change)
     }
@@ -326,6 +331,7 @@ impl<'a> Row<'a> {
             source_micros: change.source_micros,
             partition: record.partition,
             offset: record.offset,
+            source_position: None,
         })
     }
 }

@@ -15,8 +15,10 @@ use super::{Columns, Operation, Options, Reject, Row};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::schema::{
-    Column, ColumnType, OFFSET_COLUMN, OP_COLUMN, PARTITION_COLUMN, TS_COLUMN, TableSchema,
+    Column, ColumnType, OFFSET_COLUMN, OP_COLUMN, PARTITION_COLUMN, SOURCE_COLUMN, TS_COLUMN,
+    TableSchema,
 };
+use crate::source_position::SourcePosition;
 
 /// Where the fields of one writer's rows go.
 #[derive(Debug)]
@@ -120,7 +122,7 @@ pub(super) struct Filler<'a> {
     options: &'a Options,
     placeholder: &'a Placeholder,
     cells: Vec<Cells>,
-    metadata: [Option<usize>; 4],
+    metadata: [Option<usize>; 5],
     unavailable: Vec<(usize, usize)>,
     rejects: Vec<(usize, Reject)>,
     scratch: Vec<u8>,
@@ -155,7 +157,7 @@ impl<'a> Filler<'a> {
         rows: usize,
     ) -> Self {
         let cells = schema.columns().iter().map(|column| Cells::new(&column.ty, rows)).collect();
-        let metadata = [OP_COLUMN, TS_COLUMN, PARTITION_COLUMN, OFFSET_COLUMN];
+        let metadata = [OP_COLUMN, TS_COLUMN, PARTITION_COLUMN, OFFSET_COLUMN, SOURCE_COLUMN];
         Self {
             schema,
             options,
@@ -215,11 +217,13 @@ impl<'a> Filler<'a> {
     }
 
     fn metadata(&mut self, row: &Row<'_>) -> Result<(), Misfit> {
+        let source_position = row.source_position.and_then(SourcePosition::text);
         let values = [
             Some(Stored::Text(row.operation.code())),
             row.source_micros.map(Stored::Int64),
             Some(Stored::Int32(row.partition)),
             Some(Stored::Int64(row.offset)),
+            source_position.as_deref().map(Stored::Text),
         ];
         for (column, value) in self.metadata.into_iter().zip(values) {
             let Some(cells) = column.and_then(|column| self.cells.get_mut(column)) else {

@@ -194,6 +194,9 @@ where
                 let message = Message::Reached { partition: partition.partition, position };
                 self.send(&partition.topic, message).await;
             }
+            Event::Partitions { topic, count } => {
+                self.send(&topic, Message::Partitions(count)).await;
+            }
             Event::Watermarks { partition, low: _, high } => {
                 self.progress.watermarks(&partition, high);
             }

@@ -1,9 +1,10 @@
 //! One table's worker: takes its topic's records, merges them when they are due, and halts alone.
 
 mod history;
+mod order;
 mod scan;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -38,6 +39,8 @@ pub(super) enum Message {
     Revoked { partitions: Vec<i32>, done: oneshot::Sender<()> },
     /// Records of one partition.
     Records(Records),
+    /// The topic has so many partitions.
+    Partitions(i32),
     /// The end of a partition's log.
     Reached { partition: i32, position: i64 },
     /// The table cannot go on.
@@ -255,6 +258,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 done.send(()).ok();
             }
             Message::Records(records) => self.take(records).await?,
+            Message::Partitions(count) => self.take_partitions(count),
             Message::Reached { partition, position } => {
                 if let Some(end) = self.assigned.get_mut(&partition).filter(|_| !self.halted) {
                     *end = End::Reached;
@@ -278,6 +282,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
         }
         let stored = self.read_position().await?;
         self.assigned.extend(partitions.iter().map(|partition| (*partition, End::Unknown)));
+        self.take_schema();
         let known = partitions.iter().filter_map(|p| Some((*p, stored.get(*p)?)));
         self.buffer.start_at(known.clone());
         // Said now: of a partition that is at its end nothing more may ever come.
@@ -292,22 +297,11 @@ impl<S: Sink + Send + Sync> Worker<S> {
         let mut waits = retry::waits();
         loop {
             match self.sink.position().await {
-                Ok(position) => {
-                    self.take_schema();
-                    return Ok(position);
-                }
+                Ok(position) => return Ok(position),
                 Err(error) => {
                     self.wait_out(&error, "read the table's position", &mut waits).await?;
                 }
             }
-        }
-    }
-
-    /// Rows are made for the schema that the table has now.
-    fn take_schema(&mut self) {
-        if let Some(schema) = self.sink.schema() {
-            self.decoder.set_schema(schema);
-            self.decoder.keep_columns(self.sink.partition_columns());
         }
     }
 
@@ -392,7 +386,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
 
     /// Merges what is buffered, however often it takes; `wait` says what of a key change's half.
     async fn merge(&mut self, wait: Wait) -> Result<()> {
-        let mut missing = Missing { policy: self.missing_value, absent: HashMap::new() };
+        let mut missing = Missing { policy: self.missing_value, ..Missing::default() };
         let history_until = now() + history::WAIT;
         while !self.halted && !self.buffer.is_empty() {
             self.check_order().await?;
@@ -419,7 +413,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
             let mut summary = Summary::of(buffer.tally(), &assembled);
             self.rejects.bury(&self.name, buffer, &assembled.rejected).await?;
             let batch = assembled.batch;
-            if batch.is_empty() && summary.dead_letters == 0 {
+            if batch.is_empty() && summary.dead_letters == 0 && missing.stale.is_empty() {
                 self.settle(&end, summary.consumed).await;
                 return Ok(());
             }
@@ -449,6 +443,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
                         *missing.absent.entry(key).or_default() += 1;
                     }
                 }
+                Some(Merged::Stale { keys }) => missing.stale.extend(keys),
             }
         }
         Ok(())

@@ -204,6 +204,10 @@ impl Open {
             if !batch.schema.covers(self.table.schema()) {
                 return Ok(Merged::Outdated);
             }
+            let stale = self.table.stale(batch).await?;
+            if !stale.is_empty() {
+                return Ok(Merged::Stale { keys: stale });
+            }
             let numbered = match batch.matched {
                 false => None,
                 true => match self.table.numbered(batch) {

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::position::Position;
 use crate::schema::{Column, TableSchema};
+use crate::source_position::SourcePosition;
 
 /// A row as text by column name; null columns are absent.
 pub type TextRow = BTreeMap<String, String>;
@@ -26,6 +27,8 @@ pub struct MemorySink {
 struct Table {
     schema: Option<Arc<TableSchema>>,
     rows: BTreeMap<Key, TextRow>,
+    /// Where the last change of each key comes from, whether or not there is a row now.
+    source_positions: BTreeMap<Key, SourcePosition>,
     position: Position,
     departed: BTreeMap<KeyChange, Option<TextRow>>,
     missing: usize,
@@ -128,6 +131,14 @@ impl Sink for MemorySink {
         if table.schema.as_ref().is_some_and(|schema| !batch.schema.covers(schema)) {
             return Ok(Merged::Outdated);
         }
+        let later = |key, own: &SourcePosition| {
+            table.source_positions.get(key).is_some_and(|o| own.is_before(o))
+        };
+        let stale = batch.traced().filter(|(key, position)| later(key, position));
+        let stale: Vec<Key> = stale.map(|(key, _)| *key).collect();
+        if !stale.is_empty() && !batch.truncates {
+            return Ok(Merged::Stale { keys: stale });
+        }
         let batch = &match batch.matched {
             false => batch.clone(),
             true => match batch.numbered(|key| table.rows.contains_key(key)) {
@@ -148,6 +159,7 @@ impl Sink for MemorySink {
         table.follow(&batch.schema);
         if batch.truncates {
             table.rows.clear();
+            table.source_positions.clear();
         }
         let mut rows = text_rows(&batch.rows)?;
         for hole in &batch.holes {
@@ -167,6 +179,8 @@ impl Sink for MemorySink {
             table.rows.remove(key);
         }
         table.rows.extend(batch.keys.iter().copied().zip(rows));
+        let positions = batch.traced().map(|(key, position)| (*key, position.clone()));
+        table.source_positions.extend(positions);
         table.schema = Some(Arc::clone(&batch.schema));
         table.position = position.clone();
         table.missing += missing;

@@ -63,6 +63,12 @@ pub enum Merged {
     /// The table has columns that the batch does not know: another owner changed its schema. Nothing of the batch was
     /// committed; make the batch anew for the table's schema.
     Outdated,
+    /// The table has later changes of some keys, from other partitions ([`crate::source_position`]). Nothing of the batch was
+    /// committed; make it anew without them.
+    Stale {
+        /// The keys.
+        keys: Vec<Key>,
+    },
     /// The batch is strict and has holes whose row is nowhere, or takes out matched rows that are not there. Nothing of
     /// it was committed; make it anew without them.
     Missing {

@@ -18,6 +18,7 @@ pub use partitions::partitions;
 pub use topics::{TopicPattern, Topics};
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
@@ -63,6 +64,13 @@ pub enum Event {
         partition: TopicPartition,
         /// The position after the last record, past gaps.
         position: i64,
+    },
+    /// How many partitions a topic has, of which some are assigned: told once that is known, and when there are more.
+    Partitions {
+        /// The topic.
+        topic: Arc<str>,
+        /// Its partitions.
+        count: i32,
     },
     /// Offsets a partition has, for lag: asked from the broker from time to time and at assignment.
     Watermarks {

@@ -200,6 +200,11 @@ impl ScriptedSource {
         }
         let (start, answer) = oneshot::channel();
         self.ready.push_back(Event::Assigned { partitions: partitions.clone(), start });
+        for topic in partitions.iter().map(|id| Arc::clone(&id.topic)).collect::<HashSet<_>>() {
+            let own = self.logs.keys().filter(|id| id.topic == topic).map(|id| id.partition);
+            let count = own.max().map_or(0, |last| last + 1);
+            self.ready.push_back(Event::Partitions { topic, count });
+        }
         self.offers.push((partitions, answer));
     }
 
@@ -384,6 +389,7 @@ mod tests {
                 }
                 Event::Revoked { done, .. } => done.send(()).unwrap(),
                 Event::Watermarks { low, high, .. } => assert_eq!((low, high), (5, 155)),
+                Event::Partitions { count, .. } => assert_eq!(count, 2),
                 event => panic!("{event:?}"),
             }
         }
@@ -416,6 +422,7 @@ mod tests {
         let mut source = ScriptedSource::new(logs(), [], Acknowledged::default());
         let Event::Assigned { start, .. } = source.next().await else { panic!() };
         drop(start);
+        let Event::Partitions { count: 2, .. } = source.next().await else { panic!() };
         let Event::Assigned { partitions, start } = source.next().await else { panic!() };
         source.hold(&id(0), true);
         start.send(partitions.into_iter().map(|id| (id, Start::Beginning)).collect()).unwrap();

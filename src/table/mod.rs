@@ -11,6 +11,7 @@ pub mod partition;
 pub mod physical;
 pub mod plan;
 mod refresh;
+mod source_positions;
 pub mod split;
 #[cfg(test)]
 mod tests;

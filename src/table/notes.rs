@@ -1,19 +1,28 @@
-//! Notes of torn key changes: where a row lay whose delete was committed without the create of its new key.
+//! Notes: what one batch has to tell another about rows that are gone. They are part of every commit, as the position is.
 //!
-//! The create may leave out values that only that row has. A data file stays readable for days after its rows are
-//! deleted, so whoever merges the create, another instance as a rule, reads them there. Notes are part of every commit,
-//! as the position is; the commit with the create drops its note. A row that one batch makes and deletes lies in a file
+//! Of torn key changes: where a row lay whose delete was committed without the create of its new key. The create may
+//! leave out values that only that row has. A data file stays readable for days after its rows are
+//! deleted, so whoever merges the create, another instance as a rule, reads them there. The commit with the create drops
+//! its note. A row that one batch makes and deletes lies in a file
 //! of its own that only its note names; what collects orphans takes it some day.
+//!
+//! Of deletes where the source's log is asked which of two changes is the later one ([`crate::source_position`]): a row
+//! tells where it comes from, a row that is gone does not.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Departed, KeyChange};
+use crate::change::{Batch, Departed, KeyChange};
+use crate::key::Key;
+use crate::source_position::SourcePosition;
 
-/// Notes that a table keeps; then the oldest go.
+/// Notes of each kind that a table keeps; then the oldest go.
 const NOTES: usize = 2000;
-/// Notes are kept no longer than so many milliseconds: a create may come after its delete by so much.
+/// Notes are kept no longer than so many milliseconds: a create may come after its delete by so much, and what another
+/// partition has of a key from before its delete.
 const KEPT_MILLIS: i64 = 60 * 60 * 1000;
 /// Notes younger than so many milliseconds are not given up for new ones, as long as those can wait.
 const YOUNG_MILLIS: i64 = 60 * 1000;
@@ -38,49 +47,116 @@ pub struct Note {
     pub at_millis: i64,
 }
 
+/// A delete, and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Deleted {
+    /// [`Key::digest`] of its key.
+    key: [u8; 16],
+    source_position: SourcePosition,
+    /// Wall time of its commit, milliseconds since the epoch.
+    at_millis: i64,
+}
+
 /// The notes of a table version, oldest first. As JSON they are what a log has of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Written", try_from = "Written")]
-pub struct Notes(Vec<Note>);
+pub struct Notes {
+    key_changes: Vec<Note>,
+    deletes: Vec<Deleted>,
+}
 
 /// How notes are written: a commit has few files and many rows of each.
 #[derive(Serialize, Deserialize)]
 struct Written {
     files: Vec<String>,
     rows: Vec<WrittenNote>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    deletes: Vec<WrittenDelete>,
 }
 
 /// The key change, the time, and the file's number with the row.
 type WrittenNote = (String, i64, Option<(usize, u32)>);
 
+/// The key's digest, the time, the partition and what else is known of the place.
+type WrittenDelete = (String, i64, i32, String);
+
 impl Notes {
     /// True without any.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.key_changes.is_empty() && self.deletes.is_empty()
     }
 
     /// The note of a key change.
     pub fn get(&self, key_change: KeyChange) -> Option<&Note> {
-        self.0.iter().find(|note| note.key_change == key_change)
+        self.key_changes.iter().find(|note| note.key_change == key_change)
+    }
+
+    /// Of those of `keys` that were deleted: where the last delete comes from.
+    pub fn deletes<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a Key>,
+    ) -> HashMap<Key, &SourcePosition> {
+        if self.deletes.is_empty() {
+            return HashMap::new();
+        }
+        let mut noted: HashMap<[u8; 16], &SourcePosition> = HashMap::new();
+        for Deleted { key, source_position, .. } in &self.deletes {
+            let last = noted.entry(*key).or_insert(source_position);
+            if source_position.replaces(last) {
+                *last = source_position;
+            }
+        }
+        keys.filter_map(|key| Some((*key, *noted.get(&key.digest())?))).collect()
     }
 
     /// What a pipeline has to know of them.
     pub fn departed(&self, now_millis: i64) -> Departed {
         let young = |note: &&Note| note.at_millis > now_millis.saturating_sub(YOUNG_MILLIS);
         Departed {
-            noted: self.0.iter().map(|note| note.key_change).collect(),
+            noted: self.key_changes.iter().map(|note| note.key_change).collect(),
             present: HashSet::new(),
-            room: NOTES.saturating_sub(self.0.iter().filter(young).count()),
+            room: NOTES.saturating_sub(self.key_changes.iter().filter(young).count()),
         }
     }
 
-    /// The notes after a commit that adds `new` and has the creates of `arrivals`. A delete that the connector writes
+    /// The notes after a commit of the batch, which tears the key changes `new`.
+    pub fn after(&self, batch: &Batch, new: Vec<Note>, now_millis: i64) -> Self {
+        Self {
+            key_changes: self.key_changes_after(new, &batch.arrivals, now_millis),
+            deletes: self.deletes_after(batch.traced_deletes(), now_millis),
+        }
+    }
+
+    /// The deletes with those of `new`.
+    fn deletes_after<'a>(
+        &self,
+        new: impl Iterator<Item = (&'a Key, &'a SourcePosition)>,
+        at_millis: i64,
+    ) -> Vec<Deleted> {
+        let new = new.map(|(key, source_position)| Deleted {
+            key: key.digest(),
+            source_position: source_position.clone(),
+            at_millis,
+        });
+        let oldest = at_millis.saturating_sub(KEPT_MILLIS);
+        let kept = self.deletes.iter().filter(|delete| delete.at_millis >= oldest).cloned();
+        let mut deletes: Vec<Deleted> = kept.chain(new).collect();
+        deletes.drain(..deletes.len().saturating_sub(NOTES));
+        deletes
+    }
+
+    /// The key changes with `new`, without those whose creates are among `arrivals`. A delete that the connector writes
     /// again finds no row any more: the first note stays.
-    pub fn after(&self, new: Vec<Note>, arrivals: &[KeyChange], now_millis: i64) -> Self {
+    fn key_changes_after(
+        &self,
+        new: Vec<Note>,
+        arrivals: &[KeyChange],
+        now_millis: i64,
+    ) -> Vec<Note> {
         let arrived: HashSet<_> = arrivals.iter().collect();
         let oldest = now_millis.saturating_sub(KEPT_MILLIS);
         let stays = |note: &&Note| note.at_millis >= oldest && !arrived.contains(&note.key_change);
-        let mut notes: Vec<Note> = self.0.iter().filter(stays).cloned().collect();
+        let mut notes: Vec<Note> = self.key_changes.iter().filter(stays).cloned().collect();
         let has_row = notes.iter().filter(|note| note.row.is_some());
         let has_row: HashSet<_> = has_row.map(|note| note.key_change).collect();
         let new: Vec<Note> =
@@ -89,7 +165,7 @@ impl Notes {
         notes.retain(|note| !renewed.contains(&note.key_change));
         notes.extend(new);
         notes.drain(..notes.len().saturating_sub(NOTES));
-        Self(notes)
+        notes
     }
 }
 
@@ -97,8 +173,8 @@ impl From<Notes> for Written {
     fn from(notes: Notes) -> Self {
         let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
         let mut files = Vec::new();
-        let mut rows = Vec::with_capacity(notes.0.len());
-        for Note { key_change, row, at_millis } in notes.0 {
+        let mut rows = Vec::with_capacity(notes.key_changes.len());
+        for Note { key_change, row, at_millis } in notes.key_changes {
             let place = row.map(|NotedRow { path, row }| {
                 let number = *numbers.entry(path).or_insert_with_key(|path| {
                     files.push(path.clone());
@@ -108,7 +184,12 @@ impl From<Notes> for Written {
             });
             rows.push((key_change.text(), at_millis, place));
         }
-        Self { files, rows }
+        let delete = |Deleted { key, source_position, at_millis }: Deleted| {
+            let text = source_position.text().unwrap_or_default();
+            (URL_SAFE_NO_PAD.encode(key), at_millis, source_position.partition, text)
+        };
+        let deletes = notes.deletes.into_iter().map(delete).collect();
+        Self { files, rows, deletes }
     }
 }
 
@@ -124,16 +205,48 @@ impl TryFrom<Written> for Notes {
                 let path = path.ok_or_else(|| format!("there is no file {number}"))?;
                 Ok::<_, String>(NotedRow { path, row })
             });
-            Ok(Note { key_change, row: row.transpose()?, at_millis })
+            Ok::<_, String>(Note { key_change, row: row.transpose()?, at_millis })
         };
-        written.rows.into_iter().map(note).collect::<Result<_, _>>().map(Self)
+        let delete = |(key, at_millis, partition, text): WrittenDelete| {
+            let digest = URL_SAFE_NO_PAD.decode(&key).ok();
+            let digest = digest.and_then(|digest| digest.try_into().ok());
+            let source_position = SourcePosition::parse(partition, Some(&text));
+            let key = digest.ok_or_else(|| format!("{key} does not name a key"))?;
+            Ok::<_, String>(Deleted { key, source_position, at_millis })
+        };
+        Ok(Self {
+            key_changes: written.rows.into_iter().map(note).collect::<Result<_, _>>()?,
+            deletes: written.deletes.into_iter().map(delete).collect::<Result<_, _>>()?,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::RecordBatch;
+    use uuid::Uuid;
+
     use super::*;
-    use crate::key::Key;
+    use crate::schema::TableSchema;
+
+    /// A batch with the creates of `arrivals` that deletes keys, each with where that comes from.
+    fn batch(arrivals: &[KeyChange], deletes: &[(i64, &str)]) -> Batch {
+        let schema = Arc::new(TableSchema::create(Vec::new(), Vec::new()));
+        let none = RecordBatch::new_empty(schema.arrow());
+        let from = |(_, text): &(i64, &str)| Some(SourcePosition::parse(3, Some(text)));
+        Batch {
+            arrivals: arrivals.to_vec(),
+            deletes: deletes.iter().map(|(key, _)| Key::of_place(0, *key)).collect(),
+            source_positions: deletes.iter().map(from).collect(),
+            ..Batch::of_rows(Uuid::nil(), Vec::new(), schema, none, Vec::new())
+        }
+    }
+
+    fn after(notes: &Notes, new: Vec<Note>, arrivals: &[KeyChange], now_millis: i64) -> Notes {
+        notes.after(&batch(arrivals, &[]), new, now_millis)
+    }
 
     fn key_change(number: i64) -> KeyChange {
         KeyChange::new(Key::of_place(0, number), Key::of_place(1, number), 7)
@@ -146,14 +259,15 @@ mod tests {
 
     fn numbers(notes: &Notes) -> Vec<i64> {
         let number = |note: &Note| (0..5000).find(|n| key_change(*n) == note.key_change).unwrap();
-        notes.0.iter().map(number).collect()
+        notes.key_changes.iter().map(number).collect()
     }
 
     #[test]
     fn notes_come_back_from_their_json() {
         let notes =
             vec![note(1, Some(("a", 5)), 10), note(2, None, 10), note(3, Some(("a", 6)), 11)];
-        let notes = Notes::default().after(notes, &[], 11);
+        let deletes = [(1, "at=5;lsn=9"), (2, "at=6;file=1;pos=4;row=0;base=b")];
+        let notes = Notes::default().after(&batch(&[], &deletes), notes, 11);
         let json = serde_json::to_string(&notes).unwrap();
         assert_eq!(serde_json::from_str::<Notes>(&json).unwrap(), notes);
         assert_eq!(json.matches("\"a\"").count(), 1, "{json}");
@@ -161,6 +275,7 @@ mod tests {
             r#"{"files":[],"rows":[["x",1,null]]}"#,
             &json.replace(r#"["a"]"#, "[]"),
             r#"{"rows":[]}"#,
+            r#"{"files":[],"rows":[],"deletes":[["x",11,3,"lsn=9"]]}"#,
         ] {
             assert!(serde_json::from_str::<Notes>(wrong).is_err(), "{wrong}");
         }
@@ -168,14 +283,14 @@ mod tests {
 
     #[test]
     fn a_note_stays_until_its_create_comes_or_it_is_old() {
-        let notes = Notes::default().after(vec![note(1, Some(("a", 1)), 0)], &[], 0);
-        let notes = notes.after(vec![note(2, None, 1000)], &[], 1000);
+        let notes = after(&Notes::default(), vec![note(1, Some(("a", 1)), 0)], &[], 0);
+        let notes = after(&notes, vec![note(2, None, 1000)], &[], 1000);
         assert_eq!(numbers(&notes), [1, 2]);
-        assert_eq!(numbers(&notes.after(vec![], &[key_change(1)], 1000)), [2]);
-        assert_eq!(numbers(&notes.after(vec![], &[], KEPT_MILLIS + 1)), [2]);
+        assert_eq!(numbers(&after(&notes, vec![], &[key_change(1)], 1000)), [2]);
+        assert_eq!(numbers(&after(&notes, vec![], &[], KEPT_MILLIS + 1)), [2]);
         // A delete that comes again has no row, unless the first had none.
         let again =
-            notes.after(vec![note(1, None, 2000), note(2, Some(("b", 2)), 2000)], &[], 2000);
+            after(&notes, vec![note(1, None, 2000), note(2, Some(("b", 2)), 2000)], &[], 2000);
         assert_eq!(again.get(key_change(1)), Some(&note(1, Some(("a", 1)), 0)));
         assert_eq!(again.get(key_change(2)), Some(&note(2, Some(("b", 2)), 2000)));
     }
@@ -185,12 +300,38 @@ mod tests {
         let many = |from: i64, count: i64, at| {
             (from..from + count).map(|number| note(number, None, at)).collect::<Vec<_>>()
         };
-        let notes = Notes::default().after(many(0, 1500, 0), &[], 0);
+        let notes = after(&Notes::default(), many(0, 1500, 0), &[], 0);
         assert_eq!(notes.departed(0).room, 500);
         assert_eq!(notes.departed(YOUNG_MILLIS).room, 2000);
         assert_eq!(notes.departed(0).noted.len(), 1500);
-        let notes = notes.after(many(1500, 600, 5), &[], 5);
+        let notes = after(&notes, many(1500, 600, 5), &[], 5);
         assert_eq!(numbers(&notes), (100..2100).collect::<Vec<_>>());
         assert_eq!(notes.departed(5).room, 0);
+    }
+    fn deleted(notes: &Notes, keys: impl Iterator<Item = i64>) -> Vec<(i64, String)> {
+        let keys = keys.map(|key| (key, Key::of_place(0, key)));
+        let found = keys.filter_map(|(number, key)| {
+            let found = notes.deletes([&key].into_iter());
+            Some((number, found.get(&key)?.text().unwrap()))
+        });
+        found.collect()
+    }
+
+    #[test]
+    fn the_last_deletes_are_noted_with_where_they_come_from() {
+        let notes = Notes::default().after(&batch(&[], &[(1, "lsn=9"), (2, "lsn=8")]), vec![], 0);
+        assert!(!notes.is_empty());
+        // Of a tombstone nothing but its time is known, of the last delete nothing at all.
+        let notes = notes.after(&batch(&[], &[(1, "lsn=12"), (2, "at=7"), (3, "")]), vec![], 5);
+        let expected = [(1, "lsn=12".to_owned()), (2, "lsn=8".to_owned())];
+        assert_eq!(deleted(&notes, 0..5), expected);
+        let json = serde_json::to_string(&notes).unwrap();
+        assert_eq!(serde_json::from_str::<Notes>(&json).unwrap(), notes);
+        let old = notes.after(&batch(&[], &[]), vec![], KEPT_MILLIS + 1);
+        assert_eq!(deleted(&old, 0..5), [(1, "lsn=12".to_owned()), (2, "at=7".to_owned())]);
+        let many: Vec<(i64, &str)> = (10..2008).map(|key| (key, "lsn=20")).collect();
+        let full = notes.after(&batch(&[], &many), vec![], 6);
+        assert_eq!(deleted(&full, 0..2009).first(), Some(&(1, "lsn=12".to_owned())));
+        assert_eq!(full.deletes.len(), NOTES);
     }
 }

@@ -18,6 +18,7 @@ use super::index::{Budget, Index, RowId};
 use super::notes::{Note, NotedRow, Notes};
 use super::partition::Partitioning;
 use super::plan::{CommitPlan, Counts, DataFile, Deletion, LiveFile};
+use super::source_positions::SourcePositions;
 use super::split::Split;
 use crate::change::{Batch, Departing, Departure, Origin};
 use crate::error::{Error, Result};
@@ -25,6 +26,7 @@ use crate::key::Key;
 use crate::position::Position;
 use crate::schema::TableSchema;
 use crate::sink::storage::Location;
+use crate::source_position::SourcePosition;
 
 /// Data files written at once.
 const CONCURRENT_WRITES: usize = 8;
@@ -53,6 +55,8 @@ pub struct Planned {
     truncates: bool,
     written: Written,
     deletes: Vec<Key>,
+    /// Deletes that tell their place.
+    traced_deletes: Vec<(Key, SourcePosition)>,
     /// The rows that the batch's holes were filled from.
     sources: Vec<Option<Source>>,
 }
@@ -83,6 +87,7 @@ pub struct Table {
     pub(super) numbers: HashMap<String, u32>,
     pub(super) next_number: u32,
     pub(super) rows: u64,
+    pub(super) source_positions: SourcePositions,
 }
 
 /// What a batch does to the rows that are there.
@@ -120,6 +125,7 @@ impl Table {
             numbers: HashMap::new(),
             next_number: 0,
             rows: 0,
+            source_positions: SourcePositions::default(),
         }
     }
 
@@ -236,6 +242,7 @@ impl Table {
         for gone in &plan.removed {
             self.remove_file(&gone.file.path)?;
         }
+        self.source_positions.bury(&planned.traced_deletes);
         self.position = plan.position.clone();
         self.schema = Arc::clone(&plan.schema);
         self.last_batch = Some(plan.batch_id);
@@ -395,14 +402,21 @@ impl Table {
             added: written.files.clone(),
             deletions,
             removed,
-            notes: self.notes.after(notes, &batch.arrivals, now_millis),
+            notes: self.notes.after(batch, notes, now_millis),
             counts: located.counts,
             newest_source_micros: batch.newest_source_micros,
             now_millis,
         };
         let unfilled = u64::try_from(unfilled).unwrap_or(u64::MAX);
-        let (truncates, deletes) = (batch.truncates, batch.deletes.clone());
-        Ok(Planned { commit, unfilled, truncates, written, deletes, sources })
+        Ok(Planned {
+            commit,
+            unfilled,
+            truncates: batch.truncates,
+            written,
+            deletes: batch.deletes.clone(),
+            traced_deletes: batch.traced_deletes().map(|(k, o)| (*k, o.clone())).collect(),
+            sources,
+        })
     }
 
     /// Where the rows lie that leave their keys.
@@ -516,6 +530,7 @@ impl Table {
             return Err(self.broken(&format!("{path} was removed, but is not live")));
         };
         self.rows = self.rows.saturating_sub(live.rows());
+        self.source_positions.forget(number);
         Ok(number)
     }
 

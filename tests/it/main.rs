@@ -21,6 +21,7 @@ mod decode;
 mod evolution;
 mod fuzz;
 mod generated;
+mod grown;
 mod keyless;
 mod lake;
 mod late_history;

@@ -8,7 +8,7 @@ use regex::Regex;
 /// Modules that anyone may use; `testing` is there for tests alone.
 const COMMON: &[&str] = &["clock", "error", "metrics", "retry", "testing"];
 /// The words of the data path; no I/O.
-const VOCABULARY: &[&str] = &["change", "key", "position", "record", "schema"];
+const VOCABULARY: &[&str] = &["change", "key", "position", "record", "schema", "source_position"];
 
 /// What the code of each module may import from the others: a module, or one item of it. Imports point down this
 /// table's drawing in `src/lib.rs`; `source`, `decode`, `table` and `sink` do not know one another but for the
@@ -28,8 +28,9 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     ("schema", &[&["error"]]),
     ("position", &[]),
     ("record", &[]),
+    ("source_position", &[]),
     ("key", &[&["error", "schema"]]),
-    ("change", &[&["key", "position", "schema"]]),
+    ("change", &[&["key", "position", "schema", "source_position"]]),
     // The stages.
     ("source", &[COMMON, VOCABULARY, &["sink::Committed"]]),
     ("decode", &[COMMON, VOCABULARY]),

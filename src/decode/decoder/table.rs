@@ -11,7 +11,7 @@ use crate::decode::types::holds;
 use crate::decode::writer::{Field, Kind, Writer};
 use crate::decode::{Evolution, Options, Reject, Row, WriterId, evolve, infer};
 use crate::error::{Error, Result};
-use crate::schema::{Column, ColumnType, TableSchema, is_metadata};
+use crate::schema::{Column, ColumnType, SOURCE_COLUMN, TableSchema, is_metadata};
 
 impl Decoder {
     /// The schema that the table must have to take `rows`: the current one when they bring nothing new, else the
@@ -48,9 +48,13 @@ impl Decoder {
             ));
         }
         let Some(schema) = &self.schema else {
-            return wanted.create(self.key.as_ref(), self.keyed == Some(false)).map(Arc::new);
+            let schema = wanted.create(self.key.as_ref(), self.keyed == Some(false))?;
+            return Ok(Arc::new(self.with_place(schema)));
         };
         wanted.take_key(self.key.as_ref())?;
+        if self.is_tracing() && !schema.is_traced() {
+            wanted.add(SOURCE_COLUMN, ColumnType::String);
+        }
         let present = told.then(|| self.present(rows, &wanted)).transpose()?;
         self.settle_drops(rows, present.as_ref(), &mut wanted);
         if wanted.columns == schema.columns() {
@@ -60,6 +64,15 @@ impl Decoder {
         let evolved = schema.evolved(wanted.columns);
         check_names(&evolved)?;
         Ok(Arc::new(evolved))
+    }
+
+    /// The schema of a new table, with a place for the changes' places if they are asked for.
+    fn with_place(&self, schema: TableSchema) -> TableSchema {
+        let schema = schema.with_partitions(self.trace.told());
+        match self.is_tracing() {
+            true => schema.with_added(vec![Column::new(SOURCE_COLUMN, ColumnType::String, true)]),
+            false => schema,
+        }
     }
 
     /// Adds what a writer has and the table has not.

@@ -68,6 +68,7 @@ fn decode(decoder: &mut Decoder, records: &[(&str, &str)]) -> Result<Columns> {
                 source_micros: change.source_micros,
                 partition: 3,
                 offset: 7,
+                source_position: None,
             })
         })
         .collect();
@@ -622,6 +623,7 @@ mod avro_records {
             source_micros: change.source_micros,
             partition: 0,
             offset: 0,
+            source_position: None,
         };
         let schema = decoder.table_schema(&[row]).unwrap();
         decoder.columns(&[row], &schema).unwrap()
@@ -736,6 +738,7 @@ fn decode_moved(options: Options, after: &str, operation: Operation, moved: bool
         source_micros: None,
         partition: 0,
         offset: 0,
+        source_position: None,
     };
     let schema = decoder.table_schema(&[row]).unwrap();
     decoder.columns(&[row], &schema).unwrap()

@@ -21,7 +21,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
         let reject = loop {
             let Some(record) = records.get(index) else { return Ok(Outcome::Skipped) };
             let id = match self.decoder.scan(&record) {
-                Ok(Scanned::Change(change)) => return Ok(Outcome::Change(change)),
+                Ok(Scanned::Change(change)) => return Ok(self.traced(&record, change)),
                 Ok(Scanned::Skipped(skip)) => return Ok(self.skip(skip)),
                 Ok(Scanned::Truncate { alone }) => return self.truncate(&record, alone).await,
                 Err(ScanError::Reject(reject)) => break reject,

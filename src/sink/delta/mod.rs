@@ -548,6 +548,9 @@ fn store_schema(
         let dropped = json!(schema.dropped()).to_string();
         configuration.insert(protocol::DROPPED_IDS.to_owned(), dropped);
     }
+    if let Some(partitions) = schema.partitions() {
+        configuration.insert(protocol::PARTITIONS.to_owned(), partitions.to_string());
+    }
     Ok(())
 }
 

@@ -28,6 +28,8 @@ pub(super) const KEY: &str = "cdc-sink.key";
 pub(super) const PARTITIONING: &str = "cdc-sink.partitioning";
 pub(super) const LAST_ID: &str = "cdc-sink.last-field-id";
 pub(super) const DROPPED_IDS: &str = "cdc-sink.dropped-field-ids";
+/// Partitions of the topic when the table was made; absent where that was not known.
+pub(super) const PARTITIONS: &str = "cdc-sink.partitions";
 
 /// Features of tables that are read and written right. Those of the second group ask something of a writer only when
 /// the schema or the configuration makes use of them, which [`check`] refuses.

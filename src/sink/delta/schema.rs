@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::protocol::{DROPPED_IDS, KEY, LAST_ID, Metadata, PARTITIONING};
+use super::protocol::{DROPPED_IDS, KEY, LAST_ID, Metadata, PARTITIONING, PARTITIONS};
 use super::values::partition_type;
 use crate::error::{Error, Result};
 use crate::schema::{Column, ColumnType, ListElement, TableSchema};
@@ -371,11 +371,14 @@ pub(super) fn decode(metadata: &Metadata, fields: &[Field]) -> Result<Decoded> {
             "the table has no column {missing}, which its key needs"
         )));
     }
+    let partitions = metadata.configuration.get(PARTITIONS).and_then(|count| count.parse().ok());
     let dropped = match metadata.configuration.contains_key(DROPPED_IDS) {
         true => metadata.stored(DROPPED_IDS)?,
         false => Vec::new(),
     };
-    let schema = TableSchema::from_parts(columns, key, last_id).with_dropped(dropped);
+    let schema = TableSchema::from_parts(columns, key, last_id)
+        .with_dropped(dropped)
+        .with_partitions(partitions);
     Ok(Decoded { schema, partitioning, ids_stored })
 }
 

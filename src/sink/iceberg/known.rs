@@ -39,6 +39,8 @@ pub(super) const TOPIC: &str = "cdc-sink.topic";
 pub(super) const KEY: &str = "cdc-sink.key";
 /// Table property: the columns' other names, as JSON (see [`schema::Names`]).
 pub(super) const NAMES: &str = "cdc-sink.column-names";
+/// Table property: the partitions that the topic had when the table was made.
+pub(super) const PARTITIONS: &str = "cdc-sink.partitions";
 
 /// Files read at a time when a table is opened.
 const READS_AT_A_TIME: usize = 32;
@@ -155,7 +157,9 @@ impl Reader<'_> {
                 .because(e)
         })?;
         let current = metadata.current_schema();
-        let schema = schema::from_iceberg(current, key, metadata.last_column_id(), &names)?;
+        let partitions = metadata.properties().get(PARTITIONS).and_then(|n| n.parse().ok());
+        let schema = schema::from_iceberg(current, key, metadata.last_column_id(), &names)?
+            .with_partitions(partitions);
         let partitioning = schema::from_spec(metadata.default_partition_spec(), current)?;
         let (position, last_batch) = progress(&metadata, &self.options.topic)
             .map_err(|e| self.refused("its position cannot be read").because(e))?;

@@ -41,7 +41,7 @@ pub use self::schema::type_name;
 
 use self::catalog::{Answer, Commit, Creation, LoadedTable, Lookup};
 use self::commit::{Attempt, Builder};
-use self::known::{Known, Reader, TOPIC};
+use self::known::{Known, PARTITIONS, Reader, TOPIC};
 use self::maintain::Garbage;
 use self::storage::Folder;
 use crate::error::{Error, Result};
@@ -112,6 +112,9 @@ impl Options {
             ("write.metadata.delete-after-commit.enabled", "true"),
         ];
         properties.extend(general.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        if let Some(partitions) = schema.partitions() {
+            properties.insert(PARTITIONS.to_owned(), partitions.to_string());
+        }
         if self.two_formats {
             properties.insert(GC_ENABLED.to_owned(), "false".to_owned());
         }

@@ -22,7 +22,7 @@ use crate::source::quiet::log;
 /// The callbacks of one consumer.
 pub(super) struct Group {
     rebalances: Mutex<Vec<Rebalanced>>,
-    ends: Mutex<Option<Ends>>,
+    told: Mutex<Option<Told>>,
     reason: Mutex<String>,
     closing: AtomicBool,
     /// Dropped after the native client: whoever waits for the other end knows that the consumer is gone.
@@ -36,8 +36,14 @@ pub(super) enum Rebalanced {
     Revoked { partitions: Vec<TopicPartition>, lost: bool },
 }
 
-/// Where librdkafka last told the end of each partition, past gaps.
-pub(super) type Ends = HashMap<(String, i32), i64>;
+/// What librdkafka's statistics told last.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// The end of each partition, past gaps.
+    pub(super) ends: HashMap<(String, i32), i64>,
+    /// The number of each topic's partitions, as far as it is known.
+    pub(super) partitions: HashMap<String, i32>,
+}
 
 impl Group {
     /// The context, and what is disconnected when the consumer is gone.
@@ -45,7 +51,7 @@ impl Group {
         let (gone, when_gone) = mpsc::channel();
         let group = Self {
             rebalances: Mutex::default(),
-            ends: Mutex::default(),
+            told: Mutex::default(),
             reason: Mutex::default(),
             closing: AtomicBool::new(false),
             _gone: gone,
@@ -58,9 +64,9 @@ impl Group {
         std::mem::take(&mut *lock(&self.rebalances))
     }
 
-    /// Takes the newest ends, if statistics came since the last call.
-    pub(super) fn ends(&self) -> Option<Ends> {
-        lock(&self.ends).take()
+    /// Takes what the statistics tell, if some came since the last call.
+    pub(super) fn told(&self) -> Option<Told> {
+        lock(&self.told).take()
     }
 
     /// Takes what librdkafka said about the error that `poll` just returned.
@@ -81,7 +87,7 @@ impl ClientContext for Group {
 
     fn stats_raw(&self, statistics: &[u8]) {
         match serde_json::from_slice::<Statistics>(statistics) {
-            Ok(statistics) => *lock(&self.ends) = Some(statistics.into_ends()),
+            Ok(statistics) => *lock(&self.told) = Some(statistics.into_told()),
             Err(error) => warn!(%error, "statistics of the kafka client cannot be read"),
         }
     }
@@ -155,18 +161,28 @@ struct TopicStatistics {
 struct PartitionStatistics {
     partition: i32,
     eof_offset: i64,
+    /// The brokers have not told of the partition so far.
+    #[serde(default)]
+    unknown: bool,
 }
 
 impl Statistics {
-    fn into_ends(self) -> Ends {
-        let mut ends = Ends::new();
+    fn into_told(self) -> Told {
+        let mut told = Told::default();
         for (topic, statistics) in self.topics {
-            for partition in statistics.partitions.into_values() {
-                if partition.partition >= 0 && partition.eof_offset >= 0 {
-                    ends.insert((topic.clone(), partition.partition), partition.eof_offset);
+            // One more, by the number -1, is librdkafka's own.
+            let partitions = statistics.partitions.into_values().filter(|p| p.partition >= 0);
+            let (mut count, mut complete) = (0, true);
+            for partition in partitions {
+                (count, complete) = (count + 1, complete && !partition.unknown);
+                if partition.eof_offset >= 0 {
+                    told.ends.insert((topic.clone(), partition.partition), partition.eof_offset);
                 }
             }
+            if complete && count > 0 {
+                told.partitions.insert(topic, count);
+            }
         }
-        ends
+        told
     }
 }

@@ -16,7 +16,7 @@ use super::KafkaOptions;
 use super::calls;
 use super::client::Client;
 use super::control::Control;
-use super::group::Rebalanced;
+use super::group::{Rebalanced, Told};
 use super::partition::Partition;
 use super::plan::Plan;
 use super::trouble::{Trouble, broken, out_of_range};
@@ -75,6 +75,8 @@ pub(super) struct Reader {
     watermarks_due: Instant,
     /// Ends told by the statistics are ignored until then.
     ends_from: Instant,
+    /// The numbers of topics' partitions that were handed over.
+    counts: HashMap<Arc<str>, i32>,
     partitions: Vec<Partition>,
     /// Where the next round over the partitions begins, so that none starves.
     turn: usize,
@@ -107,6 +109,7 @@ impl Reader {
             plan,
             watermarks_due: now,
             ends_from: now,
+            counts: HashMap::new(),
             partitions: Vec::new(),
             turn: 0,
             looked: now,
@@ -219,11 +222,26 @@ impl Reader {
                 Rebalanced::Revoked { partitions, lost } => self.revoked(&partitions, lost, now),
             }
         }
-        let ends = consumer.context().ends().filter(|_| self.ends_from <= now);
+        let told = consumer.context().told();
+        self.tell_counts(told.as_ref());
+        let ends = told.filter(|_| self.ends_from <= now).map(|told| told.ends);
         for partition in self.partitions.iter_mut().filter(|_| self.leaving.is_empty()) {
             let id = (partition.id.topic.to_string(), partition.id.partition);
             if let Some(end) = ends.as_ref().and_then(|ends| ends.get(&id)) {
                 self.outbox.extend(partition.note_end(*end));
+            }
+        }
+    }
+
+    /// Hands over how many partitions topics have that are read, where that is new.
+    fn tell_counts(&mut self, told: Option<&Told>) {
+        let Some(told) = told else { return };
+        for topic in self.partitions.iter().map(|partition| &partition.id.topic) {
+            let Some(count) = told.partitions.get(&**topic).copied() else { continue };
+            if self.counts.get(topic).is_none_or(|known| *known < count) {
+                self.counts.insert(Arc::clone(topic), count);
+                let topic = Arc::clone(topic);
+                self.outbox.push_back(Event::Partitions { topic, count });
             }
         }
     }

@@ -63,6 +63,7 @@ struct Reader {
     revocations: usize,
     reached: HashMap<TopicPartition, i64>,
     high: HashMap<TopicPartition, i64>,
+    counts: HashMap<Arc<str>, i32>,
     failed: Vec<(TopicPartition, Error)>,
     /// Kinds of events, in order, of what tests look at.
     order: Vec<&'static str>,
@@ -78,6 +79,7 @@ impl Reader {
             revocations: 0,
             reached: HashMap::new(),
             high: HashMap::new(),
+            counts: HashMap::new(),
             failed: Vec::new(),
             order: Vec::new(),
         }
@@ -116,6 +118,10 @@ impl Reader {
                 self.high.insert(partition, high);
             }
             Event::PartitionFailed { partition, error } => self.failed.push((partition, error)),
+            Event::Partitions { topic, count } => {
+                assert!(self.assigned.iter().any(|id| id.topic == topic && id.partition < count));
+                self.counts.insert(topic, count);
+            }
             Event::Failed(error) => panic!("{}", error.report()),
         }
     }
@@ -179,6 +185,7 @@ async fn reading_starts_where_the_tables_are_and_new_topics_join() {
 
     assert_eq!(reader.seen[&id("shop.a", 0)], (60..100).collect::<Vec<_>>());
     assert_eq!(reader.order[0], "watermarks", "watermarks come before records");
+    reader.until(|r| r.counts.get("shop.a") == Some(&2)).await;
     assert_eq!(reader.high[&id("shop.a", 0)], 100);
     let (failed, error) = &reader.failed[0];
     assert_eq!((failed, error.kind()), (&id("shop.b", 0), Kind::Data));
@@ -503,10 +510,12 @@ async fn gaps_and_growth_on_a_real_broker() {
     reader.until(|r| r.reached(&id(&gaps, 0), 21)).await;
     assert_eq!(reader.seen[&id(&gaps, 0)][10..], [17, 18, 19]);
 
-    // New partitions are read from their beginning.
+    // New partitions are told, and read from their beginning.
+    reader.until(|r| r.counts.get(&*gaps) == Some(&1)).await;
     let more = NewPartitions::new(&gaps, 3);
     admin.create_partitions([&more], &patience).await.unwrap();
     reader.until(|r| r.reached(&id(&gaps, 2), 0)).await;
+    reader.until(|r| r.counts.get(&*gaps) == Some(&3)).await;
     let began = Instant::now();
     reader.source.close().await;
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());

@@ -245,6 +245,8 @@ pub(super) struct Send {
     pub(super) topic: Option<String>,
     pub(super) partition: i32,
     pub(super) offset: Option<i64>,
+    /// By how much later the record was written than by its place among the others, milliseconds.
+    pub(super) later_ms: i64,
     /// The record comes so many times, `{n}` in its texts being the time.
     pub(super) times: Option<u32>,
 }

@@ -109,7 +109,7 @@ impl<'a> Encoder<'a> {
         }
         let given = send.headers.iter();
         headers.extend(given.map(|(name, text)| (name.clone(), Some(text.clone().into_bytes()))));
-        let timestamp_ms = Some(START_MS + self.sent * 1000);
+        let timestamp_ms = Some(START_MS + self.sent * 1000 + send.later_ms);
         let record = LoggedRecord { offset: 0, timestamp_ms, key, value, headers };
         Encoded { topic, partition: send.partition, offset: send.offset, record }
     }

@@ -1,0 +1,50 @@
+//! Whether the partitions' order is enough, or the source's log is asked as well (see [`crate::source_position`]).
+
+use super::Worker;
+use crate::batch::Outcome;
+use crate::decode::Change;
+use crate::record::Record;
+use crate::sink::Sink;
+
+impl<S: Sink + Send + Sync> Worker<S> {
+    /// Takes the number of the topic's partitions as the brokers tell it.
+    pub(super) fn take_partitions(&mut self, count: i32) {
+        let begins = self.decoder.take_partitions(count);
+        self.trace(begins);
+    }
+
+    /// Takes the schema that the table has now, which rows are made for from here on, and the numbers of partitions that
+    /// were assigned.
+    pub(super) fn take_schema(&mut self) {
+        if let Some(schema) = self.sink.schema() {
+            self.decoder.set_schema(schema);
+            self.decoder.keep_columns(self.sink.partition_columns());
+        }
+        let last = self.assigned.last_key_value().map(|(partition, _)| *partition);
+        let begins = last.is_some_and(|partition| self.decoder.take_partition(partition));
+        self.trace(begins);
+    }
+
+    /// What the scan made of a record that is a change.
+    pub(super) fn traced(&mut self, record: &Record<'_>, change: Change) -> Outcome {
+        match self.decoder.is_tracing() {
+            false => Outcome::Change(change),
+            true => Outcome::Traced(Box::new((change, self.decoder.source_position(record)))),
+        }
+    }
+
+    fn trace(&mut self, begins: bool) {
+        if begins {
+            tracing::warn!(
+                table = &*self.name,
+                topic = &*self.topic,
+                "the topic has more partitions than its table was made with: where a row has changes in two of them, \
+                 the source's log tells which is the later one (column _cdc_source)"
+            );
+        }
+        if self.decoder.is_tracing() {
+            let decoder = &mut self.decoder;
+            self.buffer.trace(|record| decoder.source_position(record));
+        }
+    }
+}

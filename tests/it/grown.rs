@@ -1,0 +1,290 @@
+//! Topics whose partitions grew: a row's changes are in several partitions, which come in any order, and the table holds
+//! what the source holds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use cdc_sink::admin::Health;
+use cdc_sink::batch::Limits;
+use cdc_sink::change::{MissingValue, Truncates};
+use cdc_sink::clock::Clock;
+use cdc_sink::decode::{Decoder, Options};
+use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
+use cdc_sink::position::TopicPartition;
+use cdc_sink::sink::Sink;
+use cdc_sink::sink::lake::{LakeSink, read};
+use cdc_sink::sink::memory::{MemorySink, TextRow, text_rows};
+use cdc_sink::source::scripted::{Acknowledged, Log, LoggedRecord, ScriptedSource, Step};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::batches::{logs, options};
+
+const KEYS: i64 = 7;
+
+/// A database's log, as its `source` blocks tell it.
+#[derive(Debug, Clone, Copy)]
+enum Database {
+    Postgres,
+    /// Its files start over at the change of this number, an hour later.
+    MySql {
+        rebuilt: Option<usize>,
+    },
+}
+
+impl Database {
+    fn source(self, at: usize) -> Value {
+        let place = i64::try_from(at).unwrap();
+        match self {
+            // Every other transaction is written before the one that commits before it.
+            Self::Postgres => json!({
+                "name": "db",
+                "lsn": 1000 + place - 4 * (place % 2),
+                "sequence": format!("[\"{}\",\"{}\"]", 900 + place, 1000 + place),
+            }),
+            Self::MySql { rebuilt } => {
+                let from = rebuilt.filter(|from| *from <= at);
+                let first = if from.is_some() { 1 } else { 999_998 };
+                let place = place - i64::try_from(from.unwrap_or(0)).unwrap();
+                let file = format!("binlog.{:06}", first + place / 3);
+                json!({"name": "db", "file": file, "pos": place % 3 * 100, "row": 0})
+            }
+        }
+    }
+}
+
+impl Database {
+    /// The change at which its log starts over, if that is among the first `changes`.
+    fn rebuilt(self, changes: usize) -> usize {
+        match self {
+            Self::MySql { rebuilt: Some(from) } if from < changes => from,
+            _ => 0,
+        }
+    }
+}
+
+/// What happened at the source.
+#[derive(Debug, Clone)]
+struct History {
+    /// Milliseconds from one record to the next.
+    step: i64,
+    database: Database,
+    /// Key and value of each change; none for a delete.
+    changes: Vec<(i64, Option<i64>)>,
+    /// The changes at which the topic got its second and its third partition.
+    grown: [usize; 2],
+    /// The connector started again after so many changes and wrote as many of them again.
+    again: Option<(usize, usize)>,
+}
+
+type Logs = BTreeMap<TopicPartition, Vec<LoggedRecord>>;
+
+fn at(partition: i64) -> TopicPartition {
+    let partition = i32::try_from(partition).unwrap();
+    TopicPartition { topic: "db.public.t".into(), partition }
+}
+
+impl History {
+    /// The logs once the first `changes` were written.
+    fn logs(&self, changes: usize) -> Logs {
+        let mut logs = Logs::new();
+        let (mut rows, mut written) = (BTreeMap::new(), 0);
+        let all: Vec<usize> = match self.again {
+            Some((after, back)) if after <= changes => {
+                // Of a server that is no more nothing is read again.
+                let from = after.saturating_sub(back).max(self.database.rebuilt(after));
+                (0..after).chain(from..changes).collect()
+            }
+            _ => (0..changes).collect(),
+        };
+        for (sent, number) in (0..).zip(all) {
+            let rebuilt = self.database.rebuilt(number + 1) > 0;
+            let timestamp = 1_700_000_000_000 + sent * self.step + i64::from(rebuilt) * 3_600_000;
+            written = written.max(number);
+            let partitions = 1 + self.grown.iter().filter(|grown| **grown <= written).count();
+            let (id, value) = self.changes[number];
+            let log = logs.entry(at(id % i64::try_from(partitions).unwrap())).or_default();
+            let row = |value: i64| json!({"id": id, "value": value});
+            let before = rows.insert(id, value).flatten();
+            let (op, after) = match (before, value) {
+                (_, None) => ("d", None),
+                (None, Some(value)) => ("c", Some(row(value))),
+                (Some(_), Some(value)) => ("u", Some(row(value))),
+            };
+            let envelope = json!({
+                "before": before.map(row), "after": after, "op": op,
+                "source": self.database.source(number),
+            });
+            let mut push = |value: Option<Vec<u8>>| {
+                log.push(LoggedRecord {
+                    offset: i64::try_from(log.len()).unwrap(),
+                    timestamp_ms: Some(timestamp),
+                    key: Some(json!({"id": id}).to_string().into()),
+                    value,
+                    headers: Vec::new(),
+                });
+            };
+            push(Some(envelope.to_string().into()));
+            if op == "d" {
+                push(None);
+            }
+        }
+        logs
+    }
+
+    fn rows(&self) -> Vec<(String, String)> {
+        let rows: BTreeMap<i64, Option<i64>> = self.changes.iter().copied().collect();
+        let rows =
+            rows.into_iter().filter_map(|(id, value)| Some((id.to_string(), value?.to_string())));
+        rows.collect()
+    }
+}
+
+fn history() -> impl Strategy<Value = History> {
+    let value = prop_oneof![1 => Just(None), 3 => (0..1000_i64).prop_map(Some)];
+    let database = prop_oneof![
+        Just(Database::Postgres),
+        Just(Database::MySql { rebuilt: None }),
+        (1..60_usize).prop_map(|at| Database::MySql { rebuilt: Some(at) }),
+    ];
+    let changes = prop::collection::vec((0..KEYS, value), 2..60);
+    let again = prop::option::of((1..60_usize, 1..20_usize));
+    let step = prop_oneof![Just(1), Just(40_000)];
+    (database, changes, 1..40_usize, 0..30_usize, again, step).prop_map(
+        |(database, mut changes, second, third, again, step)| {
+            // The first change is a row, which its table is made for.
+            changes[0].1.get_or_insert(0);
+            let again = again.map(|(after, back)| (after.min(changes.len()), back));
+            History { step, database, changes, grown: [second, second + third], again }
+        },
+    )
+}
+
+/// How the logs are read: parts of partitions in any order, and where batches end.
+#[derive(Debug, Clone)]
+struct Reading {
+    steps: Vec<(i64, usize)>,
+    batch_rows: usize,
+}
+
+fn reading() -> impl Strategy<Value = Reading> {
+    let steps = prop::collection::vec((0..3_i64, 1..20_usize), 0..30);
+    (steps, 1..30_usize).prop_map(|(steps, batch_rows)| Reading { steps, batch_rows })
+}
+
+/// A process that reads the logs to their ends. `told`: that the topic had grown is known by the option alone.
+async fn process<S: Sink + Send + Sync + 'static>(
+    logs: Logs,
+    reading: &Reading,
+    told: bool,
+    sink: impl Fn() -> S,
+) {
+    let clock = Clock::from_fn(|| 0);
+    let assign = Step::Assign(logs.keys().cloned().collect());
+    let steps =
+        reading.steps.iter().map(|(partition, count)| Step::Deliver(at(*partition), *count));
+    let logs = logs.into_iter().map(|(at, records)| (at, Log::new(records, 0))).collect();
+    let script = [assign].into_iter().chain(steps);
+    let source = ScriptedSource::new(Arc::new(logs), script, Acknowledged::default());
+    let limits = Limits {
+        rows: reading.batch_rows,
+        bytes: usize::MAX,
+        age: Duration::from_secs(3600),
+        idle: Duration::from_secs(3600),
+    };
+    let options = pipeline::Options {
+        limits,
+        buffer_bytes: 1 << 20,
+        once: true,
+        partitions: Partitions::new(|_| Box::pin(async { Ok(3) })),
+        dead_letters: None,
+        dead_letter_limit: 0,
+    };
+    let open = |topic: &Arc<str>| {
+        let options = Options { source_position: told, ..Options::default() };
+        Ok(TableSetup {
+            name: Arc::clone(topic),
+            sink: sink(),
+            decoder: Decoder::new(options, None, None),
+            missing_value: MissingValue::Null,
+            truncates: Truncates::Apply,
+        })
+    };
+    let health = Arc::new(Health::new(clock.clone(), Duration::from_secs(60)));
+    let progress = Progress::new(clock, health);
+    let ended = pipeline::run(source, open, options, progress, CancellationToken::new()).await;
+    let progress = ended.unwrap();
+    assert!(progress.is_complete(), "{:?}", progress.tables());
+}
+
+fn pairs(rows: Vec<TextRow>) -> Vec<(String, String)> {
+    let mut pairs: Vec<_> =
+        rows.into_iter().map(|row| (row["id"].clone(), row["value"].clone())).collect();
+    pairs.sort();
+    pairs
+}
+
+fn run<F: Future<Output = ()>>(test: F) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build().unwrap().block_on(test);
+}
+
+/// Reads the history: all at once by a process that is told that the topic has grown, or one that sees it.
+async fn read_all<S: Sink + Send + Sync + 'static>(
+    history: &History,
+    told: bool,
+    [first, second]: &[Reading; 2],
+    sink: impl Fn() -> S,
+) {
+    if !told {
+        let grown = history.grown[0].min(history.changes.len());
+        process(history.logs(grown), first, false, &sink).await;
+    }
+    process(history.logs(history.changes.len()), second, told, &sink).await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn the_table_is_the_source_whatever_partition_is_read_first(
+        history in history(),
+        told: bool,
+        readings in [reading(), reading()],
+    ) {
+        run(async {
+            let sink = MemorySink::default();
+            read_all(&history, told, &readings, || sink.clone()).await;
+            assert_eq!(pairs(sink.rows()), history.rows());
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_lake_table_is_the_source_whatever_partition_is_read_first(
+        history in history(),
+        told: bool,
+        readings in [reading(), reading()],
+        iceberg_first: bool,
+    ) {
+        run(async {
+            let folder = tempfile::tempdir().unwrap();
+            let mut logs = logs(3).to_vec();
+            if iceberg_first {
+                logs.reverse();
+            }
+            let options = options(&folder, logs);
+            read_all(&history, told, &readings, || LakeSink::new(options.clone())).await;
+            for (format, batches) in read(&options).await.unwrap() {
+                let rows = batches.iter().flat_map(|batch: &RecordBatch| text_rows(batch).unwrap());
+                assert_eq!(pairs(rows.collect()), history.rows(), "{format}");
+            }
+        });
+    }
+}
