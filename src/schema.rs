@@ -509,6 +509,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_dropped_column_does_not_come_back() {
+        let column = |name: &str| Column::new(name, ColumnType::Int32, false);
+        let old = TableSchema::create(vec![column("id"), column("v"), column("w")], Vec::new());
+        let without = |schema: &TableSchema, name: &str| {
+            schema.evolved(schema.columns().iter().filter(|c| c.name != name).cloned().collect())
+        };
+        let first = without(&old, "v");
+        let second = without(&first, "w");
+        for (newer, older) in [(&first, &old), (&second, &first), (&second, &old)] {
+            assert!(newer.covers(older) && !older.covers(newer));
+        }
+        assert_eq!(
+            (second.dropped(), first.with_added(vec![column("v")]).last_id()),
+            (&[2, 3][..], 8)
+        );
+    }
+
     #[rstest]
     #[case(None, None, true)]
     #[case(Some(1), None, true)]

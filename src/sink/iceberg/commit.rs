@@ -334,20 +334,23 @@ fn changed_schema(known: &Known, plan: &CommitPlan) -> Result<(SchemaRef, Vec<Ta
     }
     let fresh = metadata.schemas_iter().map(|schema| schema.schema_id()).max().unwrap_or(0) + 1;
     let schema = schema::to_iceberg(&plan.schema, fresh, Some(current))?;
-    // A catalog gives a schema that it has already the id it has.
+    // A catalog does not add a schema that it has already.
     let same = metadata.schemas_iter().find(|known| {
         known.as_struct() == schema.as_struct()
             && known.identifier_field_ids().collect::<BTreeSet<_>>()
                 == schema.identifier_field_ids().collect::<BTreeSet<_>>()
     });
-    let schema = same.map_or_else(|| Arc::new(schema), Arc::clone);
+    let mut updates = match same {
+        Some(same) if same.schema_id() == current.schema_id() => Vec::new(),
+        Some(same) => vec![TableUpdate::SetCurrentSchema { schema_id: same.schema_id() }],
+        None => vec![
+            TableUpdate::AddSchema { schema: schema.clone() },
+            TableUpdate::SetCurrentSchema { schema_id: -1 },
+        ],
+    };
     let properties = schema::properties(&plan.schema, metadata.properties())?;
-    let updates = vec![
-        TableUpdate::AddSchema { schema: schema.as_ref().clone() },
-        TableUpdate::SetCurrentSchema { schema_id: -1 },
-        TableUpdate::SetProperties { updates: properties },
-    ];
-    Ok((schema, updates))
+    updates.push(TableUpdate::SetProperties { updates: properties });
+    Ok((same.map_or_else(|| Arc::new(schema), Arc::clone), updates))
 }
 
 /// A random id that no snapshot has.

@@ -194,6 +194,40 @@ async fn added_columns(place: Place, version: u8) {
     assert!(matches!(stale.publish(&other).await.unwrap(), Published::Conflict));
 }
 
+/// What Iceberg's schema has no place for changes without it.
+#[tokio::test]
+async fn columns_are_noted_as_absent_and_go_for_good() {
+    for version in [2, 3] {
+        absent_columns(Place::new(), version).await;
+    }
+}
+
+async fn absent_columns(place: Place, version: u8) {
+    let mut writer = place.create(options(version), plain()).await;
+    let note = Column::new("note", ColumnType::String, true);
+    let wide = writer.table.state().schema.with_added(vec![note]);
+    let absent = |since| {
+        let noted = wide.columns().iter().cloned();
+        let noted = noted.map(|mut column| {
+            column.absent_since = Some(since).filter(|_| column.name == "note");
+            column
+        });
+        wide.evolved(noted.collect())
+    };
+    let gone = wide.columns().iter().filter(|column| column.name != "note").cloned();
+    let gone = wide.evolved(gone.collect());
+    for (id, schema) in (1..).zip([wide.clone(), absent(5), wide.clone(), absent(7), gone]) {
+        let schema = Arc::new(schema);
+        let names = [(id, "a")];
+        let plan = writer.plan_with(Arc::clone(&schema), &names, &[]).await;
+        let published = writer.table.publish(&plan).await.unwrap();
+        assert!(matches!(published, Published::Committed { .. }), "{published:?}");
+        writer.committed(&names, &[], &plan);
+        writer.check(&place).await;
+        assert_eq!(place.open(options(version)).await.state().schema, schema);
+    }
+}
+
 #[tokio::test]
 async fn many_commits_stay_small_and_leave_no_files_behind() {
     for two_formats in [false, true] {

@@ -186,6 +186,16 @@ impl Fake {
         if requirements.iter().any(|requirement| requirement.check(Some(metadata)).is_err()) {
             return refused(409, "CommitFailedException");
         }
+        // Apache's catalog takes the last schema of those that it did not have.
+        let is_new =
+            |new: &Schema| !metadata.schemas_iter().any(|s| s.as_struct() == new.as_struct());
+        let adds = |update: &TableUpdate| matches!(update, TableUpdate::AddSchema { schema } if is_new(schema));
+        let last = |update: &TableUpdate| {
+            matches!(update, TableUpdate::SetCurrentSchema { schema_id: -1 })
+        };
+        if updates.iter().any(last) && !updates.iter().any(adds) {
+            return refused(400, "ValidationException");
+        }
         let mut builder = metadata.clone().into_builder(None);
         for update in updates {
             builder = update.apply(builder).unwrap();

@@ -37,6 +37,13 @@ async fn names_prefix_and_uri_are_as_the_catalog_wants_them() {
 }
 
 #[tokio::test]
+async fn a_schema_that_the_catalog_has_is_not_added_again() {
+    let fake = start().await;
+    let place = place(&fake, RestOptions::default()).await.unwrap();
+    absent_columns(place, 3).await;
+}
+
+#[tokio::test]
 async fn every_unclear_answer_is_cleared_up() {
     let fake = start().await;
     let place = place(&fake, RestOptions::default()).await.unwrap();
