@@ -20,6 +20,7 @@ class Target:
     catalog: str = ""
     version: int = 3
     vended: bool = False
+    drops: bool = False  # columns that the source dropped go from its tables
     readers: tuple = ()
     connectors: list = field(default_factory=list)
 
@@ -62,7 +63,7 @@ class Instance:
             "catalog": target.catalog or None, "vended-credentials": target.vended or None, "listen": f"127.0.0.1:{self.port}", "memory": "256MiB",
             "schema-history": [connector.prefix for connector in target.connectors if connector.source.kind != "postgres"] or None,
             "format-version": target.version if "iceberg" in target.formats else None,
-            "type-widening": "delta" in target.formats or None, **self.options,
+            "type-widening": "delta" in target.formats or None, "drop-columns-after": "1s" if target.drops else None, **self.options,
         }
         kafka = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "1000"}
         if known_member:

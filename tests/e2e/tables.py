@@ -56,9 +56,9 @@ class Table:
         """The columns that are there in a phase."""
         return [column.at(phase) for column in self.columns if column.phase <= phase < column.gone]
 
-    def dropped(self, phase):
-        """The names of the columns that are there no more."""
-        return [column.name for column in self.columns if column.gone <= phase]
+    def dropped(self, phase, since=0):
+        """The names of the columns that went in a phase or before, but not before `since`."""
+        return [column.name for column in self.columns if since <= column.gone <= phase]
 
 
 def text(least, most):

@@ -4,7 +4,7 @@
 
 READER is one of the modules beside this file. JOB is a JSON file: `{"lake": {...}, "tables": [{"name", "where", "key", "columns",
 "versions": [{"phase", "version", "expected", "dropped"}]}]}`, where `expected` is an Arrow file with the source's rows, `dropped` names
-columns that the source has no more (the table keeps them), and `lake` says how to reach the tables. For each version one line of JSON comes out: the rows compared and the differences found.
+columns that the source has no more and the table may have, and `lake` says how to reach the tables. For each version one line of JSON comes out: the rows compared and the differences found.
 """
 import importlib
 import json
