@@ -1,5 +1,6 @@
 //! Where the tables lie: a warehouse URL, its object store, and paths below it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,12 +25,35 @@ const TIMEOUTS: [(ClientConfigKey, &str, &str); 2] = [
     (ClientConfigKey::ConnectTimeout, "AWS_CONNECT_TIMEOUT", "5 seconds"),
 ];
 
+/// Makes names for new files, each unlike every other one.
+#[derive(Clone)]
+pub struct Names(Arc<dyn Fn() -> Uuid + Send + Sync>);
+
+impl Names {
+    /// Random names.
+    pub fn random() -> Self {
+        Self(Arc::new(Uuid::new_v4))
+    }
+
+    /// The names that `next` makes.
+    pub fn from_fn(next: impl Fn() -> Uuid + Send + Sync + 'static) -> Self {
+        Self(Arc::new(next))
+    }
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Names")
+    }
+}
+
 /// A folder in an object store: the warehouse, a table, or a part of one.
 #[derive(Debug, Clone)]
 pub struct Location {
     store: Arc<dyn ObjectStore>,
     path: Path,
     url: Url,
+    names: Names,
 }
 
 impl Location {
@@ -50,7 +74,13 @@ impl Location {
 
     /// A location in a store that is already open; `url` names the folder `path` of it.
     pub fn new(store: Arc<dyn ObjectStore>, path: Path, url: Url) -> Self {
-        Self { store, path, url }
+        Self { store, path, url, names: Names::random() }
+    }
+
+    /// The same, with names for new files from `names`.
+    #[must_use]
+    pub fn with_names(self, names: Names) -> Self {
+        Self { names, ..self }
     }
 
     fn s3(url: &Url) -> Result<Self> {
@@ -64,7 +94,7 @@ impl Location {
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
         }
-        Ok(Self { store: Arc::new(store), path, url })
+        Ok(Self::new(Arc::new(store), path, url))
     }
 
     fn local(folder: &std::path::Path) -> Result<Self> {
@@ -78,7 +108,7 @@ impl Location {
             .map_err(|()| unsupported(&folder.display().to_string()))?;
         let path = Path::from_absolute_path(&folder)
             .map_err(|e| unsupported(&folder.display().to_string()).because(e))?;
-        Ok(Self { store: Arc::new(LocalFileSystem::new()), path, url })
+        Ok(Self::new(Arc::new(LocalFileSystem::new()), path, url))
     }
 
     /// Finds out whether the store refuses to replace a file when asked to make a new one: without that, two writers
@@ -104,6 +134,11 @@ impl Location {
         }
     }
 
+    /// A name that no file has.
+    pub fn new_name(&self) -> Uuid {
+        (self.names.0)()
+    }
+
     /// The object store, rooted above the location.
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
@@ -124,7 +159,7 @@ impl Location {
     pub fn folder(&self, segment: &str) -> Self {
         let mut url = self.url.clone();
         url.set_path(&format!("{}{segment}/", url.path()));
-        Self { store: Arc::clone(&self.store), path: self.path.clone().join(segment), url }
+        Self { path: self.path.clone().join(segment), url, ..self.clone() }
     }
 
     /// The path in the store of a file named by its `/`-separated path below the location. What is percent-encoded

@@ -371,7 +371,9 @@ impl DeltaTable {
         if !plan.deletions.is_empty() {
             let bitmaps: Vec<&RoaringTreemap> =
                 plan.deletions.iter().map(|deletion| deletion.after.as_ref()).collect();
-            let vectors = vectors::write(self.log.location(), Uuid::new_v4(), &bitmaps).await?;
+            let vectors =
+                vectors::write(self.log.location(), self.log.location().new_name(), &bitmaps)
+                    .await?;
             for (deletion, vector) in plan.deletions.iter().zip(vectors) {
                 let (path, rows) = (deletion.file.path.as_str(), deletion.file.rows);
                 // A path is added once in a commit: a file that enters with deleted rows has its vector at once.

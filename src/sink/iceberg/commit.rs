@@ -24,6 +24,7 @@ use super::storage::Folder;
 use super::summary::Counts;
 use super::{Options, expire, fault, schema, value};
 use crate::error::{Error, Result};
+use crate::sink::storage::Location;
 use crate::table::plan::{CommitPlan, DataFile, LiveFile};
 
 /// A file to be written: its path and what is in it.
@@ -77,7 +78,7 @@ impl<'a> Builder<'a> {
         plan: &'a CommitPlan,
     ) -> Result<Self> {
         let (schema, schema_updates) = changed_schema(known, plan)?;
-        let unique = Uuid::new_v4();
+        let unique = root.location().new_name();
         Ok(Self {
             known,
             root,
@@ -85,7 +86,7 @@ impl<'a> Builder<'a> {
             options,
             plan,
             memory: FileIO::new_with_memory(),
-            snapshot_id: snapshot_id(&known.metadata),
+            snapshot_id: snapshot_id(&known.metadata, root.location()),
             unique,
             home: options.home(root),
             schema,
@@ -354,9 +355,9 @@ fn changed_schema(known: &Known, plan: &CommitPlan) -> Result<(SchemaRef, Vec<Ta
 }
 
 /// A random id that no snapshot has.
-fn snapshot_id(metadata: &TableMetadata) -> i64 {
+fn snapshot_id(metadata: &TableMetadata, location: &Location) -> i64 {
     loop {
-        let (high, low) = Uuid::new_v4().as_u64_pair();
+        let (high, low) = location.new_name().as_u64_pair();
         let id = i64::try_from((high ^ low) >> 1).unwrap_or(i64::MAX);
         if metadata.snapshot_by_id(id).is_none() {
             return id;

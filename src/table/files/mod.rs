@@ -41,13 +41,13 @@ pub async fn write(
     rows: RecordBatch,
     packed_integers: bool,
 ) -> Result<DataFile> {
+    let name = format!("part-{}.parquet", location.new_name());
     let no_nan = columns_without_nan(&rows, schema);
     let rows = stored(rows, schema)?;
     let encoding = tokio::task::spawn_blocking(move || encode::encode(&rows, packed_integers));
     let encoded = encoding
         .await
         .map_err(|e| Error::internal("encoding a data file was cut off").because(e))??;
-    let name = format!("part-{}.parquet", uuid::Uuid::new_v4());
     let folders = std::iter::once(DATA_FOLDER).chain(place.folders.iter().map(String::as_str));
     let path = folders.chain([name.as_str()]).collect::<Vec<_>>().join("/");
     let size = encoded.bytes.len();
