@@ -528,7 +528,9 @@ impl Known {
         let added: HashSet<&str> = plan.added.iter().map(|file| file.path.as_str()).collect();
         // Deletes of a file that enters with the same commit.
         let enters = |d: &Deletion| d.before.is_empty() && added.contains(d.file.path.as_str());
-        self.state.position.advance(&plan.ranges).is_ok()
+        // The plan's position is stored whole: other partitions' must not go back with it.
+        let position = self.state.position.advance(&plan.ranges);
+        position.is_ok_and(|position| position == plan.position)
             && self.fits_schema(plan)
             && plan.deletions.iter().all(|d| same(&d.file.path, &d.before) || enters(d))
             && plan.removed.iter().all(|file| same(&file.file.path, &file.deleted))

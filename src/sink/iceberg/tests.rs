@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::error::Kind;
+use crate::position::OffsetRange;
 use crate::schema::{Column, ColumnType};
 use crate::testing::needed;
 use support::{Place, by_name, options, read_by_others, same_state, stored};
@@ -134,6 +135,25 @@ async fn a_commit_in_an_unknown_state_can_be_published_again() {
         let after = stored(&place.location()).await.len();
         assert_eq!(after, if applied { before } else { before + 1 });
     }
+}
+
+/// The plan was made before another writer's commit, and the table was read since.
+#[tokio::test]
+async fn a_plan_does_not_take_back_the_position_of_another_partition() {
+    let place = Place::new();
+    let mut writer = place.create(options(3), plain()).await;
+    writer.commit(&[(1, "a"), (2, "b")], &[]).await;
+    let before = writer.table.state().position.clone();
+    let mut other = place.open(options(3)).await;
+    let theirs = writer.plan(&[(3, "c")], &[]).await;
+    assert!(matches!(other.publish(&theirs).await.unwrap(), Published::Committed { .. }));
+    let range = OffsetRange { partition: 1, from: 0, to: 10 };
+    let position = before.advance(&[range]).unwrap();
+    let plan = writer.plan(&[(4, "d")], &[]).await;
+    let plan = CommitPlan { ranges: vec![range], position, ..plan };
+    assert!(writer.table.refresh().await.unwrap());
+    assert!(matches!(writer.table.publish(&plan).await.unwrap(), Published::Conflict));
+    assert_eq!(writer.table.state().position.get(0), Some(20));
 }
 
 #[tokio::test]
