@@ -265,6 +265,12 @@ impl Attempt {
         refs
     }
 
+    /// True when it adds the data files of `plan`.
+    pub(super) fn has_files_of(&self, plan: &CommitPlan) -> bool {
+        let own: BTreeSet<&str> = self.plan.added.iter().map(|file| file.path.as_str()).collect();
+        plan.added.iter().all(|file| own.contains(file.path.as_str()))
+    }
+
     /// True when the commit is in the table, as far as its history tells.
     pub(super) fn is_in(&self, metadata: &TableMetadata) -> bool {
         metadata.snapshot_by_id(self.snapshot_id).is_some()

@@ -518,6 +518,11 @@ impl Known {
         holds(self.metadata.properties()).then_some(self.state.version)
     }
 
+    /// True when the data files of `plan` are live.
+    pub(super) fn has_files_of(&self, plan: &CommitPlan) -> bool {
+        plan.added.iter().all(|file| self.state.files.contains_key(&file.path))
+    }
+
     /// True when `plan` was made on this version of the table.
     pub(super) fn fits(&self, plan: &CommitPlan) -> bool {
         let same = |path: &str, deleted: &Arc<RoaringTreemap>| {

@@ -261,22 +261,34 @@ impl IcebergTable {
 
     /// Commits `plan`.
     ///
-    /// After an error of kind unavailable the plan may be in the table or not: publishing it again finds out.
+    /// After an error of kind unavailable the plan may be in the table or not: publishing it again finds out. Called with
+    /// another plan of the same batch, it answers with a conflict if the earlier plan is in the table; a refresh then
+    /// shows it.
     pub async fn publish(&mut self, plan: &CommitPlan) -> Result<Published> {
         if let Some(pending) = self.pending.take() {
-            let same = pending.plan.batch_id == plan.batch_id;
-            match self.fate(pending).await? {
-                Fate::Landed(version) if same => return Ok(Published::Committed { version }),
+            let same_batch = pending.plan.batch_id == plan.batch_id;
+            let same_files = pending.has_files_of(plan);
+            let published = match self.fate(pending).await? {
+                Fate::Landed(version) if same_batch => Some(Published::Committed { version }),
                 // Sent again as it is: the same snapshot cannot be in the table twice.
-                Fate::Open(attempt) if same => return self.send(*attempt).await,
+                Fate::Open(attempt) if same_batch => Some(self.send(*attempt).await?),
                 // The table is not the one that this plan was made on.
-                Fate::Landed(_) | Fate::Lost if !same => return Ok(Published::Conflict),
+                Fate::Landed(_) | Fate::Lost if !same_batch => Some(Published::Conflict),
                 // Should an attempt given up still come in, the next one conflicts with it.
-                Fate::Landed(_) | Fate::Lost | Fate::Open(_) => {}
+                Fate::Landed(_) | Fate::Lost | Fate::Open(_) => None,
+            };
+            match published {
+                // Planned anew since, with other data files: who planned has to read the table.
+                Some(Published::Committed { .. }) if !same_files => return Ok(Published::Conflict),
+                Some(published) => return Ok(published),
+                None => {}
             }
         }
         if let Some(version) = self.known.version_of(plan.batch_id) {
-            return Ok(Published::Committed { version });
+            return Ok(match self.known.has_files_of(plan) {
+                true => Published::Committed { version },
+                false => Published::Conflict,
+            });
         }
         if !self.known.fits(plan) {
             return Ok(Published::Conflict);

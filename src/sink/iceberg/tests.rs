@@ -137,6 +137,34 @@ async fn a_commit_in_an_unknown_state_can_be_published_again() {
     }
 }
 
+/// Whoever plans a batch anew writes other data files. Those are not in the table when the earlier plan is.
+#[tokio::test]
+async fn a_batch_that_is_in_by_an_earlier_plan_conflicts_with_a_later_one() {
+    for applied in [true, false] {
+        let place = Place::new();
+        let mut writer = place.create(options(3), plain()).await;
+        writer.commit(&[(1, "a"), (2, "b")], &[]).await;
+        let first = writer.plan(&[(3, "c")], &[1]).await;
+        let second = writer.plan(&[(3, "c")], &[1]).await;
+        let second = CommitPlan { batch_id: first.batch_id, ..second };
+        let (fault, unreadable) = (&place.faults.lost_answers, &place.faults.unreadable);
+        let fault = if applied { fault } else { &place.faults.lost_requests };
+        fault.store(1, Ordering::SeqCst);
+        unreadable.store(3, Ordering::SeqCst);
+        assert!(writer.table.publish(&first).await.is_err());
+        unreadable.store(0, Ordering::SeqCst);
+        for _ in 0..2 {
+            let published = writer.table.publish(&second).await.unwrap();
+            assert!(matches!(published, Published::Conflict), "applied {applied}: {published:?}");
+            assert_eq!(writer.table.state().last_batch, Some(first.batch_id));
+        }
+        writer.committed(&[(3, "c")], &[1], &first);
+        writer.check(&place).await;
+        writer.commit(&[(4, "d")], &[3]).await;
+        writer.check(&place).await;
+    }
+}
+
 /// The plan was made before another writer's commit, and the table was read since.
 #[tokio::test]
 async fn a_plan_does_not_take_back_the_position_of_another_partition() {
