@@ -53,8 +53,10 @@ impl Table {
             return Ok(None);
         }
         let added = self.with_statistics(missing, &mut deletions).await?;
+        // A log that is at our position has the newest batch: it would take the plan for one that is in it.
+        let new_batch = self.last_batch().filter(|_| !ranges.is_empty());
         Ok(Some(CommitPlan {
-            batch_id: self.last_batch().unwrap_or_else(Uuid::new_v4),
+            batch_id: new_batch.unwrap_or_else(Uuid::new_v4),
             ranges,
             position: self.position().clone(),
             schema: Arc::clone(self.schema()),

@@ -15,14 +15,14 @@ use super::model::{
 use crate::change::{Batch, Origin};
 use crate::error::Kind;
 use crate::key::KeyBuilder;
-use crate::position::OffsetRange;
+use crate::position::{OffsetRange, Position};
 use crate::schema::{Column, ColumnType, TableSchema};
 use crate::sink::storage::Location;
 use crate::table::index::Budget;
 use crate::table::keys::keys_from_arrow;
 use crate::table::partition::Partitioning;
 use crate::table::physical::{Options, Planned, Table};
-use crate::table::plan::Scalar;
+use crate::table::plan::{CommitPlan, Scalar};
 
 struct Place {
     location: Location,
@@ -252,6 +252,21 @@ async fn a_row_moves_between_partitions() {
     let planned = place.merge(BTreeMap::from([(9, hole)])).await;
     assert_eq!(planned.commit.added[0].partition, text("a b"));
     assert_eq!(content(&place.location, &place.schema, &place.log.state).await, place.model);
+}
+
+/// A log that has the newest batch would take a plan of the same batch for that one.
+#[tokio::test]
+async fn a_second_log_at_the_same_position_is_brought_up_by_a_batch_of_its_own() {
+    let mut place = Place::new();
+    place.merge((0..3).map(upsert).collect()).await;
+    let batch_of = |plan: Option<CommitPlan>| Some(plan.unwrap().batch_id);
+    let mut behind = place.log.state.clone();
+    behind.files.clear();
+    let plan = place.table.difference(&behind, 5).await.unwrap();
+    assert_ne!(batch_of(plan), place.table.last_batch());
+    behind.position = Position::default();
+    let plan = place.table.difference(&behind, 5).await.unwrap();
+    assert_eq!(batch_of(plan), place.table.last_batch());
 }
 
 #[tokio::test]
