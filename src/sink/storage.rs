@@ -214,6 +214,14 @@ pub fn kind(error: &object_store::Error) -> Kind {
     }
 }
 
+/// What the object store answered, when that is what an error of a library comes from.
+pub(super) fn asked<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> Option<&'e object_store::Error> {
+    std::iter::successors(error.source(), |cause| cause.source())
+        .find_map(|cause| cause.downcast_ref())
+}
+
 fn unsupported(warehouse: &str) -> Error {
     Error::invalid(format!("option warehouse: {warehouse} is not a place for tables"))
         .hint("give s3://bucket/prefix or a folder")

@@ -24,6 +24,9 @@ use super::protocol::{Metadata, Protocol};
 use crate::error::{Error, Kind, Result};
 use crate::sink::storage::{self, Location};
 
+/// What the kernel says of a log without a file.
+const NO_FILES: &str = "No files in log segment";
+
 /// Names of commits.
 static COMMIT: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^(\d{20})\.json$").ok());
 
@@ -251,20 +254,27 @@ fn failed(what: String, error: DeltaTableError) -> Error {
 }
 
 fn kind(error: &DeltaTableError) -> Kind {
-    use delta_kernel::Error as Kernel;
+    if let Some(asked) = storage::asked(error) {
+        return storage::kind(asked);
+    }
     match error {
         DeltaTableError::ObjectStore { source } => storage::kind(source),
-        DeltaTableError::KernelError(Kernel::ObjectStore(source)) => storage::kind(source),
-        DeltaTableError::KernelError(Kernel::Backtraced { source, .. }) => match source.as_ref() {
-            Kernel::ObjectStore(source) => storage::kind(source),
-            Kernel::IOError(_) => Kind::Unavailable,
-            _ => Kind::Data,
-        },
+        DeltaTableError::KernelError(error) => kernel_kind(error),
+        DeltaTableError::NotATable(what) if what.ends_with(NO_FILES) => Kind::Unavailable,
+        _ => Kind::Data,
+    }
+}
+
+fn kernel_kind(error: &delta_kernel::Error) -> Kind {
+    use delta_kernel::Error as Kernel;
+    match error {
+        Kernel::Backtraced { source, .. } => kernel_kind(source),
+        Kernel::ObjectStore(source) => storage::kind(source),
         // A log file can be cleaned away between the listing and the read.
-        DeltaTableError::KernelError(
-            Kernel::IOError(_) | Kernel::FileNotFound(_) | Kernel::Reqwest(_),
-        ) => Kind::Unavailable,
-        DeltaTableError::KernelError(Kernel::Unsupported(_)) => Kind::Refused,
+        Kernel::IOError(_) | Kernel::FileNotFound(_) | Kernel::Reqwest(_) => Kind::Unavailable,
+        // Nothing is replayed but a log of which a file was just seen: a list that lacks it is behind.
+        Kernel::Generic(what) if what == NO_FILES => Kind::Unavailable,
+        Kernel::Unsupported(_) => Kind::Refused,
         _ => Kind::Data,
     }
 }

@@ -10,7 +10,7 @@ pub(super) fn store(what: impl Into<String>, error: object_store::Error) -> Erro
 
 /// An error of the `iceberg` crate while doing `what`; what the object store answered decides, where it was asked.
 pub(super) fn iceberg(what: impl Into<String>, error: iceberg::Error) -> Error {
-    let kind = match asked_store(&error) {
+    let kind = match storage::asked(&error) {
         Some(inner) => store_kind(inner),
         None => match error.kind() {
             iceberg::ErrorKind::DataInvalid => Kind::Data,
@@ -19,17 +19,6 @@ pub(super) fn iceberg(what: impl Into<String>, error: iceberg::Error) -> Error {
         },
     };
     Error::new(kind, what).because(error)
-}
-
-fn asked_store(error: &iceberg::Error) -> Option<&object_store::Error> {
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        if let Some(found) = inner.downcast_ref() {
-            return Some(found);
-        }
-        cause = inner.source();
-    }
-    None
 }
 
 /// A file that is gone does not come back.
