@@ -31,6 +31,7 @@ mod pipeline;
 mod poison;
 mod readers;
 mod rounds;
+mod simulation;
 mod tidy;
 mod torn;
 mod vectors;

@@ -126,6 +126,31 @@ impl World {
     }
 }
 
+/// The schemas of a workload's records.
+pub(crate) fn registry_of(workload: &Workload) -> Arc<Registry> {
+    let subjects = workload.subjects().into_iter().map(|subject| subject.schema);
+    Registry::preloaded((1..).map(SchemaId).zip(subjects))
+}
+
+/// What is left of a generator's records, as logs.
+pub(crate) fn logs_of(generator: &mut Generator) -> Logs {
+    let mut records: BTreeMap<TopicPartition, Vec<LoggedRecord>> = BTreeMap::new();
+    for record in generator {
+        let at = TopicPartition { topic: record.topic, partition: record.partition };
+        let log = records.entry(at).or_default();
+        let headers = record.headers.iter();
+        log.push(LoggedRecord {
+            // Every seventh offset is a control record's.
+            offset: i64::try_from(log.len() + log.len() / 7).unwrap(),
+            timestamp_ms: Some(record.timestamp_ms),
+            key: Some(record.key),
+            value: record.value,
+            headers: headers.map(|(n, v)| ((*n).to_owned(), Some(v.to_vec()))).collect(),
+        });
+    }
+    Arc::new(records.into_iter().map(|(at, records)| (at, Log::new(records, 1))).collect())
+}
+
 pub(crate) fn world(seed: u64, encoding: Encoding) -> World {
     let workload = Workload {
         seed,
@@ -140,30 +165,9 @@ pub(crate) fn world(seed: u64, encoding: Encoding) -> World {
         add_column_after: Some(150),
         ..Workload::default()
     };
-    let ids = (1..).map(SchemaId);
-    let subjects = workload.subjects().into_iter().map(|subject| subject.schema);
-    let registry = Registry::preloaded(ids.zip(subjects));
     let mut generator = Generator::new(&workload);
-    let mut records: BTreeMap<TopicPartition, Vec<LoggedRecord>> = BTreeMap::new();
-    for record in generator.by_ref() {
-        let at = TopicPartition { topic: record.topic, partition: record.partition };
-        let log = records.entry(at).or_default();
-        let headers = record.headers.iter();
-        log.push(LoggedRecord {
-            // Every seventh offset is a control record's.
-            offset: i64::try_from(log.len() + log.len() / 7).unwrap(),
-            timestamp_ms: Some(record.timestamp_ms),
-            key: Some(record.key),
-            value: record.value,
-            headers: headers.map(|(n, v)| ((*n).to_owned(), Some(v.to_vec()))).collect(),
-        });
-    }
-    let logs = records.into_iter().map(|(at, records)| (at, Log::new(records, 1)));
-    World {
-        logs: Arc::new(logs.collect()),
-        registry,
-        expected: expected(&generator, Shape::Orders),
-    }
+    let logs = logs_of(&mut generator);
+    World { logs, registry: registry_of(&workload), expected: expected(&generator, Shape::Orders) }
 }
 
 /// One process: reads the logs by `script` into a sink, until everything is committed or `events` have come.

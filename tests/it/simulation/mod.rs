@@ -1,0 +1,93 @@
+//! A deterministic simulation: one seed is one history of records, rebalances, crashes, stopped processes and a store that
+//! fails in every way, on a clock that only the simulation moves.
+//!
+//! `CDC_SINK_SEED=n` runs that history alone and prints what happened. `CDC_SINK_HISTORIES=n` runs so many.
+
+mod bucket;
+mod chance;
+mod faults;
+mod group;
+mod history;
+mod instance;
+mod member;
+mod oracle;
+mod process;
+mod rogue;
+mod setup;
+mod store;
+mod tables;
+mod topics;
+mod trace;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use faults::{Counters, FAULTS};
+
+/// Histories of a run.
+const HISTORIES: u64 = 300;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|value| value.parse().unwrap())
+}
+
+/// Runs histories on every processor; those that found something.
+fn run_all(seeds: u64, counters: &Arc<Counters>) -> Vec<(u64, Vec<String>)> {
+    let next = AtomicU64::new(0);
+    let failed = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    if seed >= seeds {
+                        return;
+                    }
+                    let findings = history::run(seed, counters, false).findings;
+                    counters.add("commits", findings.commits);
+                    counters.add("versions", findings.versions);
+                    if !findings.violations.is_empty() {
+                        failed.lock().unwrap().push((seed, findings.violations));
+                    }
+                }
+            });
+        }
+    });
+    failed.into_inner().unwrap()
+}
+
+#[test]
+fn every_version_is_the_fold_whatever_happens() {
+    let counters = Arc::new(Counters::default());
+    if let Some(seed) = number("CDC_SINK_SEED") {
+        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).without_time().init();
+        let findings = history::run(seed, &counters, true).findings;
+        assert!(findings.violations.is_empty(), "{:#?}", findings.violations);
+        return;
+    }
+    let histories = number("CDC_SINK_HISTORIES").unwrap_or(HISTORIES);
+    let mut failed = run_all(histories, &counters);
+    let happened: Vec<_> =
+        counters.all().into_iter().map(|(what, n)| format!("{what} {n}")).collect();
+    println!("histories {histories}, violated {}: {}", failed.len(), happened.join(", "));
+    failed.sort();
+    for (seed, violations) in failed.iter().take(20) {
+        println!("seed {seed}: {} violations, the first: {}", violations.len(), violations[0]);
+    }
+    assert!(failed.is_empty(), "{} histories were violated", failed.len());
+    for fault in FAULTS {
+        assert!(counters.get(&format!("{fault:?}")) > 0, "{fault:?} never happened");
+    }
+}
+
+#[test]
+fn a_seed_twice_is_the_same_history() {
+    for seed in [3, 8, 21] {
+        let run = || history::run(seed, &Arc::default(), false).trace;
+        let (one, other) = (run(), run());
+        for (one, other) in one.iter().zip(&other) {
+            assert_eq!(one, other, "seed {seed}");
+        }
+        assert_eq!(one.len(), other.len(), "seed {seed}");
+    }
+}

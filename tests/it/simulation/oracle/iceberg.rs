@@ -1,0 +1,165 @@
+//! Every version that an Iceberg table without a catalog has, read from its metadata files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use cdc_sink::position::Position;
+use iceberg::spec::{DataContentType, DataFileFormat, FormatVersion, Manifest, ManifestList};
+use roaring::RoaringTreemap;
+use serde_json::Value;
+
+use super::super::bucket::Effect;
+use super::files::Files;
+use super::{Live, Version};
+
+/// The versions of the table whose Iceberg files are below `home` (empty, or ending in `/`).
+pub(super) async fn versions(
+    files: &mut Files<'_>,
+    effects: &[Effect],
+    home: &str,
+) -> (Vec<Version>, Vec<String>) {
+    let folder = files.path(&format!("{home}metadata"));
+    let mut versions: Vec<Version> = Vec::new();
+    let mut wrong = Vec::new();
+    for (clock, effect) in effects.iter().enumerate().filter(|(_, effect)| effect.put) {
+        let Some(name) = effect.path.as_ref().strip_prefix(&format!("{folder}/v")) else {
+            continue;
+        };
+        let Some(number) = name.strip_suffix(".metadata.json") else { continue };
+        let number: i64 = number.parse().unwrap();
+        if number != i64::try_from(versions.len()).unwrap() + 1 {
+            wrong.push(format!("iceberg version {number} comes after {}", versions.len()));
+        }
+        let metadata = files.bytes(&format!("{home}metadata/v{name}")).await;
+        let metadata: Value = serde_json::from_slice(&metadata).unwrap();
+        let mut version = read(files, &metadata, number, clock, &mut wrong).await;
+        if let Some(before) = versions.last() {
+            let added = version.live.keys().filter(|path| !before.live.contains_key(*path));
+            version.added = added.cloned().collect();
+            if version.snapshot == before.snapshot {
+                version.batch = None;
+            }
+        }
+        versions.push(version);
+    }
+    (versions, wrong)
+}
+
+async fn read(
+    files: &mut Files<'_>,
+    metadata: &Value,
+    number: i64,
+    clock: usize,
+    wrong: &mut Vec<String>,
+) -> Version {
+    let id = metadata["current-snapshot-id"].as_i64().filter(|id| *id != -1);
+    let snapshots = metadata["snapshots"].as_array().cloned().unwrap_or_default();
+    let find = |id: i64| snapshots.iter().find(|snapshot| snapshot["snapshot-id"] == id);
+    let current = id.and_then(find);
+    let mut told = current;
+    while let Some(snapshot) = told.filter(|s| s["summary"]["cdc-sink.offsets"].is_null()) {
+        told = snapshot["parent-snapshot-id"].as_i64().and_then(find);
+    }
+    let position = told.map(|snapshot| position(&snapshot["summary"]["cdc-sink.offsets"]));
+    let (mut live, mut needs) = (BTreeMap::new(), BTreeSet::new());
+    if let Some(snapshot) = current {
+        let version = match metadata["format-version"].as_u64() {
+            Some(2) => FormatVersion::V2,
+            _ => FormatVersion::V3,
+        };
+        let list = snapshot["manifest-list"].as_str().unwrap();
+        live = entries(files, list, version, &mut needs, number, wrong).await;
+    }
+    let summary = current.map(|snapshot| &snapshot["summary"]);
+    let batch = summary.and_then(|summary| summary["cdc-sink.batch-id"].as_str());
+    Version {
+        number,
+        clock,
+        position: position.unwrap_or_default(),
+        ranges: Vec::new(),
+        batch: batch.map(str::to_owned),
+        snapshot: id,
+        live,
+        added: Vec::new(),
+        needs,
+    }
+}
+
+fn position(offsets: &Value) -> Position {
+    let offsets: Value = serde_json::from_str(offsets.as_str().unwrap()).unwrap();
+    serde_json::from_value(offsets["offsets"].clone()).unwrap()
+}
+
+async fn entries(
+    files: &mut Files<'_>,
+    list: &str,
+    version: FormatVersion,
+    needs: &mut BTreeSet<String>,
+    number: i64,
+    wrong: &mut Vec<String>,
+) -> BTreeMap<String, Live> {
+    let bytes = files.bytes(relative(list)).await;
+    needs.insert(relative(list).to_owned());
+    let list = ManifestList::parse_with_version(&bytes, version).unwrap();
+    let mut live: BTreeMap<String, Live> = BTreeMap::new();
+    let mut deletes: Vec<(String, RoaringTreemap)> = Vec::new();
+    for manifest in list.entries() {
+        needs.insert(relative(&manifest.manifest_path).to_owned());
+        let bytes = files.bytes(relative(&manifest.manifest_path)).await;
+        let manifest = Manifest::parse_avro(&bytes).unwrap();
+        for entry in manifest.entries().iter().filter(|entry| entry.is_alive()) {
+            let path = relative(entry.file_path()).to_owned();
+            needs.insert(path.clone());
+            if entry.content_type() != DataContentType::Data {
+                deletes.extend(deleted(files, entry.data_file(), &path).await);
+                continue;
+            }
+            let rows = files.rows(&path).await;
+            if live
+                .insert(path.clone(), Live { rows, deleted: Arc::default(), add: Value::Null })
+                .is_some()
+            {
+                wrong.push(format!("iceberg version {number} has {path} twice"));
+            }
+        }
+    }
+    for (path, rows) in deletes {
+        match live.get_mut(&path) {
+            Some(file) => *Arc::make_mut(&mut file.deleted) |= rows,
+            None => wrong.push(format!(
+                "iceberg version {number} deletes rows of {path}, which is not live"
+            )),
+        }
+    }
+    live
+}
+
+/// The rows that a delete file names, by data file.
+async fn deleted(
+    files: &Files<'_>,
+    file: &iceberg::spec::DataFile,
+    path: &str,
+) -> Vec<(String, RoaringTreemap)> {
+    if file.file_format() == DataFileFormat::Puffin {
+        let offset = usize::try_from(file.content_offset().unwrap()).unwrap();
+        let target = file.referenced_data_file().unwrap();
+        return vec![(relative(&target).to_owned(), files.bitmap(path, offset).await)];
+    }
+    let mut found: BTreeMap<String, RoaringTreemap> = BTreeMap::new();
+    for batch in files.batches(path).await {
+        let (names, rows) = (batch.column(0).as_string::<i32>(), batch.column(1));
+        let rows = rows.as_primitive::<Int64Type>();
+        for (name, row) in names.iter().zip(rows.values()) {
+            let name = relative(name.unwrap()).to_owned();
+            found.entry(name).or_default().insert(u64::try_from(*row).unwrap());
+        }
+    }
+    found.into_iter().collect()
+}
+
+/// The path below the table's root: `memory:///<table>/` comes before it.
+fn relative(path: &str) -> &str {
+    path.strip_prefix("memory:///").unwrap().split_once('/').unwrap().1
+}

@@ -1,0 +1,109 @@
+//! What a history is like: everything that the seed decides before it starts.
+
+use std::time::Duration;
+
+use cdc_sink::batch::Limits;
+use cdc_sink::generate::Shape;
+use fastrand::Rng;
+
+use super::chance::{chance, choose};
+use super::faults::Rates;
+use super::rogue::Deed;
+use super::tables::Formats;
+
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) formats: Formats,
+    pub(super) shapes: Vec<Shape>,
+    pub(super) partitions: i32,
+    pub(super) changes: u64,
+    pub(super) checkpoint_interval: u64,
+    pub(super) partition_by: &'static str,
+    pub(super) limits: Limits,
+    pub(super) rates: Rates,
+    /// Instances at the start.
+    pub(super) instances: usize,
+    /// What happens to them, one after the other.
+    pub(super) actions: Vec<(Duration, Action)>,
+}
+
+/// Something that happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// An instance dies now.
+    Crash,
+    /// An instance dies at one of its next requests, before or after it.
+    CrashAtRequest { after: u32, answered: bool },
+    /// An instance is stopped for a moment.
+    Pause,
+    /// An instance is stopped for longer than the group waits.
+    Zombie,
+    /// One more instance.
+    Join,
+    /// An instance is told to stop.
+    Leave,
+    /// Partitions change hands for no reason.
+    Rebalance,
+    /// Somebody else commits to the tables.
+    Foreign(Deed),
+}
+
+const ACTIONS: [(Action, u32); 10] = [
+    (Action::Crash, 3),
+    (Action::Pause, 2),
+    (Action::Zombie, 3),
+    (Action::Join, 2),
+    (Action::Leave, 1),
+    (Action::Rebalance, 2),
+    (Action::Foreign(Deed::Append), 1),
+    (Action::Foreign(Deed::Delete), 1),
+    (Action::Foreign(Deed::Optimize), 2),
+    (Action::Foreign(Deed::AddColumn), 1),
+];
+
+const FORMATS: [(Formats, u32); 5] = [
+    (Formats::Delta, 4),
+    (Formats::Iceberg(3), 3),
+    (Formats::Iceberg(2), 2),
+    (Formats::Both { delta_first: true }, 2),
+    (Formats::Both { delta_first: false }, 1),
+];
+
+fn action(rng: &mut Rng) -> Action {
+    if rng.u8(..3) == 0 {
+        return Action::CrashAtRequest { after: rng.u32(1..40), answered: rng.bool() };
+    }
+    choose(rng, &ACTIONS)
+}
+
+impl Setup {
+    pub(super) fn draw(seed: u64) -> Self {
+        let mut rng = chance(seed, &["setup"]);
+        let rates = [(0, 0), (100, 10), (300, 30), (500, 60)];
+        let (commits, others) = rates[rng.usize(..rates.len())];
+        let formats = choose(&mut rng, &FORMATS);
+        let two_topics = rng.u8(..5) == 0;
+        let actions = (0..rng.usize(0..7)).map(|_| {
+            let wait = Duration::from_millis(rng.u64(500..15_000));
+            (wait, action(&mut rng))
+        });
+        let actions = actions.collect();
+        Self {
+            formats,
+            shapes: if two_topics { vec![Shape::Stock, Shape::Events] } else { vec![Shape::Stock] },
+            partitions: rng.i32(1..4),
+            changes: if two_topics { 90 } else { rng.u64(40..110) },
+            checkpoint_interval: [0, 2, 5][rng.usize(..3)],
+            partition_by: if rng.u8(..6) == 0 && !two_topics { "warehouse" } else { "" },
+            limits: Limits {
+                rows: rng.usize(6..25),
+                bytes: usize::MAX,
+                age: Duration::from_secs(5),
+                idle: Duration::from_secs(1),
+            },
+            rates: Rates { commits, others },
+            instances: rng.usize(1..4),
+            actions,
+        }
+    }
+}
