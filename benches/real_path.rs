@@ -1,7 +1,7 @@
 //! The real path: `cdc-sink --once` from a real Kafka (and registry) to tables on a real MinIO.
 //!
 //! ```text
-//! tests/stack/stack install && tests/stack/stack start
+//! tests/stack/stack install && tests/stack/stack start all
 //! eval "$(tests/stack/stack env)" && cargo bench --bench real_path [-- FILTER]
 //! ```
 //!

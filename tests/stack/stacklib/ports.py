@@ -65,5 +65,8 @@ def claim(name):
             chosen = _any_free()
             say(f"{name}: port {USUAL[name]} is taken by another program, using {chosen}")
         ports = _remembered() | {name: chosen}
-        _FILE.write_text(json.dumps(ports, indent=1, sort_keys=True))
+        # Replaced whole: other threads read it without the lock.
+        written = _FILE.with_suffix(".new")
+        written.write_text(json.dumps(ports, indent=1, sort_keys=True))
+        written.replace(_FILE)
         return chosen
