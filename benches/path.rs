@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use cdc_sink::batch::{Buffer, Missing, Outcome};
+use cdc_sink::batch::{Buffer, Given, Outcome};
 use cdc_sink::decode::{Decoder, Options, Registry, ScanError, Scanned, SchemaId};
 use cdc_sink::generate::{Encoding, Generated, Generator, Mix, Shape, UNAVAILABLE, Workload};
 use cdc_sink::record::{Record, Records};
@@ -86,7 +86,7 @@ impl Prepared {
         let buffer = buffered(&mut decoder, rows, 0, runtime);
         let changes = chunks(generator, buffer.position().get(0).unwrap());
         let batch =
-            buffer.assemble(&mut decoder, Uuid::from_u128(1), &Missing::default()).unwrap().batch;
+            buffer.assemble(&mut decoder, Uuid::from_u128(1), &Given::default()).unwrap().batch;
         let url = "memory:///table/".parse().unwrap();
         let location = Location::new(Arc::new(InMemory::new()), Path::from("table"), url);
         let schema = Arc::clone(&batch.schema);
@@ -110,7 +110,7 @@ impl Prepared {
         let from = self.table.position().get(0).unwrap();
         let buffer = buffered(&mut decoder, changes, from, runtime);
         let assembled =
-            buffer.assemble(&mut decoder, Uuid::from_u128(2), &Missing::default()).unwrap();
+            buffer.assemble(&mut decoder, Uuid::from_u128(2), &Given::default()).unwrap();
         assert!(assembled.rejected.is_empty());
         let planned = runtime.block_on(self.table.plan(&assembled.batch, 0)).unwrap();
         for file in &planned.commit.added {

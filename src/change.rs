@@ -131,6 +131,43 @@ pub enum Truncates {
     Halt,
 }
 
+/// What becomes of rows that another initial snapshot of their table does not have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unconfirmed {
+    /// They stay: a snapshot may have been of some rows only.
+    #[default]
+    Keep,
+    /// They are deleted when it ends: they were deleted at the source while nothing was captured.
+    Delete,
+}
+
+/// Which of an initial snapshot's records a record is (`source.snapshot`, Debezium's `SnapshotRecord`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SnapshotRecord {
+    /// None of them, or nobody asked.
+    #[default]
+    None,
+    /// The first of its table.
+    First,
+    /// One in between.
+    Within,
+    /// The last of its table.
+    Last,
+}
+
+/// Where a table is in an initial snapshot, which may be another one than its first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum InitialSnapshot {
+    /// Nobody can tell, or one that has not all rows: after it rows may be missing that it had.
+    #[default]
+    Unknown,
+    /// In none: the last change came after it.
+    Outside,
+    /// In one whose first record has this offset.
+    Since(i64),
+}
+
 /// What the records of a table without a primary key are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -172,6 +209,8 @@ pub struct Departed {
     pub present: HashSet<Key>,
     /// How many more can be noted now without giving up one that is young.
     pub room: usize,
+    /// Where the table is in an initial snapshot.
+    pub snapshot: InitialSnapshot,
 }
 
 /// Changes of one table, collapsed to one per key and decoded into columns.
@@ -208,6 +247,11 @@ pub struct Batch {
     pub strict: bool,
     /// Values that changes left out and whose row is nowhere, known before the table was asked: null in `rows`.
     pub missing: usize,
+    /// Where the batch ends in an initial snapshot: noted in the table.
+    pub snapshot: InitialSnapshot,
+    /// The offset where an initial snapshot started that ended in the batch: other rows of the table that come from
+    /// before it are deleted too.
+    pub unconfirmed_before: Option<i64>,
     /// When the source committed the newest change, microseconds since the epoch.
     pub newest_source_micros: Option<i64>,
     /// Where the changes of `keys` and then of `deletes` come from, one for each; none of a change that the table is to
@@ -251,6 +295,8 @@ impl Batch {
             arrivals: Vec::new(),
             strict: false,
             missing: 0,
+            snapshot: InitialSnapshot::default(),
+            unconfirmed_before: None,
             newest_source_micros: None,
             source_positions: Vec::new(),
         }
@@ -258,7 +304,8 @@ impl Batch {
 
     /// True when it changes no row.
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty() && self.deletes.is_empty() && !self.truncates
+        let changes_keys = !self.keys.is_empty() || !self.deletes.is_empty();
+        !changes_keys && !self.truncates && self.unconfirmed_before.is_none()
     }
 
     /// The keys whose change comes from somewhere, and where.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer};
 
-use crate::change::{Keyless, MissingValue, Truncates};
+use crate::change::{Keyless, MissingValue, Truncates, Unconfirmed};
 use crate::decode::{InvalidValue, TypeConflict};
 use crate::error::{Error, Result};
 use crate::names::{Naming, TableId};
@@ -212,6 +212,17 @@ pub struct Options {
     /// Tables whose topic gets more later do it by themselves [default: false]
     #[arg(long, env = "CDC_SINK_SOURCE_POSITION", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Tables")]
     pub source_position: Option<bool>,
+    /// When an initial snapshot of a table is taken again: what becomes of rows that it does not have, which were deleted
+    /// while nothing was captured. `delete` needs topics of one partition, and snapshots of all rows: no
+    /// snapshot.select.statement.overrides, no blocking snapshot with conditions [default: keep]
+    #[arg(
+        long,
+        env = "CDC_SINK_UNCONFIRMED_ROWS",
+        value_name = "keep|delete",
+        hide_possible_values = true,
+        help_heading = "Tables"
+    )]
+    pub unconfirmed_rows: Option<Unconfirmed>,
     /// Merge a table once it has this many new records [default: 200000]
     #[arg(long, env = "CDC_SINK_BATCH_ROWS", value_name = "N", help_heading = "Batches")]
     pub batch_rows: Option<usize>,
@@ -274,6 +285,8 @@ pub struct TableOptions {
     pub truncate: Option<Truncates>,
     /// Whether rows keep where their last change is in the source's log, in place of the general option.
     pub source_position: Option<bool>,
+    /// What becomes of rows that another initial snapshot does not have, in place of the general option.
+    pub unconfirmed_rows: Option<Unconfirmed>,
 }
 
 impl Options {
@@ -315,6 +328,7 @@ impl Options {
             truncate: self.truncate.or(file.truncate),
             drop_columns_after: self.drop_columns_after.or(file.drop_columns_after),
             source_position: self.source_position.or(file.source_position),
+            unconfirmed_rows: self.unconfirmed_rows.or(file.unconfirmed_rows),
             batch_rows: self.batch_rows.or(file.batch_rows),
             batch_bytes: self.batch_bytes.or(file.batch_bytes),
             batch_age: self.batch_age.or(file.batch_age),
@@ -383,6 +397,7 @@ impl Options {
             truncate: self.truncate.unwrap_or_default(),
             drop_columns_after: self.drop_columns_after,
             source_position: self.source_position.unwrap_or(false),
+            unconfirmed_rows: self.unconfirmed_rows.unwrap_or_default(),
             limits: crate::batch::Limits {
                 rows: positive("batch-rows", self.batch_rows.unwrap_or(200_000))?,
                 bytes: bytes("batch-bytes", self.batch_bytes.unwrap_or(default_batch))?,
@@ -493,6 +508,8 @@ pub struct Config {
     pub drop_columns_after: Option<Duration>,
     /// Rows keep where their last change is in the source's log.
     pub source_position: bool,
+    /// What becomes of rows that another initial snapshot does not have.
+    pub unconfirmed_rows: Unconfirmed,
     /// When a table is merged.
     pub limits: crate::batch::Limits,
     /// Bytes for queues, buffers and indexes.

@@ -8,10 +8,11 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::compute::interleave;
 use uuid::Uuid;
 
+use super::confirm::Confirmed;
 use super::departures::Departures;
 use super::supply::Supplier;
 use super::{Buffer, Buffered, RecordRef};
-use crate::change::{Batch, Hole, MissingValue, Operation, Origin};
+use crate::change::{Batch, Hole, InitialSnapshot, MissingValue, Operation, Origin};
 use crate::decode::{Decoder, Reject, Row};
 use crate::error::{Error, Result};
 use crate::key::Key;
@@ -51,15 +52,17 @@ enum Survivor {
     Delete(u32),
 }
 
-/// What the table does not have or does not need, and what to do about it.
+/// What a batch depends on besides its records.
 #[derive(Debug, Clone, Default)]
-pub struct Missing {
-    /// What becomes of a change that leaves out a value that is nowhere.
-    pub policy: MissingValue,
+pub struct Given {
+    /// What becomes of a change that leaves out a value which is nowhere.
+    pub missing_value: MissingValue,
     /// Rows that were looked for in the table and are not there; of matched rows how many are missing.
     pub absent: HashMap<Origin, usize>,
     /// Keys that the table has later changes of: theirs here are passed over.
     pub stale: HashSet<Key>,
+    /// Where the table is in an initial snapshot.
+    pub snapshot: InitialSnapshot,
 }
 
 /// A value that is still looked for: the row it belongs to, the column, and the change it was last looked for in.
@@ -68,6 +71,14 @@ struct Wanted {
     row: usize,
     column: usize,
     at: u32,
+}
+
+/// A batch whose rows are being decoded.
+struct Draft<'a> {
+    survivors: Vec<Survivor>,
+    departures: Departures<'a>,
+    rejected: Vec<(RecordRef, Reject)>,
+    confirmed: Confirmed,
 }
 
 /// Rows with the values that their changes left out, as far as the batch has them.
@@ -80,23 +91,21 @@ struct Resolved {
 
 impl Buffer {
     /// Decodes what survives the collapse. The batch gets `id`. Fails when the rows do not fit the table's schema, or
-    /// lack values and `missing` says to halt.
+    /// lack values and `given` says to halt.
     pub fn assemble(
         &self,
         decoder: &mut Decoder,
         id: Uuid,
-        missing: &Missing,
+        given: &Given,
     ) -> Result<Assembled<'_>> {
         if decoder.matches_rows() {
-            return self.match_rows(decoder, id, missing);
+            return self.match_rows(decoder, id, given);
         }
-        let mut rejected: Vec<(RecordRef, Reject)> = self.rejects.clone();
-        let mut survivors = self.survivors(&missing.stale);
-        let mut departures = Departures::of(self, &missing.stale);
+        let mut draft = Draft::of(self, given);
         let (schema, resolved) = loop {
-            let mut upserts = upserts(&survivors);
-            let kept = upserts.len();
-            upserts.extend(departures.written());
+            let kept = upserts(&draft.survivors);
+            let written = draft.departures.written();
+            let upserts: Vec<u32> = kept.iter().copied().chain(written).collect();
             let rows = self.rows(&upserts)?;
             let schema = decoder.table_schema(&rows)?;
             let columns = decoder.columns(&rows, &schema)?;
@@ -107,29 +116,15 @@ impl Buffer {
                 });
                 let wanted = wanted.collect();
                 let resolved =
-                    self.resolve(decoder, &schema, columns.rows, wanted, &missing.absent)?;
-                if missing.policy == MissingValue::Null || resolved.missing.is_empty() {
+                    self.resolve(decoder, &schema, columns.rows, wanted, &given.absent)?;
+                if given.missing_value == MissingValue::Null || resolved.missing.is_empty() {
                     break (schema, resolved);
                 }
                 rejects = incomplete(&resolved.missing, &schema);
             }
-            for (row, reject) in rejects {
-                let Some(at) = upserts.get(row).copied() else { continue };
-                let Some(buffered) = self.change(at) else { continue };
-                if row >= kept {
-                    match reject.reason {
-                        MISSING_VALUE => departures.give_up(at),
-                        _ => departures.fall_back(self, at),
-                    }
-                    continue;
-                }
-                if reject.reason == MISSING_VALUE && missing.policy == MissingValue::Halt {
-                    return Err(self.halt(buffered.record, &reject));
-                }
-                rejected.push((buffered.record, reject));
-                self.fall_back(&mut survivors, at);
-            }
+            draft.reject(self, (&upserts, kept.len()), rejects, given)?;
         };
+        let Draft { survivors, departures, rejected, confirmed } = draft;
         let Resolved { rows, holes, missing: nowhere } = resolved;
         let (kept, deletes) = (upserts(&survivors), deletes(&survivors));
         let key = |at: &u32| Some(self.change(*at)?.change.key);
@@ -145,8 +140,10 @@ impl Buffer {
             holes,
             departures: departures.placed(kept.len()),
             arrivals: self.pairs.arrivals().into_iter().map(|(_, of)| of).collect(),
-            strict: missing.policy != MissingValue::Null,
+            strict: given.missing_value != MissingValue::Null,
             missing: nowhere.len(),
+            snapshot: confirmed.now,
+            unconfirmed_before: confirmed.before,
             newest_source_micros: self.changes.iter().filter_map(|b| b.change.source_micros).max(),
             source_positions: self.source_positions(kept.iter().chain(&deletes)),
         };
@@ -177,14 +174,22 @@ impl Buffer {
         changes.filter(|_| is_traced).map(position).collect()
     }
 
-    /// The last change of each key, in order of arrival, but for the keys that are `stale`.
-    fn survivors(&self, stale: &HashSet<Key>) -> Vec<Survivor> {
+    /// The last change of each key, in order of arrival, but for the keys that are `stale`; a delete where it does not
+    /// count any more.
+    fn survivors(&self, stale: &HashSet<Key>, confirmed: Confirmed) -> Vec<Survivor> {
         let is_last = |index: u32, key| self.last.get(key) == Some(&index);
+        let is_gone = |at: RecordRef| {
+            let offset = self.record(at).map(|record| record.offset);
+            confirmed.before.zip(offset).is_some_and(|(before, offset)| offset < before)
+        };
         (0..)
             .zip(&self.changes)
             .filter(|(index, buffered)| is_last(*index, &buffered.change.key))
             .filter(|(_, buffered)| !stale.contains(&buffered.change.key))
-            .map(|(index, buffered)| survivor(index, buffered))
+            .map(|(index, buffered)| match is_gone(buffered.record) {
+                true => Survivor::Delete(index),
+                false => survivor(index, buffered),
+            })
             .collect()
     }
 
@@ -293,6 +298,53 @@ impl Buffer {
             nowhere.retain(|value| !open.contains(value));
         }
         Ok(Resolved { rows, holes, missing: nowhere })
+    }
+}
+
+impl<'a> Draft<'a> {
+    fn of(buffer: &Buffer, given: &'a Given) -> Self {
+        let confirmed = buffer.confirm(given.snapshot);
+        Self {
+            survivors: buffer.survivors(&given.stale, confirmed),
+            departures: Departures::of(buffer, &given.stale),
+            rejected: buffer.rejects.clone(),
+            confirmed,
+        }
+    }
+
+    /// Goes on without changes that cannot be decoded: of the rows of `upserts`, of which the first `kept` stay in the
+    /// table. Fails when `given` says to halt at one of them.
+    fn reject(
+        &mut self,
+        buffer: &Buffer,
+        (upserts, kept): (&[u32], usize),
+        rejects: Vec<(usize, Reject)>,
+        given: &Given,
+    ) -> Result<()> {
+        if self.confirmed.before.is_some() {
+            // Which rows a snapshot has is not certain then.
+            self.confirmed = Confirmed::default();
+            self.survivors = buffer.survivors(&given.stale, self.confirmed);
+            return Ok(());
+        }
+        self.confirmed.now = InitialSnapshot::Unknown;
+        for (row, reject) in rejects {
+            let Some(at) = upserts.get(row).copied() else { continue };
+            let Some(buffered) = buffer.change(at) else { continue };
+            if row >= kept {
+                match reject.reason {
+                    MISSING_VALUE => self.departures.give_up(at),
+                    _ => self.departures.fall_back(buffer, at),
+                }
+                continue;
+            }
+            if reject.reason == MISSING_VALUE && given.missing_value == MissingValue::Halt {
+                return Err(buffer.halt(buffered.record, &reject));
+            }
+            self.rejected.push((buffered.record, reject));
+            buffer.fall_back(&mut self.survivors, at);
+        }
+        Ok(())
     }
 }
 

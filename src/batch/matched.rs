@@ -10,7 +10,7 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use uuid::Uuid;
 
-use super::assemble::{Assembled, MISSING_VALUE, Missing, patch};
+use super::assemble::{Assembled, Given, MISSING_VALUE, patch};
 use super::{Buffer, RecordRef};
 use crate::change::{Batch, Origin};
 use crate::decode::{Decoder, Reject, Row};
@@ -40,7 +40,7 @@ impl Buffer {
         &self,
         decoder: &mut Decoder,
         id: Uuid,
-        missing: &Missing,
+        missing: &Given,
     ) -> Result<Assembled<'_>> {
         let mut rejected: BTreeMap<u32, Reject> = BTreeMap::new();
         let mut absent = missing.absent.clone();

@@ -6,6 +6,7 @@
 //! unless its halves are read too far apart: then the table carries what one batch has to tell another.
 
 mod assemble;
+mod confirm;
 mod departures;
 mod matched;
 mod order;
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
-pub use assemble::{Assembled, Missing, Rejected};
+pub use assemble::{Assembled, Given, Rejected};
 use pairs::Pairs;
 pub use pairs::Wait;
 pub use streak::Streak;

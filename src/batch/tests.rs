@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::departures::Departures;
 use super::supply::Supplier;
 use super::*;
-use crate::change::{Departing, Departure, KeyChange, Operation};
+use crate::change::{Departing, Departure, KeyChange, Operation, SnapshotRecord};
 use crate::decode::{Moved, RowRef, WriterId};
 use crate::key::KeyBuilder;
 use crate::schema::ColumnType;
@@ -30,6 +30,7 @@ fn change(number: i64, deletes: bool) -> Change {
         row: (!deletes).then_some(row),
         moved: None,
         source_micros: None,
+        snapshot: SnapshotRecord::None,
     }
 }
 

@@ -248,6 +248,7 @@ pub(super) fn decode_options(config: &Config, topic: &str, table: &str) -> Resul
         },
         outbox: outbox(config, topic)?,
         source_position: own.source_position.unwrap_or(config.source_position),
+        unconfirmed: own.unconfirmed_rows.unwrap_or(config.unconfirmed_rows),
     })
 }
 

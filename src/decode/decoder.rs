@@ -17,14 +17,14 @@ use super::{
     Change, Columns, Moved, Operation, Options, Reject, Row, RowRef, ScanError, Scanned, SchemaId,
     Skip, WriterId,
 };
-use crate::change::Keyless;
+use crate::change::{Keyless, SnapshotRecord};
 use crate::error::{Error, Result};
-use crate::key::Key;
 use crate::record::Record;
 use crate::schema::TableSchema;
 
 mod describe;
 mod drops;
+mod keyless;
 mod keys;
 mod origin;
 mod outbox;
@@ -33,6 +33,7 @@ mod table;
 mod trace;
 
 pub use describe::SourceColumn;
+use keyless::{appended, matched};
 use keys::{NEW_KEY, OLD_KEY, no_key};
 pub use origin::SourceTable;
 use rename::Fate;
@@ -315,6 +316,7 @@ impl Decoder {
             before: None,
             moved,
             source_micros: None,
+            snapshot: SnapshotRecord::None,
         }))
     }
 
@@ -360,8 +362,9 @@ impl Decoder {
         };
         let source = || heading.source.clone().and_then(|place| value.get(place));
         let moved = other.map(|other| Moved { other, source: source().map(digest) });
-        let source_micros = heading.source_micros;
-        Ok(Scanned::Change(Change { operation, key, row, before: None, moved, source_micros }))
+        let snapshot = self.snapshot_record(record.topic, value, writer, heading);
+        let (before, source_micros) = (None, heading.source_micros);
+        Ok(Scanned::Change(Change { operation, key, row, before, moved, source_micros, snapshot }))
     }
 
     /// False when the table has no key. A table that does not exist yet gets one when its first change has.
@@ -528,48 +531,6 @@ fn learn(writers: &mut Vec<Writer>, writer: Writer) -> usize {
             writers.len() - 1
         }
     }
-}
-
-/// A change of a table without a key: whatever it did, it is a row of its own, for a delete the row that is gone.
-fn appended(record: &Record<'_>, writer: usize, heading: &Heading) -> Result<Change, Reject> {
-    let row = match heading.operation {
-        Operation::Delete => heading.before.as_ref(),
-        _ => heading.after.as_ref(),
-    };
-    Ok(Change {
-        operation: heading.operation,
-        key: Key::of_place(record.partition, record.offset),
-        row: Some(row_ref(writer, row)?),
-        before: None,
-        moved: None,
-        source_micros: heading.source_micros,
-    })
-}
-
-/// A change of a table without a key, of the row that equals the row before.
-fn matched(record: &Record<'_>, writer: usize, heading: &Heading) -> Result<Change, Reject> {
-    let (needs_before, has_row) = match heading.operation {
-        Operation::Delete => (true, false),
-        Operation::Update => (true, true),
-        _ => (false, true),
-    };
-    let before = match &heading.before {
-        Some(before) if needs_before => Some(row_ref(writer, Some(before))?),
-        None if needs_before => return Err(no_before()),
-        _ => None,
-    };
-    let row = has_row.then(|| row_ref(writer, heading.after.as_ref())).transpose()?;
-    let key = Key::of_place(record.partition, record.offset);
-    let source_micros = heading.source_micros;
-    Ok(Change { operation: heading.operation, key, row, before, moved: None, source_micros })
-}
-
-fn no_before() -> Reject {
-    Reject::new(
-        "no_before",
-        "the record does not have the row before, by which rows of a table without a key are matched: in Postgres set \
-         REPLICA IDENTITY FULL",
-    )
 }
 
 fn row_ref(writer: usize, row: Option<&Range<usize>>) -> Result<RowRef, Reject> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 
-use crate::change::{Keyless, Operation};
+use crate::change::{Keyless, Operation, SnapshotRecord, Unconfirmed};
 use crate::key::Key;
 use crate::record::{Headers, Record};
 use crate::schema::ColumnType;
@@ -75,6 +75,9 @@ pub struct Change {
     pub moved: Option<Moved>,
     /// When the source committed, microseconds since the epoch.
     pub source_micros: Option<i64>,
+    /// Which of an initial snapshot's records it is, where rows that such a one does not have are deleted
+    /// ([`Unconfirmed::Delete`]).
+    pub snapshot: SnapshotRecord,
 }
 
 /// The other half of a key change. Debezium writes a change of a row's key as a delete of the old key (header
@@ -202,6 +205,8 @@ pub struct Options {
     pub outbox: Option<Outbox>,
     /// Changes are traced from the first one on, whatever the topic's partitions ([`Decoder::is_tracing`]).
     pub source_position: bool,
+    /// What becomes of rows that another initial snapshot does not have.
+    pub unconfirmed: Unconfirmed,
 }
 
 impl Options {

@@ -3,6 +3,7 @@
 mod history;
 mod order;
 mod scan;
+mod snapshot;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,8 +16,8 @@ use uuid::Uuid;
 use super::others::Others;
 use super::rejects::Rejects;
 use super::{Options, Partitions, TableSetup};
-use crate::batch::{Assembled, Buffer, Limits, Missing, Tally, Wait};
-use crate::change::{Batch, MissingValue, Truncates};
+use crate::batch::{Assembled, Buffer, Given, Limits, Tally, Wait};
+use crate::change::{Batch, InitialSnapshot, MissingValue, Truncates};
 use crate::dead_letter::DeadLetters;
 use crate::decode::{Decoder, Skip};
 use crate::error::{Error, Result};
@@ -168,6 +169,8 @@ pub(super) struct Worker<S> {
     assigned: BTreeMap<i32, End>,
     buffer: Buffer,
     others: Others,
+    /// Where the table is in an initial snapshot.
+    snapshot: InitialSnapshot,
     rejects: Rejects,
     /// Passed over in the present chunk.
     skipped: Skips,
@@ -197,6 +200,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
             assigned: BTreeMap::new(),
             buffer: Buffer::default(),
             others: Others::default(),
+            snapshot: InitialSnapshot::default(),
             skipped: Skips::new(),
             halted: false,
         }
@@ -281,6 +285,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
             self.revoke(partitions);
         }
         let stored = self.read_position().await?;
+        self.snapshot = self.read_snapshot().await?;
         self.assigned.extend(partitions.iter().map(|partition| (*partition, End::Unknown)));
         self.take_schema();
         let known = partitions.iter().filter_map(|p| Some((*p, stored.get(*p)?)));
@@ -386,7 +391,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
 
     /// Merges what is buffered, however often it takes; `wait` says what of a key change's half.
     async fn merge(&mut self, wait: Wait) -> Result<()> {
-        let mut missing = Missing { policy: self.missing_value, ..Missing::default() };
+        let mut given = Given { missing_value: self.missing_value, ..Given::default() };
         let history_until = now() + history::WAIT;
         while !self.halted && !self.buffer.is_empty() {
             self.check_order().await?;
@@ -403,7 +408,8 @@ impl<S: Sink + Send + Sync> Worker<S> {
             if !buffer.has_changes() && self.sink.schema().is_none() {
                 return self.pass_over(part).await;
             }
-            let assembled = buffer.assemble(&mut self.decoder, Uuid::new_v4(), &missing);
+            given.snapshot = self.snapshot;
+            let assembled = buffer.assemble(&mut self.decoder, Uuid::new_v4(), &given);
             if assembled.is_err() && self.decoder.awaits_history() {
                 drop(assembled);
                 self.await_history(history_until).await;
@@ -413,7 +419,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
             let mut summary = Summary::of(buffer.tally(), &assembled);
             self.rejects.bury(&self.name, buffer, &assembled.rejected).await?;
             let batch = assembled.batch;
-            if batch.is_empty() && summary.dead_letters == 0 && missing.stale.is_empty() {
+            if batch.is_empty() && summary.dead_letters == 0 && given.stale.is_empty() {
                 self.settle(&end, summary.consumed).await;
                 return Ok(());
             }
@@ -424,6 +430,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
                     let waiting = self.buffer.has_open();
                     self.keep(self.buffer.after(&end, now()));
                     self.rejects.settle();
+                    self.snapshot = batch.snapshot;
                     self.take_schema();
                     self.tell_columns(before.as_deref());
                     let topic = Arc::clone(&self.topic);
@@ -434,16 +441,16 @@ impl<S: Sink + Send + Sync> Worker<S> {
                     return Ok(());
                 }
                 Some(Merged::Fenced { stored }) => {
-                    missing.absent.clear();
+                    given.absent.clear();
                     self.on_fenced(&stored).await?;
                 }
                 Some(Merged::Outdated) => self.take_schema(),
                 Some(Merged::Missing { absent }) => {
                     for key in absent {
-                        *missing.absent.entry(key).or_default() += 1;
+                        *given.absent.entry(key).or_default() += 1;
                     }
                 }
-                Some(Merged::Stale { keys }) => missing.stale.extend(keys),
+                Some(Merged::Stale { keys }) => given.stale.extend(keys),
             }
         }
         Ok(())
@@ -457,6 +464,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
         );
         self.take_schema();
         self.rebase(&self.buffer.position_over(stored)?);
+        self.snapshot = self.read_snapshot().await?;
         self.report_positions().await;
         Ok(())
     }

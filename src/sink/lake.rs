@@ -219,6 +219,8 @@ impl Open {
                 },
             };
             let batch = numbered.as_ref().unwrap_or(batch);
+            let confirmed = self.table.confirmed(batch).await?;
+            let batch = confirmed.as_ref().unwrap_or(batch);
             if batch.strict {
                 let absent = self.table.absent(batch).await?;
                 if !absent.is_empty() {

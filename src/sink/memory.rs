@@ -7,11 +7,11 @@ use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::{Committed, Merged, Sink};
-use crate::change::{Batch, Departed, Departing, KeyChange, Origin};
+use crate::change::{Batch, Departed, Departing, InitialSnapshot, KeyChange, Origin};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::position::Position;
-use crate::schema::{Column, TableSchema};
+use crate::schema::{Column, OFFSET_COLUMN, TableSchema};
 use crate::source_position::SourcePosition;
 
 /// A row as text by column name; null columns are absent.
@@ -31,6 +31,7 @@ struct Table {
     source_positions: BTreeMap<Key, SourcePosition>,
     position: Position,
     departed: BTreeMap<KeyChange, Option<TextRow>>,
+    snapshot: InitialSnapshot,
     missing: usize,
     version: i64,
 }
@@ -65,6 +66,13 @@ impl Table {
             Origin::Row(key) => self.rows.get(key),
             Origin::Departed(key_change) => self.departed.get(key_change)?.as_ref(),
         }
+    }
+
+    /// Deletes what an initial snapshot does not have that ended in the batch.
+    fn confirm(&mut self, batch: &Batch) {
+        let Some(before) = batch.unconfirmed_before else { return };
+        let offset = |row: &TextRow| row.get(OFFSET_COLUMN)?.parse::<i64>().ok();
+        self.rows.retain(|_, row| offset(row).is_none_or(|offset| offset >= before));
     }
 
     /// Notes what the batch tears apart, before its deletes; `rows` are all of its rows.
@@ -112,7 +120,7 @@ impl Sink for MemorySink {
         let table = self.lock();
         let present = keys.iter().copied().filter(|key| table.rows.contains_key(key)).collect();
         let noted = table.departed.keys().copied().collect();
-        Ok(Departed { noted, present, room: usize::MAX })
+        Ok(Departed { noted, present, room: usize::MAX, snapshot: table.snapshot })
     }
 
     fn schema(&self) -> Option<Arc<TableSchema>> {
@@ -178,9 +186,11 @@ impl Sink for MemorySink {
         for key in &batch.deletes {
             table.rows.remove(key);
         }
+        table.confirm(batch);
         table.rows.extend(batch.keys.iter().copied().zip(rows));
         let positions = batch.traced().map(|(key, position)| (*key, position.clone()));
         table.source_positions.extend(positions);
+        table.snapshot = batch.snapshot;
         table.schema = Some(Arc::clone(&batch.schema));
         table.position = position.clone();
         table.missing += missing;

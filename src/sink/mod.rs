@@ -84,14 +84,14 @@ pub enum Merged {
 /// batch again after an error of kind unavailable is safe, whether or not the first attempt reached the table.
 ///
 /// A merge notes in the table where the rows of [`Batch::departures`] lay, and drops the notes of its
-/// [`Batch::arrivals`]. How many notes a table keeps, and for how long, is bounded.
+/// [`Batch::arrivals`]. How many notes a table keeps, and for how long, is bounded. It notes [`Batch::snapshot`] too.
 #[trait_variant::make(Send)]
 pub trait Sink {
     /// Reads the stored position from the table, not from memory; empty when the table does not exist.
     async fn position(&mut self) -> Result<Position>;
 
-    /// Reads from the table, not from memory, what it notes of key changes, and which of `keys` have a row; nothing when it
-    /// does not exist.
+    /// Reads from the table, not from memory, what it notes, and which of `keys` have a row; nothing when it does not
+    /// exist.
     async fn departed(&mut self, keys: &[Key]) -> Result<Departed>;
 
     /// The table's schema, when the table exists.

@@ -148,6 +148,11 @@ impl Index {
         self.slots.retain(|_, row| keep(*row));
     }
 
+    /// The keys whose row satisfies `wanted`. Costs a walk over the whole index.
+    pub fn keys(&self, wanted: impl Fn(RowId) -> bool) -> Vec<Key> {
+        self.slots.iter().filter(|(_, row)| wanted(**row)).map(|(key, _)| *key).collect()
+    }
+
     /// Keys in the index.
     pub fn len(&self) -> usize {
         self.slots.len()

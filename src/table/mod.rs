@@ -16,3 +16,4 @@ pub mod split;
 #[cfg(test)]
 mod tests;
 mod transform;
+mod unconfirmed;

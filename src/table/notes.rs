@@ -8,6 +8,8 @@
 //!
 //! Of deletes where the source's log is asked which of two changes is the later one ([`crate::source_position`]): a row
 //! tells where it comes from, a row that is gone does not.
+//!
+//! And where an initial snapshot started that the table is in: who merges its end deletes what it does not have.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -15,7 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Batch, Departed, KeyChange};
+use crate::change::{Batch, Departed, InitialSnapshot, KeyChange};
 use crate::key::Key;
 use crate::source_position::SourcePosition;
 
@@ -57,12 +59,14 @@ struct Deleted {
     at_millis: i64,
 }
 
-/// The notes of a table version, oldest first. As JSON they are what a log has of them.
+/// What a table version notes, oldest first. As JSON it is what a log has of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Written", try_from = "Written")]
 pub struct Notes {
     key_changes: Vec<Note>,
     deletes: Vec<Deleted>,
+    /// Where the table is in an initial snapshot.
+    snapshot: InitialSnapshot,
 }
 
 /// How notes are written: a commit has few files and many rows of each.
@@ -72,6 +76,9 @@ struct Written {
     rows: Vec<WrittenNote>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     deletes: Vec<WrittenDelete>,
+    /// The offset where the initial snapshot started that the table is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    snapshot: Option<i64>,
 }
 
 /// The key change, the time, and the file's number with the row.
@@ -83,7 +90,14 @@ type WrittenDelete = (String, i64, i32, String);
 impl Notes {
     /// True without any.
     pub fn is_empty(&self) -> bool {
-        self.key_changes.is_empty() && self.deletes.is_empty()
+        self.key_changes.is_empty() && self.deletes.is_empty() && self.since().is_none()
+    }
+
+    fn since(&self) -> Option<i64> {
+        match self.snapshot {
+            InitialSnapshot::Since(offset) => Some(offset),
+            InitialSnapshot::Outside | InitialSnapshot::Unknown => None,
+        }
     }
 
     /// The note of a key change.
@@ -116,6 +130,7 @@ impl Notes {
             noted: self.key_changes.iter().map(|note| note.key_change).collect(),
             present: HashSet::new(),
             room: NOTES.saturating_sub(self.key_changes.iter().filter(young).count()),
+            snapshot: self.snapshot,
         }
     }
 
@@ -124,6 +139,7 @@ impl Notes {
         Self {
             key_changes: self.key_changes_after(new, &batch.arrivals, now_millis),
             deletes: self.deletes_after(batch.traced_deletes(), now_millis),
+            snapshot: batch.snapshot,
         }
     }
 
@@ -171,6 +187,7 @@ impl Notes {
 
 impl From<Notes> for Written {
     fn from(notes: Notes) -> Self {
+        let snapshot = notes.since();
         let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
         let mut files = Vec::new();
         let mut rows = Vec::with_capacity(notes.key_changes.len());
@@ -189,7 +206,7 @@ impl From<Notes> for Written {
             (URL_SAFE_NO_PAD.encode(key), at_millis, source_position.partition, text)
         };
         let deletes = notes.deletes.into_iter().map(delete).collect();
-        Self { files, rows, deletes }
+        Self { files, rows, deletes, snapshot }
     }
 }
 
@@ -216,6 +233,7 @@ impl TryFrom<Written> for Notes {
         };
         Ok(Self {
             key_changes: written.rows.into_iter().map(note).collect::<Result<_, _>>()?,
+            snapshot: written.snapshot.map_or(InitialSnapshot::Unknown, InitialSnapshot::Since),
             deletes: written.deletes.into_iter().map(delete).collect::<Result<_, _>>()?,
         })
     }
@@ -271,6 +289,7 @@ mod tests {
         let json = serde_json::to_string(&notes).unwrap();
         assert_eq!(serde_json::from_str::<Notes>(&json).unwrap(), notes);
         assert_eq!(json.matches("\"a\"").count(), 1, "{json}");
+        assert!(!json.contains("snapshot"), "{json}");
         for wrong in [
             r#"{"files":[],"rows":[["x",1,null]]}"#,
             &json.replace(r#"["a"]"#, "[]"),
@@ -279,6 +298,13 @@ mod tests {
         ] {
             assert!(serde_json::from_str::<Notes>(wrong).is_err(), "{wrong}");
         }
+        let within = Batch { snapshot: InitialSnapshot::Since(7), ..batch(&[], &[]) };
+        let within = Notes::default().after(&within, vec![], 11);
+        let json = serde_json::to_string(&within).unwrap();
+        assert_eq!(serde_json::from_str::<Notes>(&json).unwrap(), within, "{json}");
+        assert!(!within.is_empty());
+        let outside = after(&within, vec![], &[], 11);
+        assert!(outside.is_empty());
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cdc_sink::change::{Batch, Departed, Departing, Departure, Hole, KeyChange, Origin};
+use cdc_sink::change::{
+    Batch, Departed, Departing, Departure, Hole, InitialSnapshot, KeyChange, Origin,
+};
 use cdc_sink::position::{OffsetRange, Position};
 use cdc_sink::schema::{Column, ColumnType, TableSchema};
 use cdc_sink::sink::lake::{LakeOptions, LakeSink, read};
@@ -395,6 +397,32 @@ async fn a_dropped_column_is_gone_and_older_batches_are_outdated(kind: Kind) {
     let mut another = place.instance();
     let _ = another.position().await;
     assert_eq!(another.schema(), Some(again));
+}
+
+#[apply(sinks)]
+async fn rows_that_another_initial_snapshot_does_not_have_are_deleted_at_its_end(kind: Kind) {
+    let place = Place::new(kind);
+    let (mut sink, schema) = (place.instance(), Arc::new(schema()));
+    sink.commit(&batch(&schema, 0, FIRST)).await;
+    assert_eq!(sink.departed().await.snapshot, InitialSnapshot::Unknown);
+    let within = InitialSnapshot::Since(10);
+    let first = batch(&schema, 10, &[(2, Some("B")), (12, Some("d"))]);
+    sink.commit(&Batch { snapshot: within, ..first }).await;
+    let mut other = place.instance();
+    assert_eq!(other.departed().await.snapshot, within);
+    let last = batch(&schema, 20, &[(3, Some("e")), (1, None)]);
+    other.commit(&Batch { unconfirmed_before: Some(10), ..last }).await;
+    let confirmed = rows(&[(2, Some("B")), (3, Some("e")), (12, Some("d"))]);
+    assert_eq!(place.rows().await, confirmed);
+    // Whoever had the rows of before goes on without them, and the snapshot is over.
+    assert_eq!(sink.position().await.get(0), Some(30));
+    assert_eq!(sink.departed().await.snapshot, InitialSnapshot::Unknown);
+    sink.commit(&batch(&schema, 30, &[(11, Some("again")), (2, None)])).await;
+    let expected = rows(&[(3, Some("e")), (11, Some("again")), (12, Some("d"))]);
+    assert_eq!(place.rows().await, expected);
+    let again = Batch { unconfirmed_before: Some(20), ..batch(&schema, 40, &[]) };
+    sink.commit(&again).await;
+    assert_eq!(place.rows().await, rows(&[(3, Some("e")), (11, Some("again"))]));
 }
 
 fn moved(source: u64) -> KeyChange {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use cdc_sink::batch::{Buffer, Missing, Outcome};
+use cdc_sink::batch::{Buffer, Given, Outcome};
 use cdc_sink::change::Batch;
 use cdc_sink::clock::Clock;
 use cdc_sink::decode::{Decoder, Evolution, Options, Scanned, SchemaHistory, TypeConflict};
@@ -135,7 +135,7 @@ impl Course {
         let mut buffer = Buffer::default();
         buffer.start_at([(0, from)]);
         buffer.push(records, outcomes, Instant::now());
-        let assembled = buffer.assemble(decoder, Uuid::new_v4(), &Missing::default())?;
+        let assembled = buffer.assemble(decoder, Uuid::new_v4(), &Given::default())?;
         assert!(assembled.rejected.is_empty(), "{:?}", assembled.rejected);
         let merged = sink.merge(&change(assembled.batch)).await?;
         let Merged::Committed(committed) = merged else { panic!("{merged:?}") };

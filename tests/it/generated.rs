@@ -9,7 +9,7 @@ use arrow::array::{
     ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array,
     RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use cdc_sink::batch::{Buffer, Missing, Outcome, Wait};
+use cdc_sink::batch::{Buffer, Given, Outcome, Wait};
 use cdc_sink::change::MissingValue;
 use cdc_sink::decode::{Decoder, Options, Registry, ScanError, Scanned, SchemaId};
 use cdc_sink::generate::{
@@ -61,7 +61,7 @@ async fn assert_lands(workload: &Workload, cuts: &[usize], skew: Option<u64>) {
     let mut cuts = cuts.iter().copied().cycle();
     let mut number = 0;
     // Any value that is nowhere fails the test.
-    let missing = Missing { policy: MissingValue::Halt, ..Missing::default() };
+    let given = Given { missing_value: MissingValue::Halt, ..Given::default() };
     while records.peek().is_some() {
         number += 1;
         for record in records.by_ref().take(cuts.next().unwrap()) {
@@ -72,7 +72,7 @@ async fn assert_lands(workload: &Workload, cuts: &[usize], skew: Option<u64>) {
         if !part.has_changes() {
             continue;
         }
-        let assembled = part.assemble(&mut decoder, Uuid::from_u128(number), &missing).unwrap();
+        let assembled = part.assemble(&mut decoder, Uuid::from_u128(number), &given).unwrap();
         assert!(assembled.rejected.is_empty(), "{:?}", assembled.rejected);
         let merged = sink.merge(&assembled.batch).await.unwrap();
         assert!(matches!(merged, Merged::Committed(_)), "{merged:?}");

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Decoder, Heading, framed};
+use crate::change::{Operation, SnapshotRecord, Unconfirmed};
 use crate::decode::writer::Layout;
 use crate::decode::{Reject, ScanError, SchemaId};
 use crate::record::Record;
@@ -26,6 +27,7 @@ pub struct SourceTable {
     schema: Option<String>,
     /// The table; none for what is of no table, as a message in the log.
     pub table: Option<String>,
+    snapshot: Option<Value>,
 }
 
 impl SourceTable {
@@ -120,10 +122,42 @@ impl Decoder {
         writer: usize,
         heading: &Heading,
     ) -> bool {
-        let key = self.key.iter().flat_map(|key| &key.columns);
-        let routed = key.into_iter().any(|column| column.name.starts_with(ROUTED));
         let origin = self.origin(value, writer, heading);
-        !routed && origin.is_none_or(|origin| origin.has_name(topic))
+        !self.is_routed() && origin.is_none_or(|origin| origin.has_name(topic))
+    }
+
+    /// True when rows are deleted that an initial snapshot does not have: [`Change::snapshot`] is told then.
+    pub fn follows_snapshots(&self) -> bool {
+        self.options.unconfirmed == Unconfirmed::Delete
+    }
+
+    /// Which of an initial snapshot's records one is; none of them unless that is asked for and the topic has the
+    /// records of one table.
+    pub(super) fn snapshot_record(
+        &self,
+        topic: &str,
+        value: &[u8],
+        writer: usize,
+        heading: &Heading,
+    ) -> SnapshotRecord {
+        if !self.follows_snapshots() || heading.operation != Operation::Read || self.is_routed() {
+            return SnapshotRecord::None;
+        }
+        let origin = self.origin(value, writer, heading);
+        origin.filter(|origin| origin.has_name(topic)).map_or(SnapshotRecord::None, |origin| {
+            match origin.snapshot.as_ref().and_then(Value::as_str) {
+                Some("first" | "first_in_data_collection") => SnapshotRecord::First,
+                Some("true") => SnapshotRecord::Within,
+                Some("last" | "last_in_data_collection") => SnapshotRecord::Last,
+                _ => SnapshotRecord::None,
+            }
+        })
+    }
+
+    /// True when columns of the key tell tables of the topic apart.
+    fn is_routed(&self) -> bool {
+        let key = self.key.iter().flat_map(|key| &key.columns);
+        key.into_iter().any(|column| column.name.starts_with(ROUTED))
     }
 
     /// True when the name of an envelope's schema is not that of the topic: only its records tell whether it is theirs.

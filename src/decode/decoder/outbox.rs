@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::{Decoder, framed, learn, no_key, row_ref};
+use crate::change::SnapshotRecord;
 use crate::decode::avro;
 use crate::decode::envelope::{Payload, end};
 use crate::decode::json::Cursor;
@@ -68,6 +69,7 @@ impl Decoder {
             before: None,
             moved: None,
             source_micros: record.timestamp_ms.and_then(|millis| millis.checked_mul(1000)),
+            snapshot: SnapshotRecord::None,
         }))
     }
 

@@ -21,7 +21,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
         let reject = loop {
             let Some(record) = records.get(index) else { return Ok(Outcome::Skipped) };
             let id = match self.decoder.scan(&record) {
-                Ok(Scanned::Change(change)) => return Ok(self.traced(&record, change)),
+                Ok(Scanned::Change(change)) => return self.change(&record, change).await,
                 Ok(Scanned::Skipped(skip)) => return Ok(self.skip(skip)),
                 Ok(Scanned::Truncate { alone }) => return self.truncate(&record, alone).await,
                 Err(ScanError::Reject(reject)) => break reject,
@@ -68,7 +68,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
     }
 
     /// How many partitions the topic has now.
-    async fn partitions(&mut self) -> Result<usize> {
+    pub(super) async fn partitions(&mut self) -> Result<usize> {
         let mut waits = retry::waits();
         loop {
             match self.policy.partitions.of(&self.topic).await {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use cdc_sink::batch::{Buffer, Missing, Outcome};
+use cdc_sink::batch::{Buffer, Given, Outcome};
 use cdc_sink::change::MissingValue;
 use cdc_sink::decode::{Decoder, Options, Registry, ScanError, Scanned};
 use cdc_sink::generate::{Encoding, Generator, Mix, Shape, UNAVAILABLE, Workload};
@@ -136,9 +136,9 @@ impl Fold {
         if !buffer.has_changes() {
             return;
         }
-        let missing = Missing { policy: MissingValue::Halt, ..Missing::default() };
+        let given = Given { missing_value: MissingValue::Halt, ..Given::default() };
         let id = Uuid::from_u128(u128::from(offset.unsigned_abs()));
-        let assembled = buffer.assemble(&mut self.decoder, id, &missing).unwrap();
+        let assembled = buffer.assemble(&mut self.decoder, id, &given).unwrap();
         let merged = self.sink.merge(&assembled.batch).await.unwrap();
         assert!(matches!(merged, Merged::Committed(_)), "{merged:?}");
         self.decoder.set_schema(self.sink.schema().unwrap());
