@@ -9,8 +9,8 @@ from confluent_kafka.admin import AdminClient
 
 from stack import ENV, REPOSITORY, Fail, http, until
 
-# Tables whose topics always have one partition: a TRUNCATE has an order among the records of its own partition only.
-ORDERED = ("emptied",)
+# Tables whose topics always have one partition: a TRUNCATE, or the end of a snapshot, has an order among the records of its own only.
+ORDERED = ("emptied", "again")
 ENCODINGS = {"json": "j", "json-schema": "s", "avro": "a"}
 
 

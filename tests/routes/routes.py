@@ -79,6 +79,8 @@ ROUTES = (
     Route("the outbox's own table", "s6", "json-schema", "outbox", "{p}.{run}.outbox",
           "SELECT id, aggregatetype, aggregateid, type, payload::text AS payload FROM {s}.events",
           fields(id="text", aggregatetype="text", aggregateid="text", type="text", payload="text"), ("outbox", 2), events=True),
+    Route("an initial snapshot taken again", "a10", "avro", "again", "{p}.{run}.again", FLAT_SQL.replace(".flat", ".again").replace('"a.B"', '"a.B" AS "a_B"'),
+          (*FLAT[:3], Field("a_B", "text")), ("again", 2)),
     Route("flattened, rewrite", "s7", "json-schema", "flat", "{p}.{run}.flat", FLAT_SQL, FLAT, ("flat", 1),
           config=flattened("rewrite", add_fields="op,lsn,source.ts_us")),
     Route("flattened, tombstone", "a8", "avro", "flat", "{p}.{run}.flat", 'SELECT id, name, qty, "a.B" AS "a_B" FROM {s}.flat',

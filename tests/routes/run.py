@@ -3,7 +3,7 @@
 
 Rows that move between the leaves of partitioned tables, the leaves brought into one topic by routers; events of an outbox, routed as text,
 with a schema and as they are, and its own table; flattened rows in each way that a delete can come; names with dots. Halfway the processes are killed,
-and at the end every routed event comes once more, as after a crash of the connector.
+then a connector loses its slot and takes its initial snapshot again, and at the end every routed event comes once more, as after a crash of the connector.
 """
 import os
 import sys
@@ -23,7 +23,7 @@ import delta_rs  # noqa: E402
 import py_metadata  # noqa: E402
 from catalogs import WORK, Folders  # noqa: E402
 from compare import differences  # noqa: E402
-from connectors import Connector, Kafka  # noqa: E402
+from connectors import Connector, Kafka, remove  # noqa: E402
 from routes import ROUTES  # noqa: E402
 from sinks import Instance, Target, behind  # noqa: E402
 from source import Postgres  # noqa: E402
@@ -72,7 +72,7 @@ class Course:
         bucket = f"s3://{ENV['S3_BUCKET']}/{run}"
         self.targets = [Target("delta", ("delta",), f"{bucket}/delta"), Target("iceberg", ("iceberg",), f"{bucket}/iceberg")]
         outbox = [topic for _, route, topic in self.places if route.events]
-        options = BATCHES | {"outbox": outbox, "outbox-headers": ["eventType"]}
+        options = BATCHES | {"outbox": outbox, "outbox-headers": ["eventType"], "unconfirmed-rows": "delete"}
         self.instances = []
         for target in self.targets:
             target.connectors = self.connectors
@@ -98,6 +98,10 @@ class Course:
             self.arrive()
             self.settle()
             found = self.compare("changed")
+            self.take_again()
+            self.arrive()
+            self.settle()
+            found += self.compare("a snapshot again")
             self.send_again()
             self.settle()
             found += self.compare("events again")
@@ -109,6 +113,21 @@ class Course:
                 if instance.alive():
                     instance.process.kill()
                     instance.process.wait()
+
+    def take_again(self):
+        """The slot of a connector is lost, rows are deleted, and it takes its initial snapshot again."""
+        connector = next(connector for connector, _, topic in self.places if topic.endswith(".again"))
+        slot = connector.body()["config"]["slot.name"]
+        remove(connector.prefix)
+        with self.source.cursor() as cursor:
+            until(f"slot {slot} is free", lambda: cursor.execute(
+                "SELECT NOT active FROM pg_replication_slots WHERE slot_name = %s", [slot]).fetchone()[0], 30)
+        gone = self.source.lose(slot)
+        connector.register()
+        for instance in self.instances:
+            instance.kill()
+            instance.start(known_member=True)
+        say(f"slot {slot} lost, {gone} rows deleted at once and others before; the initial snapshot is taken again")
 
     def arrive(self):
         wanted = {topic: self.source.records(*route.counted) for _, route, topic in self.places}

@@ -24,7 +24,7 @@ class Postgres(sources.Postgres):
         self.tables = ()
         self.rng = Random(seed)
         self.made = Counter()
-        self.lives = {"parted": {}, "leafy": {}, "flat": set(), "odd.Table": set()}
+        self.lives = {"parted": {}, "leafy": {}, "flat": set(), "odd.Table": set(), "again": set()}
         self.next = 0
 
     def create(self):
@@ -37,7 +37,7 @@ class Postgres(sources.Postgres):
                     cursor.execute(f"CREATE TABLE {leaf} PARTITION OF {self.schema}.{name} FOR VALUES IN ('{region}')")
                     if name == "leafy":
                         cursor.execute(f"ALTER TABLE {leaf} ADD PRIMARY KEY (id)")
-            for name in ("flat", '"odd.Table"'):
+            for name in ("flat", '"odd.Table"', "again"):
                 cursor.execute(f'CREATE TABLE {self.schema}.{name} (id int PRIMARY KEY, name text NOT NULL, qty int NOT NULL, "a.B" text)')
             cursor.execute(f"CREATE TABLE {self.schema}.outbox ({EVENT_COLUMNS})")
             cursor.execute(KEEP.format(s=self.schema))
@@ -52,7 +52,7 @@ class Postgres(sources.Postgres):
                 for _ in range(self.rng.choice((1, 1, 4))):
                     for name in ("parted", "leafy"):
                         self.change_parted(connection, name)
-                    for name in ("flat", "odd.Table"):
+                    for name in ("flat", "odd.Table", "again"):
                         self.change_flat(connection, name)
                     self.tell(connection)
                 connection.commit()
@@ -62,9 +62,25 @@ class Postgres(sources.Postgres):
         with self.cursor() as cursor:
             cursor.execute(f"DELETE FROM {self.schema}.events WHERE id NOT IN (SELECT id FROM {self.schema}.outbox)")
             self.made.clear()
-            for name in ("parted", "leafy", "flat", "odd.Table", "outbox"):
+            for name in ("parted", "leafy", "flat", "odd.Table", "again", "outbox"):
                 cursor.execute(f"SELECT count(*) FROM {self.schema}.{self.name(name)}")
                 self.made[name] = cursor.fetchone()[0]
+
+    def lose(self, slot):
+        """What was captured by a slot is captured no more, and table `again` changes: the next snapshot has what is left."""
+        with self.connect() as connection:
+            connection.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+            connection.commit()
+            made = dict(self.made)
+            for _ in range(30):
+                self.change_flat(connection, "again")
+            gone = sorted(self.lives["again"])[::3]
+            connection.execute(f"DELETE FROM {self.schema}.again WHERE id = ANY(%s)", [gone])
+            self.lives["again"] -= set(gone)
+            connection.commit()
+        self.made = Counter(made)
+        self.made["again"] += len(self.lives["again"])
+        return len(gone)
 
     def records(self, name, of_delete):
         return self.made[name] + of_delete * self.made[name, "deleted"]
