@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
 use arrow::compute::{concat_batches, interleave};
-use futures::stream::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use hashbrown::HashMap;
 use object_store::ObjectStoreExt;
+use tokio::task::JoinSet;
 
 use super::files::{Rows, read_columns, store_error};
 use super::index::RowId;
@@ -17,7 +18,7 @@ use super::plan::DataFile;
 use crate::change::{Batch, Hole, KeyChange, Origin};
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::schema::Column;
+use crate::schema::{Column, TableSchema};
 use crate::sink::storage::Location;
 
 /// Files read at once.
@@ -144,22 +145,41 @@ pub(super) async fn fill(
             wanted.columns.insert(hole.column);
         }
     }
-    let reads = wanted.into_iter().map(|(path, wanted)| async move {
-        let rows: Vec<u32> = wanted.rows.into_iter().collect();
-        let columns: Vec<usize> = wanted.columns.into_iter().collect();
-        let fields: Vec<Column> =
-            columns.iter().filter_map(|at| batch.schema.columns().get(*at)).cloned().collect();
-        let mut values = read_columns(location, &wanted.file, &fields, Rows::At(&rows)).await?;
-        let mut batches = Vec::new();
-        while let Some(batch) = values.try_next().await? {
-            batches.push(batch);
+    let mut waiting = wanted.into_iter();
+    let (mut tasks, mut found) = (JoinSet::new(), BTreeMap::new());
+    loop {
+        while tasks.len() < CONCURRENT_READS
+            && let Some((path, wanted)) = waiting.next()
+        {
+            // Tasks of their own: what is read is decompressed, which one processor alone takes long for.
+            tasks.spawn(read(location.clone(), Arc::clone(&batch.schema), path, wanted));
         }
-        let values = concat(&batches, rows.len(), &path)?;
-        Ok::<_, Error>((path, Found { rows, columns, values }))
-    });
-    let found: BTreeMap<String, Found> =
-        futures::stream::iter(reads).buffer_unordered(CONCURRENT_READS).try_collect().await?;
+        let Some(read) = tasks.join_next().await else { break };
+        let read = read.map_err(|e| Error::internal("a reader was cut off").because(e))?;
+        let (path, values) = read?;
+        found.insert(path, values);
+    }
     put_in(batch, sources, &found)
+}
+
+/// Reads what is wanted of one file.
+async fn read(
+    location: Location,
+    schema: Arc<TableSchema>,
+    path: String,
+    wanted: Wanted,
+) -> Result<(String, Found)> {
+    let rows: Vec<u32> = wanted.rows.into_iter().collect();
+    let columns: Vec<usize> = wanted.columns.into_iter().collect();
+    let fields = columns.iter().filter_map(|at| schema.columns().get(*at)).cloned();
+    let fields: Vec<Column> = fields.collect();
+    let mut values = read_columns(&location, &wanted.file, &fields, Rows::At(&rows)).await?;
+    let mut batches = Vec::new();
+    while let Some(batch) = values.try_next().await? {
+        batches.push(batch);
+    }
+    let values = concat(&batches, rows.len(), &path)?;
+    Ok((path, Found { rows, columns, values }))
 }
 
 /// Fails when a hole that stays null must not.

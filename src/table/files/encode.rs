@@ -27,7 +27,7 @@ const BOUND_BYTES: usize = 16;
 /// from the table, together with its page.
 const LARGE_VALUE_BYTES: usize = 1024;
 /// A page of such a column.
-const SMALL_PAGE_BYTES: usize = 16 * 1024;
+const SMALL_PAGE_BYTES: usize = 8 * 1024;
 /// Rows of a row group: readers split files there, and it bounds what a reader holds at once.
 const ROW_GROUP_ROWS: usize = 1 << 20;
 
