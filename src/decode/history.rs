@@ -126,8 +126,8 @@ impl SchemaHistory {
             let columns: Vec<String> =
                 table.columns.iter().map(|column| column.name.clone()).collect();
             let before = states.back().map(|state| state.columns.as_slice());
-            let renames = said.iter().filter_map(|rename| agreed(rename, before, &columns));
-            let state = State { renames: renames.collect(), columns };
+            let renames = agreed(&said, before, &columns);
+            let state = State { renames, columns };
             if states.back() != Some(&state) {
                 states.push_back(state);
             }
@@ -143,11 +143,16 @@ impl SchemaHistory {
         let is_own = |prefix: &String| {
             topic.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('.'))
         };
-        !self.is_read.load(Ordering::SeqCst) || told.prefixes.iter().any(is_own)
+        !self.is_read() || told.prefixes.iter().any(is_own)
     }
 
-    /// The names of each of the columns `new` over its life, as records of `topic` with the columns `all` mean it; none when
-    /// the topic does not tell yet of a table that has all of `new` and none of `gone`.
+    /// True when all that was in the topics when reading began was taken in.
+    pub(super) fn is_read(&self) -> bool {
+        self.is_read.load(Ordering::SeqCst)
+    }
+
+    /// The names of each of the columns `all` of a record of `topic` over its life; none when the topic does not tell yet of
+    /// a table that has all of `new` and none of `gone`.
     pub(super) fn names(
         &self,
         topic: &str,
@@ -156,7 +161,7 @@ impl SchemaHistory {
         gone: &[&str],
     ) -> Option<Vec<Names>> {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let states = told.tables.get(topic).filter(|_| self.is_read.load(Ordering::SeqCst))?;
+        let states = told.tables.get(topic).filter(|_| self.is_read())?;
         let plain = lives(states, all, new, gone);
         plain.or_else(|| lives(&states.iter().map(State::adjusted).collect(), all, new, gone))
     }
@@ -217,7 +222,7 @@ fn lives(
         }
         names.into()
     };
-    Some(new.iter().map(life).collect())
+    Some(all.iter().map(life).collect())
 }
 
 fn from_json(value: &[u8]) -> serde_json::Result<SchemaChange> {
@@ -244,23 +249,30 @@ fn topic(prefix: &str, id: &str) -> String {
     format!("{prefix}.{table}").chars().map(|c| if allowed(c) { c } else { '_' }).collect()
 }
 
-/// A rename in the spelling of the table's columns, when these agree with it. Names in statements may differ in case.
+/// The renames of a statement in the spelling of the table's columns, as far as these agree with them: an old name is gone
+/// unless another column got it, and a new one was not there unless another column had it. Names in statements may differ
+/// in case.
 fn agreed(
-    (from, to): &(String, String),
+    said: &[(String, String)],
     before: Option<&[String]>,
     after: &[String],
-) -> Option<(String, String)> {
+) -> Vec<(String, String)> {
     let named = |columns: &[String], name: &str| {
         let exact = columns.iter().find(|column| *column == name);
         exact.or_else(|| columns.iter().find(|c| c.to_lowercase() == name.to_lowercase())).cloned()
     };
-    let from = match before {
-        Some(before) => named(before, from)?,
-        None => from.clone(),
+    let spelled = said.iter().filter_map(|(from, to)| {
+        let from = before.map_or_else(|| Some(from.clone()), |before| named(before, from))?;
+        Some((from, named(after, to)?))
+    });
+    let spelled: Vec<(String, String)> = spelled.collect();
+    let agrees = |(from, to): &&(String, String)| {
+        let was_there = before.is_some_and(|before| before.contains(to));
+        let left = spelled.iter().any(|(other, _)| other == to);
+        let taken = spelled.iter().any(|(_, other)| other == from);
+        (!was_there || left) && (!after.contains(from) || taken)
     };
-    let to = named(after, to)?;
-    let is_new = before.is_none_or(|before| !before.contains(&to));
-    (is_new && !after.contains(&from)).then_some((from, to))
+    spelled.iter().filter(agrees).cloned().collect()
 }
 
 /// Old and new names in a statement's clauses `CHANGE [COLUMN] a b …` and `RENAME COLUMN a TO b`. Both first words are

@@ -1,12 +1,13 @@
 //! The source's renames: a column of the table under another name, with its id and its values.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::Decoder;
 use super::drops::Drops;
 use super::table::Wanted;
 use crate::decode::evolve;
-use crate::decode::history::SchemaHistory;
+use crate::decode::history::{Names, SchemaHistory};
 use crate::schema::{Column, is_metadata};
 
 /// What becomes of columns that the source renames or drops.
@@ -86,31 +87,72 @@ impl Decoder {
         let stays = |name: &String| {
             is_metadata(name) || wanted.key.contains(name) || self.fate.kept.contains(name)
         };
-        let is_gone = |(at, column): &(usize, &Column)| !found.contains(at) && !stays(&column.name);
-        let gone: Vec<&str> =
-            columns.iter().enumerate().filter(is_gone).map(|(_, c)| c.name.as_str()).collect();
-        if new.is_empty() || gone.is_empty() {
+        let moves = columns.iter().enumerate().filter(|(_, column)| !stays(&column.name));
+        let (kept, gone): (Vec<_>, Vec<_>) = moves.partition(|(at, _)| found.contains(at));
+        let name_of = |(_, column): (usize, &Column)| column.name.clone();
+        let gone: Vec<String> = gone.into_iter().map(name_of).collect();
+        let kept: Vec<String> = kept.into_iter().map(name_of).collect();
+        if new.is_empty() || (gone.is_empty() && kept.is_empty()) {
             return;
         }
-        let Some(lives) = renames.history.names(&renames.topic, names, &new, &gone) else {
-            wanted.unexplained = true;
+        let history = &renames.history;
+        let missing: Vec<&str> = gone.iter().map(String::as_str).collect();
+        let Some(lives) = history.names(&renames.topic, names, &new, &missing) else {
+            // A new name alone is hardly ever a rename: what is read by now would tell of it.
+            wanted.unexplained |= !gone.is_empty() || !history.is_read();
             return;
         };
-        let claims = new.iter().zip(&lives).filter_map(|(name, life)| {
-            let at = life.iter().position(|own| own == name)?;
-            // The nearest name before, else the nearest after: the table may be ahead of a writer.
-            let mut names = life.iter().take(at).rev().chain(life.iter().skip(at + 1));
-            let column = names.find(|name| gone.contains(&name.as_str()))?;
-            Some((*name, column.clone(), life))
-        });
-        let claims: Vec<_> = claims.collect();
-        for (name, column, life) in &claims {
-            // Of two that were one column, neither is it.
-            if claims.iter().filter(|(_, other, _)| other == column).count() == 1 {
-                take_name(columns, name, column, life);
-            }
+        let lives = names.iter().copied().zip(&lives).collect();
+        for Claim { name, column, life } in claims(new, &lives, &kept, &gone) {
+            take_name(columns, name, column, life);
         }
     }
+}
+
+/// A column of the table that gets a name.
+struct Claim<'a> {
+    name: &'a str,
+    column: &'a str,
+    life: &'a [String],
+}
+
+/// Which columns of the table the names `new` are for. `lives` has the names over time of all columns of the writer; it has
+/// those of `kept` under these names too, and not those of `gone`.
+///
+/// A name of `kept` that a new one's column had before was used again since: the table knows the column only from before,
+/// or it would know its later name. So it is what the later name is for, and the name that was used again is new itself.
+fn claims<'a>(
+    new: Vec<&'a str>,
+    lives: &HashMap<&'a str, &'a Names>,
+    kept: &'a [String],
+    gone: &'a [String],
+) -> Vec<Claim<'a>> {
+    let mut claims: Vec<Claim<'a>> = Vec::new();
+    let mut open = VecDeque::from(new);
+    while let Some(name) = open.pop_front() {
+        let Some(life) = lives.get(name) else { continue };
+        let Some(at) = life.iter().position(|own| own == name) else { continue };
+        let is_gone = |name: &&String| gone.contains(name);
+        let is_again = |name: &String| kept.contains(name) && lives.contains_key(name.as_str());
+        let is_free = |name: &&String| is_gone(name) || is_again(name);
+        // The nearest name before, else the nearest after: the table may be ahead of a writer.
+        let before = life.iter().take(at).rev().find(is_free);
+        let Some(column) = before.or_else(|| life.iter().skip(at + 1).find(is_gone)) else {
+            continue;
+        };
+        let is_open = open.contains(&column.as_str());
+        if let Some((again, _)) = lives.get_key_value(column.as_str())
+            && !is_open
+            && claims.iter().all(|claim| claim.name != *again)
+        {
+            open.push_back(again);
+        }
+        claims.push(Claim { name, column, life });
+    }
+    // Of two that were one column, neither is it.
+    let columns: Vec<&str> = claims.iter().map(|claim| claim.column).collect();
+    claims.retain(|claim| columns.iter().filter(|column| **column == claim.column).count() == 1);
+    claims
 }
 
 /// Gives `column` the name `name`, if that is the later one in the column's `life`, or notes that it had it.

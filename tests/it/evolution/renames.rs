@@ -154,6 +154,40 @@ async fn a_rename_is_taken_from_the_schema_history(formats: &str, restarts: bool
     course.is_read_by_others(&expected);
 }
 
+/// Names are used again before the table sees a row: the column of before goes with its later name.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_used_again_is_another_column(
+    #[values("delta", "iceberg-v3", "both")] formats: &str,
+    #[values(false, true)] restarts: bool,
+) {
+    const HANDED_ON: Writer =
+        &[("id", "int32"), ("x", "int64?"), ("y", "string?"), ("a", "string?")];
+    let mut course = Course::new(formats, restarts);
+    course.tells("CREATE TABLE t (id int, a text, b text)", &["id", "a", "b"]).await;
+    course.write(&[before(1, "a1", "b1")]).await.unwrap();
+    course.tells("ALTER TABLE t CHANGE a x text", &["id", "x", "b"]).await;
+    course.tells("ALTER TABLE t ADD a int", &["id", "x", "b", "a"]).await;
+    course.write(&[(AGAIN, json!({"id": 2, "x": "x2", "b": "b2", "a": 2}))]).await.unwrap();
+    let first = json!({"id": "1", "x": "a1", "b": "b1"});
+    let second = json!({"id": "2", "x": "x2", "b": "b2", "a": "2"});
+    course.holds(json!([first, second])).await;
+    // Three names go on by one in a statement.
+    let ddl = "ALTER TABLE t CHANGE x y text, CHANGE a x int, CHANGE b a text";
+    course.tells(ddl, &["id", "y", "a", "x"]).await;
+    course.write(&[(HANDED_ON, json!({"id": 3, "x": 3, "y": "y3", "a": "a3"}))]).await.unwrap();
+    let expected = json!([
+        {"id": "1", "y": "a1", "a": "b1"},
+        {"id": "2", "y": "x2", "a": "b2", "x": "2"},
+        {"id": "3", "y": "y3", "a": "a3", "x": "3"},
+    ]);
+    course.holds(expected.clone()).await;
+    let schema = course.schema().await;
+    let id = |name: &str| schema.column(name).unwrap().id;
+    assert_eq!((id("y"), id("a"), id("x"), schema.columns().len()), (2, 3, 8, 4 + 4));
+    course.is_read_by_others(&expected);
+}
+
 /// A table that is made of rows with the new name first takes those with the old one.
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
