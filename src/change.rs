@@ -3,7 +3,7 @@
 use arrow::array::RecordBatch;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -254,6 +254,8 @@ pub struct Batch {
     pub unconfirmed_before: Option<i64>,
     /// When the source committed the newest change, microseconds since the epoch.
     pub newest_source_micros: Option<i64>,
+    /// Of each partition: Kafka's timestamp of the newest record that the batch has of it, milliseconds since the epoch.
+    pub timestamps_ms: BTreeMap<i32, i64>,
     /// Where the changes of `keys` and then of `deletes` come from, one for each; none of a change that the table is to
     /// take whatever it has. Empty where the partitions' order is enough: see [`crate::source_position`].
     pub source_positions: Vec<Option<SourcePosition>>,
@@ -298,6 +300,7 @@ impl Batch {
             snapshot: InitialSnapshot::default(),
             unconfirmed_before: None,
             newest_source_micros: None,
+            timestamps_ms: BTreeMap::new(),
             source_positions: Vec::new(),
         }
     }

@@ -145,6 +145,7 @@ impl Buffer {
             snapshot: confirmed.now,
             unconfirmed_before: confirmed.before,
             newest_source_micros: self.changes.iter().filter_map(|b| b.change.source_micros).max(),
+            timestamps_ms: self.timestamps_ms.clone(),
             source_positions: self.source_positions(kept.iter().chain(&deletes)),
         };
         let late = rejected.len() - self.rejects.len();

@@ -78,6 +78,8 @@ pub struct Buffer {
     /// Records that empty the table. What was taken in before the last of them is gone.
     truncates: Vec<RecordRef>,
     ranges: BTreeMap<i32, OffsetRange>,
+    /// Kafka's timestamp of the newest record of each partition.
+    timestamps_ms: BTreeMap<i32, i64>,
     tally: Tally,
     bytes: usize,
     /// Records and bytes that the last batch left behind, as half of a key change was missing.
@@ -145,11 +147,13 @@ impl Buffer {
         });
         let (taken_to, consumed) = (range.to, self.tally.consumed);
         range.to = range.to.max(records.next().min(end));
+        let mut newest = None;
         for (entry, (record, outcome)) in (0..).zip(records.iter().zip(outcomes)) {
             if record.offset < taken_to || record.offset >= end {
                 continue;
             }
             self.tally.consumed += 1;
+            newest = newest.max(record.timestamp_ms);
             let at = RecordRef { chunk, entry };
             match outcome {
                 Outcome::Change(change) => {
@@ -170,6 +174,10 @@ impl Buffer {
         }
         if self.tally.consumed == consumed {
             return; // Nothing refers to the chunk; kept, it would wait for a merge that does not come.
+        }
+        if let Some(newest) = newest {
+            let known = self.timestamps_ms.entry(records.partition()).or_insert(newest);
+            *known = newest.max(*known);
         }
         self.bytes += records.bytes();
         self.chunks.push(records);

@@ -294,7 +294,12 @@ impl<S: Sink + Send + Sync> Worker<S> {
         for (partition, position) in known {
             self.report_reached(partition, position, true).await;
         }
-        let start = |p: &i32| (*p, stored.get(*p).map_or(Start::Beginning, Start::At));
+        let timestamps = self.sink.timestamps_ms();
+        let start = |p: &i32| match (stored.get(*p), timestamps.get(p)) {
+            (None, _) => (*p, Start::Beginning),
+            (Some(position), None) => (*p, Start::At(position)),
+            (Some(position), Some(newest)) => (*p, Start::After { position, newest_ms: *newest }),
+        };
         Ok(partitions.iter().map(start).collect())
     }
 

@@ -4,6 +4,7 @@
 //! with the same plan, and after a crash in between, an outage or somebody's commit it is brought up from the
 //! authority's state, never from Kafka.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -164,6 +165,11 @@ impl Sink for LakeSink {
     fn partition_columns(&self) -> Vec<String> {
         let fields = self.open.iter().flat_map(|open| &open.table.partitioning().fields);
         fields.map(|field| field.column.clone()).collect()
+    }
+
+    fn timestamps_ms(&self) -> BTreeMap<i32, i64> {
+        let open = self.open.as_ref();
+        open.map(|open| open.table.notes().timestamps_ms().clone()).unwrap_or_default()
     }
 
     async fn merge(&mut self, batch: &Batch) -> Result<Merged> {

@@ -30,6 +30,7 @@ struct Table {
     /// Where the last change of each key comes from, whether or not there is a row now.
     source_positions: BTreeMap<Key, SourcePosition>,
     position: Position,
+    timestamps_ms: BTreeMap<i32, i64>,
     departed: BTreeMap<KeyChange, Option<TextRow>>,
     snapshot: InitialSnapshot,
     missing: usize,
@@ -75,7 +76,7 @@ impl Table {
         self.rows.retain(|_, row| offset(row).is_none_or(|offset| offset >= before));
     }
 
-    /// Notes what the batch tears apart, before its deletes; `rows` are all of its rows.
+    /// Notes what the batch tears apart, before its deletes, and how new it is; `rows` are all of its rows.
     fn note(&mut self, batch: &Batch, rows: &[TextRow]) {
         for departure in &batch.departures {
             let row = match departure.row {
@@ -89,6 +90,10 @@ impl Table {
             }
         }
         self.departed.retain(|key_change, _| !batch.arrivals.contains(key_change));
+        for (partition, newest) in &batch.timestamps_ms {
+            let known = self.timestamps_ms.entry(*partition).or_insert(*newest);
+            *known = (*known).max(*newest);
+        }
     }
 
     /// Rows take the names that their columns have in `new`, and lose those that it has not.
@@ -129,6 +134,10 @@ impl Sink for MemorySink {
 
     fn partition_columns(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    fn timestamps_ms(&self) -> BTreeMap<i32, i64> {
+        self.lock().timestamps_ms.clone()
     }
 
     async fn merge(&mut self, batch: &Batch) -> Result<Merged> {

@@ -100,6 +100,9 @@ pub trait Sink {
     /// Names of the columns that the table is partitioned by.
     fn partition_columns(&self) -> Vec<String>;
 
+    /// Kafka's timestamp of the newest record that was read of each partition, as of the last [`Self::position`].
+    fn timestamps_ms(&self) -> BTreeMap<i32, i64>;
+
     /// Merges `batch` by key, creating the table or adding columns where the batch's schema asks for it.
     async fn merge(&mut self, batch: &Batch) -> Result<Merged>;
 }

@@ -32,6 +32,14 @@ use crate::sink::Committed;
 pub enum Start {
     /// At this offset: the table's stored position.
     At(i64),
+    /// The same. Of what was read before, the newest record has this timestamp: a log with only newer ones, some of them
+    /// below the position, is another one, of a topic that was made anew. The partition cannot be read on then.
+    After {
+        /// The offset.
+        position: i64,
+        /// Milliseconds since the epoch.
+        newest_ms: i64,
+    },
     /// At the oldest record: nothing of the partition was ever committed.
     Beginning,
 }

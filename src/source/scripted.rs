@@ -254,10 +254,16 @@ impl ScriptedSource {
         let (low, high) = (log.low, log.high);
         let next = match start {
             Start::Beginning => low,
-            Start::At(offset) => offset,
+            Start::At(offset) | Start::After { position: offset, .. } => offset,
         };
         self.ready.push_back(Event::Watermarks { partition: id.clone(), low, high });
-        let state = if (low.min(high)..=high).contains(&next) {
+        let is_anew = match (start, log.records.first()) {
+            (Start::After { position, newest_ms }, Some(first)) => {
+                first.offset < position && first.timestamp_ms > Some(newest_ms)
+            }
+            _ => false,
+        };
+        let state = if (low.min(high)..=high).contains(&next) && !is_anew {
             State::Reading { next, ended: false }
         } else {
             let error = Error::data(format!("cannot read {id} from offset {next}"));

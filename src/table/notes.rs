@@ -6,6 +6,9 @@
 //! its note. A row that one batch makes and deletes lies in a file
 //! of its own that only its note names; what collects orphans takes it some day.
 //!
+//! Of every partition: how new what was read of it is. A log that has newer records below the table's position is another
+//! one, of a topic that was made anew.
+//!
 //! Of deletes where the source's log is asked which of two changes is the later one ([`crate::source_position`]): a row
 //! tells where it comes from, a row that is gone does not.
 //!
@@ -67,6 +70,7 @@ pub struct Notes {
     deletes: Vec<Deleted>,
     /// Where the table is in an initial snapshot.
     snapshot: InitialSnapshot,
+    timestamps_ms: BTreeMap<i32, i64>,
 }
 
 /// How notes are written: a commit has few files and many rows of each.
@@ -79,6 +83,8 @@ struct Written {
     /// The offset where the initial snapshot started that the table is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     snapshot: Option<i64>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    timestamps_ms: BTreeMap<i32, i64>,
 }
 
 /// The key change, the time, and the file's number with the row.
@@ -90,7 +96,8 @@ type WrittenDelete = (String, i64, i32, String);
 impl Notes {
     /// True without any.
     pub fn is_empty(&self) -> bool {
-        self.key_changes.is_empty() && self.deletes.is_empty() && self.since().is_none()
+        let rows = self.key_changes.is_empty() && self.deletes.is_empty();
+        rows && self.since().is_none() && self.timestamps_ms.is_empty()
     }
 
     fn since(&self) -> Option<i64> {
@@ -103,6 +110,11 @@ impl Notes {
     /// The note of a key change.
     pub fn get(&self, key_change: KeyChange) -> Option<&Note> {
         self.key_changes.iter().find(|note| note.key_change == key_change)
+    }
+
+    /// Kafka's timestamp of the newest record that was read of each partition.
+    pub fn timestamps_ms(&self) -> &BTreeMap<i32, i64> {
+        &self.timestamps_ms
     }
 
     /// Of those of `keys` that were deleted: where the last delete comes from.
@@ -136,7 +148,13 @@ impl Notes {
 
     /// The notes after a commit of the batch, which tears the key changes `new`.
     pub fn after(&self, batch: &Batch, new: Vec<Note>, now_millis: i64) -> Self {
+        let mut timestamps_ms = self.timestamps_ms.clone();
+        for (partition, newest) in &batch.timestamps_ms {
+            let known = timestamps_ms.entry(*partition).or_insert(*newest);
+            *known = (*known).max(*newest);
+        }
         Self {
+            timestamps_ms,
             key_changes: self.key_changes_after(new, &batch.arrivals, now_millis),
             deletes: self.deletes_after(batch.traced_deletes(), now_millis),
             snapshot: batch.snapshot,
@@ -206,7 +224,7 @@ impl From<Notes> for Written {
             (URL_SAFE_NO_PAD.encode(key), at_millis, source_position.partition, text)
         };
         let deletes = notes.deletes.into_iter().map(delete).collect();
-        Self { files, rows, deletes, snapshot }
+        Self { files, rows, deletes, snapshot, timestamps_ms: notes.timestamps_ms }
     }
 }
 
@@ -235,6 +253,7 @@ impl TryFrom<Written> for Notes {
             key_changes: written.rows.into_iter().map(note).collect::<Result<_, _>>()?,
             snapshot: written.snapshot.map_or(InitialSnapshot::Unknown, InitialSnapshot::Since),
             deletes: written.deletes.into_iter().map(delete).collect::<Result<_, _>>()?,
+            timestamps_ms: written.timestamps_ms,
         })
     }
 }
@@ -334,6 +353,19 @@ mod tests {
         assert_eq!(numbers(&notes), (100..2100).collect::<Vec<_>>());
         assert_eq!(notes.departed(5).room, 0);
     }
+    #[test]
+    fn the_newest_timestamp_of_each_partition_stays() {
+        let read = |notes: &Notes, timestamps: &[(i32, i64)]| {
+            let timestamps_ms = timestamps.iter().copied().collect();
+            notes.after(&Batch { timestamps_ms, ..batch(&[], &[]) }, vec![], KEPT_MILLIS * 9)
+        };
+        let notes = read(&read(&Notes::default(), &[(0, 7), (1, 3)]), &[(0, 6), (2, 1)]);
+        let notes = read(&notes, &[(2, 4)]);
+        let json = serde_json::to_string(&notes).unwrap();
+        assert_eq!(serde_json::from_str::<Notes>(&json).unwrap(), notes);
+        assert_eq!(*notes.timestamps_ms(), BTreeMap::from([(0, 7), (1, 3), (2, 4)]));
+    }
+
     fn deleted(notes: &Notes, keys: impl Iterator<Item = i64>) -> Vec<(i64, String)> {
         let keys = keys.map(|key| (key, Key::of_place(0, key)));
         let found = keys.filter_map(|(number, key)| {

@@ -200,6 +200,10 @@ impl Sink for Dying {
         self.sink.partition_columns()
     }
 
+    fn timestamps_ms(&self) -> BTreeMap<i32, i64> {
+        self.sink.timestamps_ms()
+    }
+
     async fn merge(&mut self, batch: &Batch) -> Result<Merged> {
         let less = |left: usize| left.checked_sub(1);
         match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {

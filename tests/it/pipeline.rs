@@ -61,6 +61,10 @@ impl Sink for Faulty {
         self.sink.partition_columns()
     }
 
+    fn timestamps_ms(&self) -> BTreeMap<i32, i64> {
+        self.sink.timestamps_ms()
+    }
+
     async fn merge(&mut self, batch: &Batch) -> Result<Merged> {
         let lost = || Error::unavailable("the store does not answer");
         let fault = self.faults.lock().unwrap().pop_front().flatten();

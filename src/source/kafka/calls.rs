@@ -13,24 +13,41 @@ use crate::position::TopicPartition;
 /// A round of questions for watermarks takes no longer.
 pub(super) const WATERMARKS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A partition with its oldest and its next offset.
-pub(super) type Watermarks = (TopicPartition, i64, i64);
+/// What is known of a log: below `position` no record is newer than `newest_ms`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    pub(super) position: i64,
+    pub(super) newest_ms: i64,
+}
+
+/// A partition, and what its log is to be told by from another one, if it is to be.
+pub(super) type Asked = (TopicPartition, Option<Known>);
+
+/// What a partition has.
+pub(super) struct Watermarks {
+    pub(super) id: TopicPartition,
+    /// The oldest offset.
+    pub(super) low: i64,
+    /// The next offset.
+    pub(super) high: i64,
+    /// The log is not the one that is known, of which nothing is left. None when that was not asked or not answered.
+    pub(super) is_another: Option<bool>,
+}
 
 /// A partition with the next offset to read.
 pub(super) type Next = (TopicPartition, i64);
 
-/// The watermarks of `partitions`, as far as they are told. Two requests to each broker serve all its partitions. The
-/// next offset is the last stable one, as the client reads committed records only.
-pub(super) fn watermarks(
-    consumer: &BaseConsumer<Group>,
-    partitions: Vec<TopicPartition>,
-) -> Vec<Watermarks> {
+/// The watermarks of partitions, as far as they are told. Two requests to each broker serve all its partitions, two more
+/// those whose log is to be told from another one. The next offset is the last stable one, as the client reads committed
+/// records only.
+pub(super) fn watermarks(consumer: &BaseConsumer<Group>, asked: &[Asked]) -> Vec<Watermarks> {
     let until = Instant::now() + WATERMARKS_TIMEOUT;
-    let query = |offset: Offset| {
-        let list = list_at(partitions.iter().map(|id| (id, offset)))?;
-        consumer.offsets_for_times(list, until.saturating_duration_since(Instant::now()))
+    let query = |offset: &dyn Fn(&Asked) -> Option<Offset>| {
+        let at = asked.iter().filter_map(|asked| Some((&asked.0, offset(asked)?)));
+        consumer.offsets_for_times(list_at(at)?, until.saturating_duration_since(Instant::now()))
     };
-    let both = query(Offset::Beginning).and_then(|low| Ok((low, query(Offset::End)?)));
+    let both = query(&|_| Some(Offset::Beginning))
+        .and_then(|low| Ok((low, query(&|_| Some(Offset::End))?)));
     let (low, high) = match both {
         Ok(both) => both,
         Err(error) => {
@@ -38,15 +55,43 @@ pub(super) fn watermarks(
             return Vec::new();
         }
     };
-    let offset = |list: &TopicPartitionList, id: &TopicPartition| {
-        let element = list.find_partition(&id.topic, id.partition)?;
-        match (element.error(), element.offset()) {
-            (Ok(()), Offset::Offset(offset)) => Some(offset),
-            _ => None,
-        }
+    let (mut first, mut newer) = (None, None);
+    if asked.iter().any(|(_, known)| known.is_some()) {
+        first = query(&|(_, known)| known.map(|_| Offset::Offset(0))).ok();
+        let after = |known: Known| Offset::Offset(known.newest_ms.saturating_add(1));
+        newer = query(&|(_, known)| known.map(after)).ok();
+    }
+    let told = |asked: &Asked| {
+        let (id, known) = asked;
+        let (first, newer) = (found(first.as_ref(), id), found(newer.as_ref(), id));
+        let is_another = known.and_then(|known| is_another(known, first, newer));
+        let (low, high) = (offset(found(Some(&low), id)?)?, offset(found(Some(&high), id)?)?);
+        Some(Watermarks { id: id.clone(), low, high, is_another })
     };
-    let known = |id| Some((offset(&low, &id)?, offset(&high, &id)?)).map(|(l, h)| (id, l, h));
-    partitions.into_iter().filter_map(known).collect()
+    asked.iter().filter_map(told).collect()
+}
+
+/// True when the first record of a log is newer than all that was read before, though it is below the position: `first`
+/// is the offset of the first record, `newer` that of the first one that is newer. None when these are not known. Records
+/// of aborted transactions are never read, so that some of them may be newer as well, but hardly the first one there is.
+fn is_another(known: Known, first: Option<Offset>, newer: Option<Offset>) -> Option<bool> {
+    Some(match (first?, newer?) {
+        (Offset::Offset(first), Offset::Offset(newer)) => first == newer && newer < known.position,
+        _ => false,
+    })
+}
+
+/// What a list tells of a partition, unless that is an error.
+fn found(list: Option<&TopicPartitionList>, id: &TopicPartition) -> Option<Offset> {
+    let element = list?.find_partition(&id.topic, id.partition)?;
+    element.error().ok().map(|()| element.offset())
+}
+
+fn offset(offset: Offset) -> Option<i64> {
+    match offset {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
 }
 
 /// Commits offsets to the group; gives back those that were not taken, as in the middle of a rebalance. Waits for the
@@ -74,4 +119,40 @@ pub(super) fn list_at<'a>(
         list.add_partition_offset(&id.topic, id.partition, offset)?;
     }
     Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    /// Of a log that was read up to 5: the offsets of its first record, and of the first one that is newer than all of
+    /// those that were read.
+    #[rstest]
+    #[case::nothing_new(Some(Offset::Offset(0)), Some(Offset::End), Some(false))]
+    #[case::new_ones(Some(Offset::Offset(0)), Some(Offset::Offset(5)), Some(false))]
+    #[case::old_ones_deleted(Some(Offset::Offset(5)), Some(Offset::Offset(5)), Some(false))]
+    #[case::old_ones_and_more_deleted(
+        Some(Offset::Offset(9)),
+        Some(Offset::Offset(9)),
+        Some(false)
+    )]
+    #[case::an_aborted_transaction_among_them(
+        Some(Offset::Offset(0)),
+        Some(Offset::Offset(3)),
+        Some(false)
+    )]
+    #[case::made_anew(Some(Offset::Offset(0)), Some(Offset::Offset(0)), Some(true))]
+    #[case::made_anew_and_compacted(Some(Offset::Offset(2)), Some(Offset::Offset(2)), Some(true))]
+    #[case::made_anew_and_empty(Some(Offset::End), Some(Offset::End), Some(false))]
+    #[case::not_told(Some(Offset::Offset(0)), None, None)]
+    fn a_log_with_newer_records_alone_is_another(
+        #[case] first: Option<Offset>,
+        #[case] newer: Option<Offset>,
+        #[case] expected: Option<bool>,
+    ) {
+        let known = Known { position: 5, newest_ms: 100 };
+        assert_eq!(is_another(known, first, newer), expected);
+    }
 }

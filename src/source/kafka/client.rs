@@ -8,18 +8,17 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use tracing::warn;
 
 use super::KafkaOptions;
-use super::calls::{self, Next, Watermarks};
+use super::calls::{self, Asked, Next, Watermarks};
 use super::control::Control;
 use super::group::Group;
 use super::helper::Helper;
 use super::plan::Plan;
 use crate::error::{Error, Result};
-use crate::position::TopicPartition;
 
 /// One member of the group.
 pub(super) struct Client {
     pub(super) consumer: Arc<BaseConsumer<Group>>,
-    pub(super) watermarks: Helper<Vec<TopicPartition>, Vec<Watermarks>>,
+    pub(super) watermarks: Helper<Vec<Asked>, Vec<Watermarks>>,
     /// Answers with the offsets that were not taken.
     pub(super) commits: Helper<Vec<Next>, Vec<Next>>,
     /// Disconnected when the consumer is gone.
@@ -39,7 +38,8 @@ impl Client {
         let consumer = Arc::new(consumer);
         let weak = || (Arc::downgrade(&consumer), Arc::clone(control));
         let (for_watermarks, for_commits) = (weak(), weak());
-        let watermarks = Helper::start("kafka-watermarks", for_watermarks, calls::watermarks)?;
+        let ask = |consumer: &_, asked: Vec<Asked>| calls::watermarks(consumer, &asked);
+        let watermarks = Helper::start("kafka-watermarks", for_watermarks, ask)?;
         let commits = Helper::start("kafka-acknowledge", for_commits, calls::commit)?;
         Ok(Self { consumer, watermarks, commits, gone })
     }

@@ -11,9 +11,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use tracing::warn;
 
+use super::calls::Known;
 use super::control::Control;
 use super::group::Group;
 use super::trouble::Trouble;
+use crate::error::Error;
 use crate::position::TopicPartition;
 use crate::record::Records;
 use crate::source::{Event, Start};
@@ -27,6 +29,12 @@ pub(super) struct Partition {
     queue: PartitionQueue<Group>,
     /// Set by librdkafka's threads when the queue is no longer empty.
     ready: Arc<AtomicBool>,
+    /// Kafka's timestamp of the newest record that was read, by whomever.
+    newest_ms: Option<i64>,
+    /// What was known of the log when it was last found to be the one that was read before.
+    known: Option<Known>,
+    /// The same as of the question that is open, and whether it is one after the log.
+    asked: Option<(Option<Known>, bool)>,
     /// The position after what was delivered; none before the first record of a start at the beginning.
     next: Option<i64>,
     /// Reading waits for the first watermarks, but not past this.
@@ -81,9 +89,12 @@ impl Partition {
             flag.store(true, Ordering::Release);
             waker.wake();
         });
-        let next = match start {
-            Start::At(offset) => Some(offset),
-            Start::Beginning => None,
+        let (next, known) = match start {
+            Start::At(offset) => (Some(offset), None),
+            Start::After { position, newest_ms } => {
+                (Some(position), Some(Known { position, newest_ms }))
+            }
+            Start::Beginning => (None, None),
         };
         Some(Self {
             id,
@@ -91,6 +102,9 @@ impl Partition {
             ready,
             next,
             gate: Some(gate),
+            newest_ms: known.map(|known| known.newest_ms),
+            known,
+            asked: None,
             caught_up: false,
             end: None,
             delivered: next,
@@ -99,9 +113,29 @@ impl Partition {
         })
     }
 
-    /// The first watermarks were reported: reading may begin.
-    pub(super) fn open(&mut self) {
-        self.gate = None;
+    /// What tells the log from another one, if that is to be asked: at the start, and once more was read. A topic that is
+    /// deleted and made again meanwhile is read on by librdkafka as if it were the same.
+    pub(super) fn ask(&mut self) -> Option<Known> {
+        let read = self.delivered.zip(self.newest_ms);
+        let now = read.map(|(position, newest_ms)| Known { position, newest_ms });
+        let is_new = now.map(|now| now.position) != self.known.map(|known| known.position);
+        let asks = self.known.filter(|_| self.gate.is_some() || is_new);
+        self.asked = Some((now, asks.is_some()));
+        asks
+    }
+
+    /// Watermarks were told, and `is_another` when that was asked: false when reading must not go on.
+    pub(super) fn told(&mut self, is_another: Option<bool>) -> bool {
+        // An answer to what was asked before the partition was assigned says nothing.
+        let Some((read, asked)) = self.asked.take() else { return true };
+        if is_another == Some(true) {
+            return false;
+        }
+        if !asked || is_another.is_some() {
+            self.known = read.or(self.known);
+            self.gate = None;
+        }
+        true
     }
 
     /// Takes the end that the statistics tell; it is reached when they told it before.
@@ -126,14 +160,21 @@ impl Partition {
         self.end = None;
     }
 
-    /// Where reading goes on.
-    pub(super) fn at(&self) -> Start {
-        self.next.map_or(Start::Beginning, Start::At)
+    /// Where reading goes on; none at the beginning.
+    pub(super) fn at(&self) -> Option<i64> {
+        self.next
     }
 
     /// Stops reading for good; the reason is told later, by [`Self::failure_due`].
     pub(super) fn fail(&mut self, reason: String, tell_at: Instant) {
         self.failure = Failure::Pending(reason, tell_at);
+    }
+
+    /// Stops reading for good and tells why, unless that was told before.
+    pub(super) fn end(&mut self, error: Error) -> Option<Event> {
+        let told = std::mem::replace(&mut self.failure, Failure::Told);
+        let partition = self.id.clone();
+        (told != Failure::Told).then_some(Event::PartitionFailed { partition, error })
     }
 
     /// True while a failure waits to be told.
@@ -174,6 +215,7 @@ impl Partition {
                 self.ready.store(true, Ordering::Release);
                 break;
             }
+            let mut newest_ms = None;
             let outcome = match self.queue.poll(Duration::ZERO) {
                 None => break,
                 Some(Ok(message)) if self.is_past_due(message.offset()) => {
@@ -186,12 +228,14 @@ impl Partition {
                     let records = chunk.get_or_insert_with(|| {
                         Records::new(Arc::clone(&self.id.topic), self.id.partition, from)
                     });
+                    newest_ms = message.timestamp().to_millis();
                     append(records, &message)
                 }
                 Some(Err(error)) => Err(error),
             };
             match outcome {
                 Ok(true) => {
+                    self.newest_ms = self.newest_ms.max(newest_ms);
                     self.next = chunk.as_ref().map(Records::next);
                     self.delivered = self.next;
                     self.end = None;

@@ -13,13 +13,13 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use super::KafkaOptions;
-use super::calls;
+use super::calls::{self, Watermarks};
 use super::client::Client;
 use super::control::Control;
 use super::group::{Rebalanced, Told};
 use super::partition::Partition;
 use super::plan::Plan;
-use super::trouble::{Trouble, broken, out_of_range};
+use super::trouble::{Trouble, broken, made_anew, out_of_range};
 use crate::error::{Error, Result};
 use crate::metrics::{self, Rebalance};
 use crate::position::TopicPartition;
@@ -329,7 +329,9 @@ impl Reader {
             let offset = match starts.get(&id) {
                 None => None,
                 Some(Start::Beginning) => Some(Offset::Beginning),
-                Some(Start::At(offset)) => Some(Offset::Offset(*offset)),
+                Some(Start::At(position) | Start::After { position, .. }) => {
+                    Some(Offset::Offset(*position))
+                }
             };
             let split = starts.get(&id).and_then(|start| {
                 let gate = now + calls::WATERMARKS_TIMEOUT;
@@ -421,22 +423,26 @@ impl Reader {
     fn serve_watermarks(&mut self, now: Instant) {
         let free = !self.client.watermarks.is_busy() && self.outbox.is_empty();
         if free && self.watermarks_due <= now && !self.partitions.is_empty() {
-            let partitions = self.partitions.iter().map(|partition| partition.id.clone());
-            self.client.watermarks.ask(partitions.collect());
+            let partitions = self.partitions.iter_mut();
+            let asked = partitions.map(|partition| (partition.id.clone(), partition.ask()));
+            self.client.watermarks.ask(asked.collect());
             self.watermarks_due = now + self.options.watermarks;
         }
         let answer = self.client.watermarks.answer().unwrap_or_default();
-        let known: HashMap<_, _> =
-            answer.into_iter().map(|(id, low, high)| (id, (low, high))).collect();
+        let known: HashMap<_, _> = answer.into_iter().map(|told| (told.id.clone(), told)).collect();
         for partition in self.partitions.iter_mut().filter(|_| !known.is_empty()) {
-            if let Some(&(low, high)) = known.get(&partition.id) {
-                partition.open();
-                let partition = partition.id.clone();
-                self.outbox.push_back(Event::Watermarks { partition, low, high });
+            let Some(&Watermarks { low, high, is_another, .. }) = known.get(&partition.id) else {
+                continue;
+            };
+            let id = partition.id.clone();
+            self.outbox.push_back(Event::Watermarks { partition: id.clone(), low, high });
+            if !partition.told(is_another) {
+                let error = made_anew(&id, partition.at());
+                self.outbox.extend(partition.end(error));
             }
         }
         for partition in self.partitions.iter_mut().filter(|p| p.is_failing()) {
-            let watermarks = known.get(&partition.id).copied();
+            let watermarks = known.get(&partition.id).map(|told| (told.low, told.high));
             if let Some(reason) = partition.failure_due(watermarks.is_some(), now) {
                 let error = out_of_range(&partition.id, partition.at(), watermarks, &reason);
                 let partition = partition.id.clone();
@@ -511,10 +517,8 @@ impl Reader {
                     self.watermarks_due = now;
                 }
                 Some(Trouble::Broken(code, reason)) => {
-                    let (id, error) = (partition.id.clone(), broken(&partition.id, code, &reason));
-                    partition.fail(String::new(), now);
-                    partition.failure_due(true, now);
-                    self.outbox.push_back(Event::PartitionFailed { partition: id, error });
+                    let error = broken(&partition.id, code, &reason);
+                    self.outbox.extend(partition.end(error));
                 }
             }
             self.send();

@@ -12,6 +12,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::*;
+use crate::clock::Clock;
 use crate::error::Kind;
 use crate::source::mock::MockCluster;
 use crate::source::{Event, Source, Start};
@@ -528,6 +529,59 @@ async fn gaps_and_growth_on_a_real_broker() {
     assert_eq!(reader.seen[&id(&cut, 0)], [6, 7, 8, 9]);
     reader.source.close().await;
     admin.delete_topics(&[&gaps, &cut], &patience).await.unwrap();
+}
+
+/// A topic that is made anew is another one, though it has more records than were read before.
+#[tokio::test]
+async fn a_topic_made_anew_is_not_read_on() {
+    let Some(servers) = needed("CDC_SINK_TEST_BROKERS") else { return };
+    let topic = format!("cdc-sink-test-{}.anew", std::process::id());
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &servers);
+    let admin: AdminClient<_> = config.create().unwrap();
+    let producer: BaseProducer = config.create().unwrap();
+    let patience = AdminOptions::new();
+    let create = async || {
+        let new = NewTopic::new(&topic, 1, TopicReplication::Fixed(1));
+        while admin.create_topics([&new], &patience).await.unwrap()[0].is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let send = |timestamps: std::ops::Range<i64>| {
+        for timestamp in timestamps {
+            let record = BaseRecord::<str, str>::to(&topic).payload("1").timestamp(timestamp);
+            producer.send(record).unwrap();
+        }
+        producer.flush(PATIENCE).unwrap();
+    };
+    let start = |group: &str, position, newest_ms| {
+        let mut reader = Reader::new(options_at(&servers, &format!("{topic}{group}"), &topic));
+        let start = Start::After { position, newest_ms };
+        reader.stored.insert(id(&topic, 0), start);
+        reader
+    };
+    let (now, at) = (Clock::system().now_millis() - 120_000, id(&topic, 0));
+    create().await;
+    send(now..now + 5);
+    let mut same = start("a", 3, now + 2);
+    same.until(|r| r.reached(&at, 5)).await;
+    assert_eq!((&same.seen[&at][..], same.failed.len()), (&[3, 4][..], 0));
+    same.stored.insert(at.clone(), Start::After { position: 5, newest_ms: now + 4 });
+
+    admin.delete_topics(&[&*topic], &patience).await.unwrap();
+    create().await;
+    send(now + 60_000..now + 60_030);
+    let mut another = start("b", 5, now + 4);
+    another.until(|r| !r.failed.is_empty()).await;
+    let report = another.failed[0].1.report();
+    assert!(report.contains("from offset 5") && report.contains("are newer"), "{report}");
+    assert!(!another.seen.contains_key(&at), "{:?}", another.seen);
+    // Who was reading it meanwhile notices a little later.
+    same.until(|r| !r.failed.is_empty()).await;
+    assert!(same.failed[0].1.report().contains("are newer"), "{:?}", same.failed);
+    same.source.close().await;
+    another.source.close().await;
+    admin.delete_topics(&[&*topic], &patience).await.unwrap();
 }
 
 /// Two instances under one name: the broker lets the newer one go on, and the older one must stop.

@@ -4,7 +4,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::error::Error;
 use crate::position::TopicPartition;
-use crate::source::Start;
 
 /// Why a partition was not read.
 #[derive(Debug)]
@@ -46,16 +45,28 @@ pub(super) fn broken(id: &TopicPartition, code: RDKafkaErrorCode, reason: &str) 
     .because(KafkaError::MessageConsumption(code))
 }
 
+/// The error of a partition whose log is not the one that was read before.
+pub(super) fn made_anew(id: &TopicPartition, at: Option<i64>) -> Error {
+    Error::data(format!(
+        "cannot read {id} on from offset {}: all of its records, also those before, are newer than what was read of it",
+        at.unwrap_or_default()
+    ))
+    .hint(
+        "the topic was deleted and made again: what it has from its beginning was not read; take a new snapshot into a new \
+         table, or if nothing was lost in between move the table's position to the topic's beginning",
+    )
+}
+
 /// The error of a partition that has no such offset as its table needs next.
 pub(super) fn out_of_range(
     id: &TopicPartition,
-    at: Start,
+    at: Option<i64>,
     watermarks: Option<(i64, i64)>,
     reason: &str,
 ) -> Error {
     let from = match at {
-        Start::At(offset) => format!("offset {offset}, the next one its table needs"),
-        Start::Beginning => "its oldest record".to_owned(),
+        Some(offset) => format!("offset {offset}, the next one its table needs"),
+        None => "its oldest record".to_owned(),
     };
     let Some((low, high)) = watermarks else {
         return Error::data(format!("cannot read {id} from {from}: {reason}"))
@@ -65,11 +76,11 @@ pub(super) fn out_of_range(
         "cannot read {id} from {from}: the topic has offsets from {low} to {high} (not included)"
     ));
     match at {
-        Start::At(offset) if offset < low => error.hint(
+        Some(offset) if offset < low => error.hint(
             "the records between were deleted before they were read; take a new snapshot of the table, \
              or accept the gap by moving the table's position",
         ),
-        Start::At(offset) if offset > high => error.hint(
+        Some(offset) if offset > high => error.hint(
             "the topic is shorter than what was read of it: it was deleted and made again, or lost \
              records; do not read on by number, but take a new snapshot of the table",
         ),
