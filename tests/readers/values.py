@@ -83,8 +83,14 @@ def _plain(kind, value):
     return value
 
 
+def _number(text):
+    """MySQL's shortest digits of a double; Debezium writes all that its binary value has, dozens of a small one."""
+    exact = Decimal(text)
+    return exact if len(exact.as_tuple().digits) <= 17 else Decimal(repr(float(text)))
+
+
 def _document(text):
-    return json.dumps(json.loads(text, parse_float=Decimal), sort_keys=True, default=str, ensure_ascii=False)
+    return json.dumps(json.loads(text, parse_float=_number), sort_keys=True, default=str, ensure_ascii=False)
 
 
 def from_reader(kind, column, was=""):
