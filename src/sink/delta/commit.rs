@@ -104,6 +104,18 @@ impl Commit {
         })
     }
 
+    /// The version whose rows somebody brought back with this commit (RESTORE); -1 when the commit does not tell which.
+    pub(super) fn restores(&self) -> Option<i64> {
+        let info = self.info.as_ref()?;
+        if info.get("operation")?.as_str()? != "RESTORE" {
+            return None;
+        }
+        let version = info.get("operationParameters").and_then(|told| told.get("version"));
+        let version =
+            version.and_then(|told| told.as_i64().or_else(|| told.as_str()?.parse().ok()));
+        Some(version.unwrap_or(-1))
+    }
+
     /// The notes of a commit of ours. What cannot be read is as if it were not there: a create that needs it says so.
     pub(super) fn notes(&self) -> Notes {
         let notes = self.info.as_ref().and_then(|info| info.get(NOTES));

@@ -78,6 +78,8 @@ pub struct DeltaTable {
     adds: HashMap<String, Add>,
     /// The newest batches, oldest first.
     recent: VecDeque<Landed>,
+    /// Somebody took the rows back to this version, and batches of ours that came after it are no longer there.
+    restored: Option<i64>,
     /// The version of the newest checkpoint that is known.
     checkpoint: i64,
     /// When the log was last seen to end at the state's version.
@@ -184,6 +186,7 @@ impl DeltaTable {
             metadata: replay.metadata,
             adds: HashMap::new(),
             recent: VecDeque::new(),
+            restored: None,
             checkpoint: replay.checkpoint,
             seen: Instant::now(),
         };
@@ -192,6 +195,7 @@ impl DeltaTable {
             table.insert(add, file);
         }
         table.find_last_batch().await?;
+        table.check_rows_are_there()?;
         Ok(table)
     }
 
@@ -218,8 +222,27 @@ impl DeltaTable {
             let commit = Commit::parse(&bytes).map_err(|e| at(&self.log, e))?;
             self.follow(commit).await?;
         }
+        self.check_rows_are_there()?;
         self.seen = now;
         Ok(self.state.version != before)
+    }
+
+    /// A restore takes rows back but not the position, which is stored for good (delta-io/delta#1813): what lies between
+    /// would never come again.
+    fn check_rows_are_there(&self) -> Result<()> {
+        let (Some(version), Some(newest)) = (self.restored, self.recent.back()) else {
+            return Ok(());
+        };
+        let newest = newest.version;
+        Err(at(
+            &self.log,
+            Error::refused(format!(
+                "somebody restored its version {version}, which lacks what version {newest} has; its position does not tell"
+            ))
+            .hint(format!(
+                "restore version {newest} and start again, or make the table anew from a new initial snapshot"
+            )),
+        ))
     }
 
     /// Reads the whole table again.
@@ -458,6 +481,7 @@ impl DeltaTable {
     fn apply(&mut self, commit: Commit, files: Vec<LiveFile>) -> Result<()> {
         let version = self.state.version + 1;
         let landed = commit.landed(version).map(|landed| (landed, commit.notes()));
+        let restores = commit.restores();
         if commit.protocol.is_some() || commit.metadata.is_some() {
             let protocol = commit.protocol.unwrap_or_else(|| self.protocol.clone());
             let metadata = commit.metadata.unwrap_or_else(|| self.metadata.clone());
@@ -484,6 +508,10 @@ impl DeltaTable {
             }
         }
         self.state.version = version;
+        if let Some(restored) = restores {
+            let newest = self.recent.back().map(|landed| landed.version);
+            self.restored = Some(restored).filter(|restored| newest > Some(*restored));
+        }
         if let Some((landed, notes)) = landed {
             self.remember(landed);
             self.state.notes = notes;
@@ -504,13 +532,17 @@ impl DeltaTable {
         }
     }
 
-    /// Looks for the newest batch and its notes among the newest commits; checkpoints do not keep them.
+    /// Looks for the newest batch and its notes among the newest commits, and for a restore after it; checkpoints do not
+    /// keep them.
     async fn find_last_batch(&mut self) -> Result<()> {
         let newest = self.state.version;
+        let mut restored = None;
         for version in (0..=newest).rev().take(LOOKED_BACK) {
             let Some(bytes) = self.log.read(version).await? else { break };
             let commit = Commit::parse(&bytes).map_err(|e| at(&self.log, e))?;
+            restored = restored.or_else(|| commit.restores());
             if let Some(landed) = commit.landed(version) {
+                self.restored = restored.filter(|restored| *restored < version);
                 self.remember(landed);
                 self.state.notes = commit.notes();
                 break;

@@ -339,6 +339,37 @@ async fn a_column_of_someone_else_gets_an_id_that_stays() {
     assert!(reopened.metadata.schema_string.contains("comment"));
 }
 
+/// Rows of versions after it are gone for good, as the position stays: nothing is written on top of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_takes_batches_back_is_refused_until_it_is_undone() {
+    let (mut table, place) = Table::create(schema(), Partitioning::default()).await;
+    let (one, two) = (table.write(0..3).await, table.write(3..5).await);
+    for (file, from, to) in [(&one, 0, 3), (&two, 3, 5)] {
+        let plan = table.plan().add(file).advance(0, from, to).build();
+        committed(table.delta.publish(&plan).await.unwrap());
+    }
+    let restore = |version: serde_json::Value| {
+        let info = json!({ "operation": "RESTORE", "operationParameters": { "version": version } });
+        Commit { info: Some(info), ..Commit::default() }
+    };
+    let add = table.delta.add(&two.path).unwrap().clone();
+    let mut back = restore(json!("1"));
+    back.removes.push(commit::remove(&add, 0));
+    place.put_commit(3, &back).await;
+    let error = table.delta.refresh().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused);
+    assert!(error.report().contains("restore version 2"), "{}", error.report());
+    let opened = DeltaTable::open(place.location.clone(), options()).await;
+    assert_eq!(opened.unwrap_err().kind(), Kind::Refused);
+    let mut forth = restore(json!(2));
+    forth.adds.push(add);
+    place.put_commit(4, &forth).await;
+    assert!(table.delta.refresh().await.unwrap());
+    for seen in [&table.delta, &place.open().await] {
+        assert_eq!(rows(seen, &place.location).await, [0, 1, 2, 3, 4]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_of_others_are_followed() {
     let (mut table, place) = Table::create(schema(), Partitioning::default()).await;
