@@ -95,9 +95,12 @@ impl History {
         }
         for (wait, action) in self.setup.actions.clone() {
             sleep(wait).await;
+            self.rogue.undo().await;
             self.act(action).await;
             self.restart().await;
         }
+        sleep(Duration::from_secs(3)).await;
+        self.rogue.undo().await;
         world.trace.say("nothing goes wrong any more".to_owned());
         world.calm.store(true, Ordering::SeqCst);
         self.settle().await;
@@ -163,6 +166,10 @@ impl History {
 
     /// Instances that are over are replaced, as an orchestrator does.
     async fn restart(&mut self) {
+        // A table that somebody took back has to be looked at by a person, who starts the instance again.
+        let stuck =
+            |instance: &&Instance| instance.halted().iter().any(|(_, why)| was_taken_back(why));
+        self.instances.iter().filter(stuck).for_each(Instance::stop);
         let mut running = Vec::new();
         for instance in std::mem::take(&mut self.instances) {
             if instance.is_over() {
@@ -176,11 +183,20 @@ impl History {
     }
 
     async fn took_its_leave(&mut self, instance: Instance) {
-        let (name, halted) = (instance.process.name.clone(), instance.halted());
-        self.violations.extend(
-            halted.into_iter().map(|(table, why)| format!("{name}: table {table} halted: {why}")),
-        );
+        self.look_for_halts(&instance);
         instance.ended().await;
+    }
+
+    /// No table halts, unless somebody took it back.
+    fn look_for_halts(&mut self, instance: &Instance) {
+        for (table, why) in instance.halted() {
+            if was_taken_back(&why) && self.rogue.has_taken_back(&table) {
+                self.cluster.world.counters.count("halted by a restore");
+            } else {
+                let name = &instance.process.name;
+                self.violations.push(format!("{name}: table {table} halted: {why}"));
+            }
+        }
     }
 
     /// Waits until everything is in the tables.
@@ -213,9 +229,7 @@ impl History {
         for instance in std::mem::take(&mut self.instances) {
             let (name, halted) = (instance.process.name.clone(), instance.halted());
             let was_paused = instance.process.thawed_at().is_some();
-            self.violations.extend(
-                halted.iter().map(|(table, why)| format!("{name}: table {table} halted: {why}")),
-            );
+            self.look_for_halts(&instance);
             match timeout(STOP, instance.ended()).await {
                 Err(_) => self.violations.push(format!("{name} does not stop")),
                 // One that was stopped for a while may have run out of time to commit what it has.
@@ -228,4 +242,9 @@ impl History {
             }
         }
     }
+}
+
+/// True when a table halted as somebody took it back to an earlier version.
+fn was_taken_back(why: &str) -> bool {
+    why.contains("somebody restored its version") || why.contains(" went back from ")
 }

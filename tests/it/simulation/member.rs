@@ -24,9 +24,9 @@ const DEAF: Duration = Duration::from_secs(2);
 /// How often a member looks for news.
 const TICK: Duration = Duration::from_millis(97);
 /// Records of a chunk, at most.
-const CHUNK: usize = 12;
+const CHUNK: usize = 8;
 /// Milliseconds between chunks, at most.
-const PACE: u64 = 1200;
+const PACE: u64 = 2500;
 
 /// An acknowledgement: how much had changed in the store by then, and what was acknowledged.
 #[derive(Debug, Clone)]

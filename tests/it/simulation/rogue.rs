@@ -10,6 +10,10 @@ use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
 use arrow::compute::{concat_batches, filter_record_batch};
 use cdc_sink::sink::memory::text_rows;
 use fastrand::Rng;
+use iceberg::spec::{
+    MAIN_BRANCH, NestedField, PrimitiveType, SnapshotReference, SnapshotRetention, TableMetadata,
+    Type,
+};
 use object_store::PutMode;
 use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
@@ -30,6 +34,8 @@ pub(super) enum Deed {
     Optimize,
     /// Adds a column.
     AddColumn,
+    /// Takes the table back to an earlier version, and later, if its position did not go back with it, forth again.
+    Restore,
 }
 
 /// What foreign commits changed, by table and version.
@@ -40,6 +46,8 @@ pub(super) type Deeds = BTreeMap<(String, i64), Change>;
 pub(super) struct Change {
     pub(super) added: Rows,
     pub(super) removed: Vec<String>,
+    /// The table is again what it was in this version.
+    pub(super) like: Option<i64>,
 }
 
 pub(super) struct Rogue {
@@ -47,24 +55,57 @@ pub(super) struct Rogue {
     pub(super) rng: Rng,
     pub(super) deeds: Deeds,
     commits: u32,
+    /// Tables that were taken back, and the versions to take them forth to.
+    back: Vec<(String, i64)>,
 }
 
 impl Rogue {
     pub(super) fn new(world: &Arc<World>, rng: Rng) -> Self {
-        Self { world: Arc::clone(world), rng, deeds: Deeds::new(), commits: 0 }
+        Self { world: Arc::clone(world), rng, deeds: Deeds::new(), commits: 0, back: Vec::new() }
     }
 
     /// Does it to the table of `topic`, if that is one that it can write and has what it takes.
     pub(super) async fn act(&mut self, deed: Deed, topic: &str, topics: &Topics, tables: &Tables) {
-        let writable =
-            matches!(tables.formats, Formats::Delta | Formats::Both { delta_first: true });
-        if !writable || !tables.partition_by.is_empty() {
-            return;
+        match tables.formats {
+            Formats::Delta | Formats::Both { delta_first: true }
+                if tables.partition_by.is_empty() =>
+            {
+                self.act_on_delta(deed, topic, topics).await;
+            }
+            Formats::Iceberg(_) => self.act_on_iceberg(deed, topic).await,
+            Formats::Delta | Formats::Both { .. } => {}
         }
-        let table = name(topic).to_owned();
+    }
+
+    /// True when the table was taken back at least once.
+    pub(super) fn has_taken_back(&self, table: &str) -> bool {
+        self.deeds.iter().any(|((taken, _), change)| taken == table && change.like.is_some())
+    }
+
+    /// Takes tables forth that were taken back.
+    pub(super) async fn undo(&mut self) {
+        for (topic, version) in std::mem::take(&mut self.back) {
+            let world = Arc::clone(&self.world);
+            let log = Deltas::read(&world, &topic).await;
+            let actions = restore(&log, version);
+            self.commit(
+                &topic,
+                &log,
+                "RESTORE",
+                actions,
+                Change { like: Some(version), ..Change::default() },
+            )
+            .await;
+        }
+    }
+
+    async fn act_on_delta(&mut self, deed: Deed, topic: &str, topics: &Topics) {
         let world = Arc::clone(&self.world);
         let log = Deltas::read(&world, topic).await;
         let Some(number) = log.newest().filter(|number| *number > 0) else { return };
+        if self.back.iter().any(|(taken, _)| taken == topic) {
+            return;
+        }
         let actions = match deed {
             Deed::Append => self.append(&log).await,
             Deed::Delete => self.delete(&log, topic, topics).await,
@@ -72,19 +113,81 @@ impl Rogue {
             Deed::AddColumn => log.metadata().await.map(|metadata| {
                 (vec![json!({ "metaData": with_column(metadata) })], Change::default())
             }),
+            Deed::Restore => {
+                let version = self.rng.i64(1..=number);
+                if log.has_batch_after(version) {
+                    self.back.push((topic.to_owned(), number));
+                }
+                let change = Change { like: Some(version), ..Change::default() };
+                Some((restore(&log, version), change))
+            }
         };
-        let Some((mut actions, change)) = actions else { return };
-        let operation = json!({ "operation": format!("{deed:?}"), "operationParameters": {} });
-        actions.insert(0, json!({ "commitInfo": operation }));
+        let Some((actions, change)) = actions else { return };
+        let operation = if deed == Deed::Restore { "RESTORE" } else { "WRITE" };
+        self.world.counters.count(&format!("foreign {deed:?}"));
+        self.commit(topic, &log, operation, actions, change).await;
+    }
+
+    /// Makes the next version.
+    async fn commit(
+        &mut self,
+        topic: &str,
+        log: &Deltas<'_>,
+        operation: &str,
+        mut actions: Vec<Value>,
+        change: Change,
+    ) {
+        let number = log.newest().unwrap() + 1;
+        let version = change.like.map(|version| version.to_string());
+        let info = json!({ "operation": operation, "operationParameters": { "version": version } });
+        actions.insert(0, json!({ "commitInfo": info }));
         let text: String = actions.iter().map(|action| format!("{action}\n")).collect();
-        let path = format!("{table}/_delta_log/{:020}.json", number + 1);
+        let table = name(topic).to_owned();
+        let path = format!("{table}/_delta_log/{number:020}.json");
         let at = self.world.trace.millis();
         let options = PutMode::Create.into();
         let put = self.world.bucket.put(&path.into(), text.into(), options, at).await;
         put.unwrap();
-        self.world.trace.say(format!("rogue: {deed:?} is version {} of {table}", number + 1));
-        self.world.counters.count(&format!("foreign {deed:?}"));
-        self.deeds.insert((table, number + 1), change);
+        self.world.trace.say(format!("rogue: {operation} is version {number} of {table}"));
+        self.deeds.insert((table, number), change);
+    }
+
+    /// Without a catalog a commit is the next metadata file.
+    async fn act_on_iceberg(&mut self, deed: Deed, topic: &str) {
+        let table = name(topic).to_owned();
+        let Some((version, metadata)) = newest_metadata(&self.world, &table).await else { return };
+        let snapshots: Vec<i64> = ancestors(&metadata).skip(1).collect();
+        let builder = metadata.clone().into_builder(None);
+        let (builder, like) = match deed {
+            Deed::AddColumn => {
+                let schema = metadata.current_schema();
+                let name = format!("foreign_{version}");
+                let ty = Type::Primitive(PrimitiveType::String);
+                let field = NestedField::optional(metadata.last_column_id() + 1, name, ty);
+                let schema = schema.as_ref().clone().into_builder().with_fields([field.into()]);
+                (builder.add_current_schema(schema.build().unwrap()).unwrap(), None)
+            }
+            Deed::Restore => {
+                let Some(snapshot) = self.rng.choice(snapshots) else { return };
+                let retention = SnapshotRetention::branch(None, None, None);
+                let main = SnapshotReference::new(snapshot, retention);
+                (builder.set_ref(MAIN_BRANCH, main).unwrap(), Some(snapshot))
+            }
+            Deed::Optimize => {
+                let comment = [("comment".to_owned(), version.to_string())].into();
+                (builder.set_properties(comment).unwrap(), None)
+            }
+            Deed::Append | Deed::Delete => return,
+        };
+        let made = serde_json::to_vec(&builder.build().unwrap().metadata).unwrap();
+        let path = format!("{table}/metadata/v{}.metadata.json", version + 1);
+        let at = self.world.trace.millis();
+        let put =
+            self.world.bucket.put(&path.into(), made.into(), PutMode::Create.into(), at).await;
+        put.unwrap();
+        self.world.trace.say(format!("rogue: {deed:?} is version {} of {table}", version + 1));
+        self.world.counters.count(&format!("foreign {deed:?} of metadata"));
+        self.deeds.insert((table, version + 1), Change { like, ..Change::default() });
     }
 
     async fn append(&mut self, log: &Deltas<'_>) -> Option<(Vec<Value>, Change)> {
@@ -97,7 +200,7 @@ impl Rogue {
         let row = RecordBatch::try_new(row.schema(), columns).unwrap();
         let added = text_rows(&row).unwrap().into_iter().map(|row| (key_of(&row), row)).collect();
         let add = self.write(log, &row, true).await;
-        Some((vec![add], Change { added, removed: Vec::new() }))
+        Some((vec![add], Change { added, ..Change::default() }))
     }
 
     /// A copy of a file without the row.
@@ -119,7 +222,7 @@ impl Rogue {
             actions.push(self.write(log, &kept, true).await);
         }
         let removed = vec![key_of(&texts[gone])];
-        Some((actions, Change { added: Rows::new(), removed }))
+        Some((actions, Change { removed, ..Change::default() }))
     }
 
     async fn optimize(&mut self, log: &Deltas<'_>) -> Option<(Vec<Value>, Change)> {
@@ -155,6 +258,34 @@ impl Rogue {
             "dataChange": changes, "stats": json!({ "numRecords": rows.num_rows() }).to_string(),
         }})
     }
+}
+
+/// The actions that make the table what it was in `version`.
+fn restore(log: &Deltas<'_>, version: i64) -> Vec<Value> {
+    let (now, then) = (log.live(), log.live_in(version));
+    let gone = now.iter().filter(|now| !then.iter().any(|then| then.1.add == now.1.add));
+    let back = then.iter().filter(|then| !now.iter().any(|now| then.1.add == now.1.add));
+    let removes = gone.map(|(_, live)| Deltas::remove(live, true));
+    removes.chain(back.map(|(_, live)| json!({ "add": live.add }))).collect()
+}
+
+/// The newest metadata of an Iceberg table, and its version.
+async fn newest_metadata(world: &World, table: &str) -> Option<(i64, TableMetadata)> {
+    let folder = format!("{table}/metadata/v");
+    let effects = world.bucket.effects();
+    let number = effects.iter().rev().find_map(|effect| {
+        let name = effect.path.as_ref().strip_prefix(&folder)?.strip_suffix(".metadata.json")?;
+        name.parse::<i64>().ok()
+    })?;
+    let path = format!("{folder}{number}.metadata.json");
+    let bytes = world.bucket.recall(&path.into()).await?;
+    Some((number, serde_json::from_slice(&bytes).unwrap()))
+}
+
+/// The current snapshot and those it came from.
+fn ancestors(metadata: &TableMetadata) -> impl Iterator<Item = i64> {
+    let parent = |id: &i64| metadata.snapshot_by_id(*id)?.parent_snapshot_id();
+    std::iter::successors(metadata.current_snapshot_id(), parent)
 }
 
 /// The rows of a file that are not deleted; none when there are none.

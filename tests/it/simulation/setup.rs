@@ -48,7 +48,7 @@ pub(super) enum Action {
     Foreign(Deed),
 }
 
-const ACTIONS: [(Action, u32); 10] = [
+const ACTIONS: [(Action, u32); 11] = [
     (Action::Crash, 3),
     (Action::Pause, 2),
     (Action::Zombie, 3),
@@ -59,6 +59,7 @@ const ACTIONS: [(Action, u32); 10] = [
     (Action::Foreign(Deed::Delete), 1),
     (Action::Foreign(Deed::Optimize), 2),
     (Action::Foreign(Deed::AddColumn), 1),
+    (Action::Foreign(Deed::Restore), 1),
 ];
 
 const FORMATS: [(Formats, u32); 5] = [
@@ -83,8 +84,8 @@ impl Setup {
         let (commits, others) = rates[rng.usize(..rates.len())];
         let formats = choose(&mut rng, &FORMATS);
         let two_topics = rng.u8(..5) == 0;
-        let actions = (0..rng.usize(0..7)).map(|_| {
-            let wait = Duration::from_millis(rng.u64(500..15_000));
+        let actions = (0..rng.usize(0..9)).map(|_| {
+            let wait = Duration::from_millis(rng.u64(300..7_000));
             (wait, action(&mut rng))
         });
         let actions = actions.collect();

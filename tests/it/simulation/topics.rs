@@ -84,7 +84,8 @@ impl Topics {
         for (at, log) in self.whole.iter().filter(|(at, _)| *at.topic == *topic) {
             let offsets: BTreeSet<i64> =
                 positions.iter().filter_map(|position| position.get(at.partition)).collect();
-            let mut fold = Fold { decoder: self.decoder(), sink: MemorySink::default(), next: 0 };
+            let mut fold =
+                Fold { decoder: self.decoder(), sink: MemorySink::default(), next: 0, stored: 0 };
             for offset in offsets {
                 fold.go_to(at, log, offset).await;
                 let rows = fold.sink.rows().into_iter().map(|row| (key_of(&row), row));
@@ -104,6 +105,8 @@ struct Fold {
     decoder: Decoder,
     sink: MemorySink,
     next: i64,
+    /// Up to where the sink has it; behind when there was nothing to merge since.
+    stored: i64,
 }
 
 impl Fold {
@@ -129,13 +132,14 @@ impl Fold {
             });
         }
         let mut buffer = Buffer::default();
-        buffer.start_at([(at.partition, self.next)]);
+        buffer.start_at([(at.partition, self.stored)]);
         buffer.push(records, outcomes, Instant::now());
         buffer.reach(at.partition, offset);
         self.next = offset;
         if !buffer.has_changes() {
             return;
         }
+        self.stored = offset;
         let given = Given { missing_value: MissingValue::Halt, ..Given::default() };
         let id = Uuid::from_u128(u128::from(offset.unsigned_abs()));
         let assembled = buffer.assemble(&mut self.decoder, id, &given).unwrap();

@@ -39,8 +39,19 @@ impl<'a> Deltas<'a> {
 
     /// The live files of the newest version.
     pub(in super::super) fn live(&self) -> Vec<(&str, &Live)> {
-        let newest = self.versions.last().into_iter().flat_map(|version| &version.live);
-        newest.map(|(path, live)| (path.as_str(), live)).collect()
+        self.newest().map(|newest| self.live_in(newest)).unwrap_or_default()
+    }
+
+    /// The live files of a version.
+    pub(in super::super) fn live_in(&self, number: i64) -> Vec<(&str, &Live)> {
+        let version = self.versions.iter().find(|version| version.number == number);
+        let files = version.into_iter().flat_map(|version| &version.live);
+        files.map(|(path, live)| (path.as_str(), live)).collect()
+    }
+
+    /// True when a batch of ours came after `number`.
+    pub(in super::super) fn has_batch_after(&self, number: i64) -> bool {
+        self.versions.iter().any(|version| version.number > number && version.batch.is_some())
     }
 
     pub(in super::super) async fn batches(&self, path: &str) -> Vec<RecordBatch> {

@@ -38,7 +38,8 @@ pub(super) async fn versions(
         if let Some(before) = versions.last() {
             let added = version.live.keys().filter(|path| !before.live.contains_key(*path));
             version.added = added.cloned().collect();
-            if version.snapshot == before.snapshot {
+            // Another commit than that of a batch: it has a snapshot that there was before.
+            if versions.iter().any(|earlier| earlier.snapshot == version.snapshot) {
                 version.batch = None;
             }
         }
