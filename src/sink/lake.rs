@@ -307,8 +307,13 @@ impl Open {
     /// Reads what others committed to the authority. The log may know it already: clearing up how a commit ended, it
     /// reads the table by itself.
     async fn refresh(&mut self) -> Result<bool> {
-        let changed =
-            self.authority.refresh().await? || self.authority.state().version != self.version;
+        let read = self.authority.refresh().await?;
+        let state = self.authority.state();
+        // Iceberg's schema can change without a new version.
+        let changed = read
+            || state.version != self.version
+            || state.schema != *self.table.schema()
+            || state.position != *self.table.position();
         if changed {
             self.stale = true;
             self.table.refresh(self.authority.state().clone()).await?;
