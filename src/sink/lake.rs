@@ -79,6 +79,8 @@ struct Open {
     follower: Option<Log>,
     /// The authority's version that the table in memory is.
     version: i64,
+    /// The authority's version that the follower is known to be like.
+    followed: Option<i64>,
     /// The table in memory may be half-way between two versions: it has to be opened again.
     stale: bool,
 }
@@ -126,7 +128,7 @@ impl LakeSink {
             }),
         };
         let version = authority.state().version;
-        let mut open = Open { table, authority, follower, version, stale: false };
+        let mut open = Open { table, authority, follower, version, followed: None, stale: false };
         open.bring_up(&self.options).await?;
         Ok(open)
     }
@@ -240,8 +242,11 @@ impl Open {
             };
             match self.authority.timed_publish(&planned.commit, options).await? {
                 Published::Committed { version } => {
+                    let is_even = self.followed == Some(self.version);
                     self.apply(&planned, options, version)?;
-                    self.publish_to_follower(&planned.commit, options).await?;
+                    if is_even {
+                        self.publish_to_follower(&planned.commit, options).await?;
+                    }
                     return Ok(self.committed(batch));
                 }
                 Published::Conflict => {
@@ -315,6 +320,7 @@ impl Open {
             || state.schema != *self.table.schema()
             || state.position != *self.table.position();
         if changed {
+            self.followed = None;
             self.stale = true;
             self.table.refresh(self.authority.state().clone()).await?;
             self.version = self.authority.state().version;
@@ -323,31 +329,30 @@ impl Open {
         Ok(changed)
     }
 
-    /// The same plan for the follower, if it is where the plan starts; else it is brought up later.
+    /// The same plan for the follower, which is like the version that the plan was made on. Positions alone do not tell
+    /// that: a follower without any takes whatever comes first, and others may have committed to the authority. When the
+    /// follower is not told that it has the plan, it is brought up later.
     async fn publish_to_follower(
         &mut self,
         plan: &CommitPlan,
         options: &LakeOptions,
     ) -> Result<()> {
         let Some(follower) = &mut self.follower else { return Ok(()) };
-        let starts_here = follower.state().position.advance(&plan.ranges);
         // Without a position to tell, it is compared and brought up.
-        if !plan.ranges.is_empty() && starts_here.is_ok_and(|position| position == plan.position) {
-            // After a conflict it is brought up.
-            drop(follower.timed_publish(plan, options).await?);
+        if !plan.ranges.is_empty()
+            && let Published::Committed { .. } = follower.timed_publish(plan, options).await?
+        {
+            self.followed = Some(self.version);
         }
         Ok(())
     }
 
-    /// Brings the follower up if it is behind.
+    /// Brings the follower up if it may be behind.
     async fn follow(&mut self, options: &LakeOptions) -> Result<()> {
-        let Some(follower) = &self.follower else { return Ok(()) };
-        let (ours, theirs) = (self.table.position(), &follower.state().position);
-        let is_even = match ours.is_empty() {
-            true => follower.state().last_batch == self.table.last_batch(),
-            false => ours == theirs,
-        };
-        if is_even { Ok(()) } else { self.bring_up(options).await }
+        if self.follower.is_none() || self.followed == Some(self.version) {
+            return Ok(());
+        }
+        self.bring_up(options).await
     }
 
     /// Makes the follower's table version the authority's. Always from the authority's newest state: an older one
@@ -360,6 +365,7 @@ impl Open {
             let now = options.clock.now_millis();
             let Some(follower) = &mut self.follower else { return Ok(()) };
             let Some(plan) = self.table.difference(follower.state(), now).await? else {
+                self.followed = Some(self.version);
                 return Ok(());
             };
             tracing::info!(
