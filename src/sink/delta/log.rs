@@ -27,6 +27,9 @@ use crate::sink::storage::{self, Location};
 /// What the kernel says of a log without a file.
 const NO_FILES: &str = "No files in log segment";
 
+/// What the kernel says of a log whose newest checkpoint is not listed.
+const NO_CHECKPOINT: &str = "Had a _last_checkpoint hint but didn't find any checkpoints";
+
 /// Names of commits.
 static COMMIT: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^(\d{20})\.json$").ok());
 
@@ -274,6 +277,7 @@ fn kernel_kind(error: &delta_kernel::Error) -> Kind {
         Kernel::IOError(_) | Kernel::FileNotFound(_) | Kernel::Reqwest(_) => Kind::Unavailable,
         // Nothing is replayed but a log of which a file was just seen: a list that lacks it is behind.
         Kernel::Generic(what) if what == NO_FILES => Kind::Unavailable,
+        Kernel::InvalidCheckpoint(what) if what.starts_with(NO_CHECKPOINT) => Kind::Unavailable,
         Kernel::Unsupported(_) => Kind::Refused,
         _ => Kind::Data,
     }
