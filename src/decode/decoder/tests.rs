@@ -21,6 +21,16 @@ fn record(key: Option<&str>, value: Option<&str>) -> Records {
     records
 }
 
+fn with_headers<'h>(
+    key: &[u8],
+    value: Option<&[u8]>,
+    headers: impl IntoIterator<Item = (&'h str, Option<&'h [u8]>)>,
+) -> Records {
+    let mut records = Records::new("t".into(), 3, 0);
+    assert!(records.push(7, None, Some(key), value, headers));
+    records
+}
+
 fn scan(
     decoder: &mut Decoder,
     key: Option<&str>,
@@ -297,73 +307,6 @@ fn nulls_of_all_kinds_are_tombstones() {
 }
 
 #[test]
-fn a_key_is_the_same_in_every_form() {
-    let mut decoder = Decoder::new(options(), None, None);
-    let value = bare("d", "null");
-    let plain = change(&mut decoder, r#"{"org":"a","id":1}"#, &value).key;
-    let spaced = change(&mut decoder, "{ \"id\" : 1 , \"org\" : \"\\u0061\" }", &value).key;
-    let schema = r#"{"type":"struct","fields":[{"type":"string","field":"org"},{"type":"int16","field":"id"}]}"#;
-    let wrapped = format!(r#"{{"schema":{schema},"payload":{{"org":"a","id":1}}}}"#);
-    let wrapped = change(&mut decoder, &wrapped, &value).key;
-    assert_eq!((plain, plain), (spaced, wrapped));
-    assert_ne!(plain, change(&mut decoder, r#"{"org":"a","id":2}"#, &value).key);
-    for key in ["1", r#"{"org":"a","org":"a"}"#, r#"{"name":"a"}"#, r#"{"org":"a","name":1}"#] {
-        assert_eq!(reason(scan(&mut decoder, Some(key), Some(&value))), "key_mismatch", "{key}");
-    }
-    assert_eq!(
-        reason(scan(&mut decoder, Some(r#"{"org":"a","id":null}"#), Some(&value))),
-        "null_key"
-    );
-}
-
-/// As if the primary key had changed at the source; other keys with wrong columns are bad records.
-#[test]
-fn a_key_that_the_table_could_have_has_changed() {
-    let mut decoder = Decoder::new(options(), None, None);
-    change(&mut decoder, r#"{"org":"a","id":1}"#, &bare("d", "null"));
-    let told = r#"{"schema":{"type":"struct","fields":[{"type":"string","field":"id"}]},"payload":{"id":"1"}}"#;
-    for (key, names) in [
-        (r#"{"org":"a"}"#, "org"),
-        (r#"{"id":1,"more":2,"org":"a"}"#, "id, more, org"),
-        (told, "id"),
-    ] {
-        let expected = format!("its columns were org, id and are {names} now");
-        let scanned = scan(&mut decoder, Some(key), Some(&bare("d", "null")));
-        assert_eq!(scanned, Err(ScanError::KeyChanged(expected)));
-        assert_eq!(scan(&mut decoder, Some(key), None), scanned);
-    }
-}
-
-#[test]
-fn a_declared_key_is_read_from_rows_that_have_none() {
-    let declared_key = vec!["id".to_owned()];
-    let declared = vec![("id".to_owned(), "long".parse().unwrap())];
-    let options = Options { declared_key, declared, ..options() };
-    let mut decoder = Decoder::new(options, None, None);
-    let created = match scan(&mut decoder, None, Some(&bare("c", r#"{"v":"x","id":5}"#))) {
-        Ok(Scanned::Change(change)) => change.key,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(created, change(&mut decoder, r#"{"id":5}"#, &bare("d", "null")).key);
-    let moved = r#"{"op":"u","source":{},"before":{"id":5},"after":{"id":6}}"#;
-    assert_eq!(reason(scan(&mut decoder, None, Some(moved))), "key_changed");
-}
-
-#[test]
-fn placeholders_are_holes_only_where_they_may_be() {
-    let after = format!(r#"{{"id":1,"big":"{PLACEHOLDER}","l":["{PLACEHOLDER}"]}}"#);
-    let key = r#"{"id":1}"#;
-    let mut decoder = Decoder::new(options(), None, None);
-    let read = decode(&mut decoder, &[(key, &bare("r", &after))]).unwrap();
-    assert_eq!(read.unavailable, []);
-    assert_eq!(column(&read.rows, "big").as_string::<i32>().value(0), PLACEHOLDER);
-    let update = decode(&mut decoder, &[(key, &bare("u", &after))]).unwrap();
-    assert_eq!(update.unavailable, [(0, 1), (0, 2)]);
-    assert!(column(&update.rows, "big").is_null(0) && column(&update.rows, "l").is_null(0));
-    assert_eq!(column(&update.rows, "l").as_list::<i32>().values().len(), 0);
-}
-
-#[test]
 fn a_rejected_row_leaves_its_neighbours_alone() {
     let declared = [("n", "long"), ("l", "list<long>")];
     let declared = declared.map(|(name, ty)| (name.to_owned(), ty.parse().unwrap()));
@@ -452,54 +395,6 @@ fn rows_without_schema_relax_columns_and_declarations_widen_them() {
     assert_eq!(nullable(&[(two, r#"{"id":2,"a":"x","b":null}"#), whole]), [false, false, true]);
 }
 
-fn with_headers<'h>(
-    key: &[u8],
-    value: Option<&[u8]>,
-    headers: impl IntoIterator<Item = (&'h str, Option<&'h [u8]>)>,
-) -> Records {
-    let mut records = Records::new("t".into(), 3, 0);
-    assert!(records.push(7, None, Some(key), value, headers));
-    records
-}
-
-#[test]
-fn the_other_key_of_a_key_change_is_read_in_every_form() {
-    let mut decoder = Decoder::new(options(), None, None);
-    let other = change(&mut decoder, r#"{"id":1}"#, &bare("d", "null")).key;
-    let schema = r#"{"type":"struct","fields":[{"type":"int32","field":"id"}]}"#;
-    let wrapped = format!(r#"{{"schema":{schema},"payload":{{"id":1}}}}"#);
-    let halves =
-        [("__debezium.oldkey", bare("c", r#"{"id":2}"#)), ("__debezium.newkey", bare("d", "null"))];
-    for (header, expected) in [
-        (r#"{"id":1}"#, Some(other)),
-        (r#"{ "id" : 1 }"#, Some(other)),
-        (&wrapped, Some(other)),
-        ("Struct{id=1}", None),
-        ("", None),
-    ] {
-        let moved = halves.each_ref().map(|(name, value)| {
-            let headers = [(*name, Some(header.as_bytes()))];
-            let records = with_headers(br#"{"id":2}"#, Some(value.as_bytes()), headers);
-            match decoder.scan(&records.get(0).unwrap()) {
-                Ok(Scanned::Change(change)) => change.moved,
-                other => panic!("{header}: {other:?}"),
-            }
-        });
-        assert_eq!(moved[0].map(|moved| moved.other), expected, "{header}");
-        assert_eq!(moved[0], moved[1], "both halves have one source");
-    }
-}
-
-#[test]
-fn key_columns_that_the_row_lacks_come_from_the_key() {
-    let mut decoder = Decoder::new(options(), None, None);
-    let columns =
-        decode(&mut decoder, &[(r#"{"org":"a","id":4}"#, &bare("c", r#"{"v":1,"id":4}"#))]);
-    let columns = columns.unwrap();
-    assert_eq!(columns.rejects, []);
-    assert_eq!(column(&columns.rows, "org").as_string::<i32>().value(0), "a");
-}
-
 #[test]
 fn json_with_and_without_schema_may_alternate() {
     let key = r#"{"id":1}"#;
@@ -549,243 +444,8 @@ fn names_that_tables_do_not_tell_apart_halt() {
     }
 }
 
-mod avro_records {
-    use super::*;
-    use crate::decode::Registry;
-
-    const KEY: &str = r#"{"type":"record","name":"Key","namespace":"t","fields":[{"name":"id","type":"long"},{"name":"org","type":"string"}]}"#;
-    const VALUE: &str = r#"{"type":"record","name":"Envelope","namespace":"t","fields":[
-        {"name":"before","type":["null",{"type":"record","name":"Value","fields":[
-            {"name":"org","type":"string"},{"name":"id","type":"long"},
-            {"name":"n","type":["int","null"],"default":5},
-            {"name":"price","type":["null",{"type":"bytes","connect.name":"org.apache.kafka.connect.data.Decimal","connect.parameters":{"scale":"2","connect.decimal.precision":"10"}}]},
-            {"name":"tags","type":["null",{"type":"array","items":["null","string"]}]},
-            {"name":"free","type":["null",{"type":"record","name":"VariableScaleDecimal","namespace":"io.debezium.data","fields":[{"name":"scale","type":"int"},{"name":"value","type":"bytes"}]}]}
-        ]}]},
-        {"name":"after","type":["null","Value"]},
-        {"name":"source","type":{"type":"record","name":"Source","namespace":"s","fields":[{"name":"ts_ms","type":"long"},{"name":"db","type":"string"},{"name":"ts_us","type":["null","long"]}]}},
-        {"name":"op","type":"string"}]}"#;
-
-    fn text(text: &str) -> Vec<u8> {
-        [&[u8::try_from(text.len() * 2).unwrap()], text.as_bytes()].concat()
-    }
-
-    fn framed(id: u8, body: &[Vec<u8>]) -> Vec<u8> {
-        [vec![0, 0, 0, 0, id], body.concat()].concat()
-    }
-
-    fn key(id: u8, org: &str) -> Vec<u8> {
-        framed(1, &[vec![id * 2], text(org)])
-    }
-
-    fn row(id: u8, org: &str, rest: &[Vec<u8>]) -> Vec<u8> {
-        [text(org), vec![id * 2], rest.concat()].concat()
-    }
-
-    /// n = 5, price = 123.45, tags = [null, "x"], free = null.
-    fn full() -> Vec<Vec<u8>> {
-        vec![vec![0, 10], vec![2, 4, 0x30, 0x39], vec![2, 4, 0], vec![2, 2, b'x', 0], vec![0]]
-    }
-
-    fn envelope(before: &[u8], after: &[u8], op: &str, micros: bool) -> Vec<u8> {
-        let image = |row: &[u8]| if row.is_empty() { vec![0] } else { [&[2], row].concat() };
-        let micros = if micros { vec![2, 6] } else { vec![0] };
-        framed(2, &[image(before), image(after), vec![4], text("db"), micros, text(op)])
-    }
-
-    fn decoder() -> Decoder {
-        let schemas = [(1, KEY), (2, VALUE)].map(|(id, schema)| (SchemaId(id), schema.to_owned()));
-        let mut decoder = Decoder::new(options(), Some(Registry::preloaded(schemas)), None);
-        for id in [1, 2] {
-            futures::executor::block_on(decoder.fetch_schema(SchemaId(id))).unwrap();
-        }
-        decoder
-    }
-
-    fn scan(decoder: &mut Decoder, key: &[u8], value: &[u8]) -> Result<Change, ScanError> {
-        let records = with_headers(key, Some(value), []);
-        decoder.scan(&records.get(0).unwrap()).map(|scanned| match scanned {
-            Scanned::Change(change) => change,
-            other => panic!("no change: {other:?}"),
-        })
-    }
-
-    fn columns(decoder: &mut Decoder, key: &[u8], value: &[u8]) -> Columns {
-        let change = scan(decoder, key, value).unwrap();
-        let place = change.row.unwrap();
-        let row = Row {
-            bytes: &value[place.start as usize..place.end as usize],
-            writer: place.writer,
-            operation: change.operation,
-            moved: false,
-            key: Some(key),
-            headers: crate::record::Headers::default(),
-            source_micros: change.source_micros,
-            partition: 0,
-            offset: 0,
-            source_position: None,
-        };
-        let schema = decoder.table_schema(&[row]).unwrap();
-        decoder.columns(&[row], &schema).unwrap()
-    }
-
-    #[test]
-    fn a_row_is_decoded_with_the_schema_that_wrote_it() {
-        let mut decoder = decoder();
-        let (before, after) = (row(1, "b", &full()), row(1, "a", &full()));
-        let value = envelope(&before, &after, "u", true);
-        let change = scan(&mut decoder, &key(1, "a"), &value).unwrap();
-        assert_eq!((change.operation, change.source_micros), (Operation::Update, Some(3)));
-        let columns = columns(&mut decoder, &key(1, "a"), &value);
-        assert_eq!(columns.rejects, []);
-        let rows = &columns.rows;
-        assert!(column(rows, "free").is_null(0));
-        assert_eq!(column(rows, "org").as_string::<i32>().value(0), "a");
-        assert_eq!(column(rows, "n").as_primitive::<Int32Type>().value(0), 5);
-        assert_eq!(column(rows, "price").as_primitive::<Decimal128Type>().value(0), 12345);
-        let tags = column(rows, "tags").as_list::<i32>().value(0);
-        assert!(tags.is_null(0));
-        assert_eq!(tags.as_string::<i32>().value(1), "x");
-    }
-
-    #[test]
-    fn an_explicit_null_is_no_default_and_milliseconds_do() {
-        let mut decoder = decoder();
-        let after = row(1, "a", &[vec![2], vec![0], vec![0], vec![0]]);
-        let value = envelope(&[], &after, "c", false);
-        assert_eq!(scan(&mut decoder, &key(1, "a"), &value).unwrap().source_micros, Some(2000));
-        let columns = columns(&mut decoder, &key(1, "a"), &value);
-        assert_eq!(columns.rejects, []);
-        assert!(column(&columns.rows, "n").is_null(0) && column(&columns.rows, "tags").is_null(0));
-    }
-
-    #[test]
-    fn a_decimal_with_its_own_scale_is_text() {
-        let mut decoder = decoder();
-        let after = row(1, "a", &[vec![2], vec![0], vec![0], vec![2, 8, 2, 1]]);
-        let columns = columns(&mut decoder, &key(1, "a"), &envelope(&[], &after, "c", true));
-        assert_eq!(columns.rejects, []);
-        assert_eq!(column(&columns.rows, "free").as_string::<i32>().value(0), "0.0001");
-    }
-
-    #[test]
-    fn a_key_is_the_same_in_avro_and_json() {
-        let mut decoder = decoder();
-        let delete = envelope(&row(1, "a", &full()), &[], "d", true);
-        let avro = scan(&mut decoder, &key(1, "a"), &delete).unwrap().key;
-        assert_eq!(scan(&mut decoder, br#"{"id":1,"org":"a"}"#, &delete).unwrap().key, avro);
-        assert_eq!(scan(&mut decoder, br#"{"org":"a","id":1}"#, &delete).unwrap().key, avro);
-        assert_ne!(scan(&mut decoder, &key(2, "a"), &delete).unwrap().key, avro);
-        // Apicurio's older frame: the number has eight bytes.
-        let long = [&[0, 0, 0, 0, 0, 0, 0, 0, 1][..], &key(1, "a")[5..]].concat();
-        assert_eq!(scan(&mut decoder, &long, &delete).unwrap().key, avro);
-    }
-
-    #[test]
-    fn columns_of_the_key_may_be_in_any_order() {
-        let column = |name: &str, ty| Column::new(name, ty, false);
-        let columns = vec![column("org", ColumnType::String), column("id", ColumnType::Int64)];
-        let schema = TableSchema::create(columns, vec!["org".into(), "id".into()]);
-        let mut decoder = decoder();
-        decoder.set_schema(Arc::new(schema));
-        let delete = envelope(&row(1, "a", &full()), &[], "d", true);
-        let avro = scan(&mut decoder, &key(1, "a"), &delete).unwrap().key;
-        assert_eq!(scan(&mut decoder, br#"{"org":"a","id":1}"#, &delete).unwrap().key, avro);
-    }
-
-    #[test]
-    fn frames_that_cannot_be_read_are_told_apart() {
-        let mut decoder = decoder();
-        let value = envelope(&[], &row(1, "a", &full()), "c", true);
-        let unknown = [&[0, 0, 0, 0, 9][..], &value[5..]].concat();
-        assert_eq!(
-            scan(&mut decoder, &key(1, "a"), &unknown),
-            Err(ScanError::NeedsSchema(SchemaId(9)))
-        );
-        let error = futures::executor::block_on(decoder.fetch_schema(SchemaId(9))).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Data);
-        let reason =
-            |decoder: &mut Decoder, key: &[u8], value: &[u8]| match scan(decoder, key, value) {
-                Err(ScanError::Reject(reject)) => reject.reason,
-                other => panic!("{other:?}"),
-            };
-        let longer = [&value[..], &[0]].concat();
-        for (key, value, expected) in [
-            (key(1, "a"), longer, "malformed_avro"),
-            (key(1, "a"), value[..value.len() - 1].to_vec(), "malformed_avro"),
-            (key(1, "a"), vec![1; 20], "unsupported_framing"),
-            (key(1, "a"), vec![0, 1], "unsupported_framing"),
-            // The schema of the key is none of an envelope, nor is this the row of the key.
-            (key(1, "a"), key(2, "a"), "not_an_envelope"),
-            ([key(1, "a"), vec![0]].concat(), value.clone(), "malformed_avro"),
-        ] {
-            assert_eq!(reason(&mut decoder, &key, &value), expected);
-        }
-    }
-}
-
-/// Decodes one row, as the change of a row whose key moved or not.
-fn decode_moved(options: Options, after: &str, operation: Operation, moved: bool) -> Columns {
-    let mut decoder = Decoder::new(options, None, None);
-    change(&mut decoder, r#"{"id":1}"#, &bare("c", after));
-    let row = Row {
-        bytes: after.as_bytes(),
-        writer: WriterId(0),
-        operation,
-        moved,
-        key: None,
-        headers: crate::record::Headers::default(),
-        source_micros: None,
-        partition: 0,
-        offset: 0,
-        source_position: None,
-    };
-    let schema = decoder.table_schema(&[row]).unwrap();
-    decoder.columns(&[row], &schema).unwrap()
-}
-
-#[test]
-fn every_form_of_the_placeholder_is_a_hole() {
-    let declared = [
-        ("bytes", "bytes"),
-        ("json", "json"),
-        ("ints", "list<int>"),
-        ("longs", "list<long>"),
-        ("blobs", "list<bytes>"),
-        ("floats", "list<float>"),
-        ("days", "list<date>"),
-        ("moments", "list<timestamp(millis)>"),
-    ];
-    let declared = declared.map(|(name, ty)| (name.to_owned(), ty.parse().unwrap()));
-    let options = Options { declared: declared.into(), ..options() };
-    let numbers: Vec<String> = PLACEHOLDER.bytes().map(|byte| byte.to_string()).collect();
-    let (numbers, floats) = (numbers.join(","), numbers.join(".0,") + ".0");
-    let base64 = "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==";
-    let hex = "5f5f646562657a69756d5f756e617661696c61626c655f76616c7565";
-    let after = format!(
-        r#"{{"id":1,"text":"{PLACEHOLDER}","bytes":"{base64}","json":"{{\"{PLACEHOLDER}\":\"{PLACEHOLDER}\"}}","ints":[{numbers}],"longs":[{numbers}],"blobs":["{base64}"],"uuids":["b68a35a7-17ad-35b3-af2a-ae46edb4545a"],"hex":"{hex}","map":{{"{PLACEHOLDER}":"{PLACEHOLDER}"}},"floats":[{floats}],"days":[{numbers}],"moments":[{numbers}]}}"#
-    );
-    let all: Vec<(usize, usize)> = (1..=12).map(|column| (0, column)).collect();
-    let holes =
-        |operation, moved| decode_moved(options.clone(), &after, operation, moved).unavailable;
-    assert_eq!(holes(Operation::Update, false), all);
-    assert_eq!(holes(Operation::Create, true), all);
-    assert_eq!(holes(Operation::Create, false), []);
-    assert_eq!(holes(Operation::Read, false), []);
-    // Part of the text, or a list of more, is a value.
-    let other = format!(
-        r#"{{"id":1,"text":"{PLACEHOLDER}.","l":["{PLACEHOLDER}","x"],"ints":[95,95],"longs":[{numbers},1],"map":{{"{PLACEHOLDER}":"x"}}}}"#
-    );
-    assert_eq!(decode_moved(options.clone(), &other, Operation::Update, false).unavailable, []);
-    let own = Options { placeholder: "hex:00ff".into(), ..options.clone() };
-    let own = decode_moved(own, r#"{"id":1,"bytes":"AP8="}"#, Operation::Update, false);
-    assert_eq!(own.unavailable, [(0, 1)]);
-    let none = Options { placeholder: String::new(), ..options };
-    assert_eq!(
-        decode_moved(none, r#"{"id":1,"bytes":""}"#, Operation::Update, false).unavailable,
-        []
-    );
-}
-
+mod avro_records;
 mod flattened;
+mod keys;
 mod outbox;
+mod placeholders;

@@ -154,6 +154,22 @@ fn stored_as(raw: Raw<'_>, form: &Form, ty: &ColumnType) -> Result<String, &'sta
     }
 }
 
+const VARIABLE: &str = "io.debezium.data.VariableScaleDecimal";
+
+/// A value of a told type in the column that the table of types gives it, or that is declared.
+fn told(
+    raw: Raw<'_>,
+    described: &Described,
+    declared: Option<&str>,
+) -> Result<String, &'static str> {
+    let mapped = described.map(Times::OfDay);
+    let mapped = match declared {
+        Some(declared) => declared.parse::<DeclaredType>().unwrap().over(&mapped).unwrap(),
+        None => mapped,
+    };
+    stored_as(raw, &mapped.form, &mapped.ty)
+}
+
 const YEARS: &str = "year_out_of_range";
 const INFINITE: &str = "infinite";
 const DIGITS: &str = "too_many_digits";
@@ -161,54 +177,6 @@ const PRECISE: &str = "too_precise";
 const INTEGER: &str = "integer_out_of_range";
 const CLOCK: &str = "time_out_of_range";
 const MISMATCH: &str = "type_mismatch";
-
-#[rstest]
-#[case("MDk=", "decimal(10,2)", "Decimal(12345)")]
-#[case("nA==", "decimal(10,2)", "Decimal(-100)")]
-#[case("AeIT", "decimal(38,2)", "Decimal(123411)")]
-#[case("/h3t", "decimal(38,2)", "Decimal(-123411)")]
-#[case("AA==", "decimal(5,0)", "Decimal(0)")]
-#[case("", "decimal(5,0)", "Decimal(0)")]
-#[case(
-    "SztMqFqGxHoJiiI//////w==",
-    "decimal(38,0)",
-    "Decimal(99999999999999999999999999999999999999)"
-)]
-#[case("tMSzV6V5O4X2dd3AAAAAAA==", "decimal(38,0)", DIGITS)]
-// Eighteen bytes, the first two only a sign.
-#[case("//////////////////////+c", "decimal(5,2)", "Decimal(-100)")]
-#[case("AP//////////", "decimal(20,0)", "Decimal(18446744073709551615)")]
-#[case("AP//////////", "decimal(19,0)", DIGITS)]
-#[case("not base64!", "decimal(5,2)", MISMATCH)]
-fn decimals_in_base64(#[case] text: &str, #[case] ty: &str, #[case] expected: &str) {
-    assert_eq!(stored(Raw::Text(text), ty).unwrap_or_else(str::to_owned), expected);
-}
-
-#[rstest]
-#[case("123.45", "Decimal(12345)")]
-#[case("-0.05", "Decimal(-5)")]
-#[case("1.2345e2", "Decimal(12345)")]
-#[case("12E+1", "Decimal(12000)")]
-#[case("1.10000", "Decimal(110)")]
-#[case("0e-400", "Decimal(0)")]
-#[case("1.234", PRECISE)]
-#[case("0.00001", PRECISE)]
-#[case("1e-400", PRECISE)]
-#[case("1e30", DIGITS)]
-#[case("123456789012345678901234567890123456789012", DIGITS)]
-#[case("1.5000000000000000000000000000000000000000000000000000", "Decimal(150)")]
-#[case("12.", "Decimal(1200)")]
-#[case("x", MISMATCH)]
-#[case("-", MISMATCH)]
-#[case("NAN", "not_a_number")]
-#[case("POSITIVE_INFINITY", INFINITE)]
-#[case("1e999999999999", MISMATCH)]
-fn decimals_as_numbers_are_exact(#[case] number: &str, #[case] expected: &str) {
-    assert_eq!(
-        stored(Raw::Number(number), "decimal(10,2)").unwrap_or_else(str::to_owned),
-        expected
-    );
-}
 
 #[rstest]
 #[case(1_529_507_596_945_104, "timestamp(micros)", "Int64(1529507596945104)")]
@@ -259,38 +227,6 @@ fn integers(#[case] value: i64, #[case] ty: &str, #[case] expected: &str) {
 }
 
 #[test]
-fn a_time_beyond_a_day_fits_a_column_of_integers() {
-    let stored = stored_as(
-        Raw::Integer(-3_020_399_000_000),
-        &Form::TimeOfDay(Unit::Micros),
-        &ColumnType::Int64,
-    );
-    assert_eq!(stored.as_deref(), Ok("Int64(-3020399000000)"));
-}
-
-#[rstest]
-#[case("2018-06-20T13:37:03Z", "Int64(1529501823000000)")]
-#[case("2024-02-29T10:34:56.123456Z", "Int64(1709202896123456)")]
-#[case("2024-02-29T10:34:56.1Z", "Int64(1709202896100000)")]
-#[case("1936-10-25T22:10:12.608Z", "Int64(-1047174587392000)")]
-// Connectors that keep the offset: the same instant.
-#[case("2018-07-13T12:23:45.456+11:00", "Int64(1531445025456000)")]
-#[case("2018-07-13T12:23:45.4560000+11:00", "Int64(1531445025456000)")]
-#[case("2018-07-13T12:23:45.4567891Z", PRECISE)]
-#[case("2016-12-31T23:59:60Z", "leap_second")]
-#[case("infinity", INFINITE)]
-#[case("-infinity", INFINITE)]
-#[case("+21016-11-04T06:51:30.123456Z", YEARS)]
-#[case("-4713-12-31T23:59:59.999999Z", YEARS)]
-#[case("-", MISMATCH)]
-#[case("2023-02-29T00:00:00Z", MISMATCH)]
-#[case("2024-02-29T24:00:00Z", MISMATCH)]
-#[case("2024-02-29", MISMATCH)]
-fn timestamps_with_an_offset(#[case] text: &str, #[case] expected: &str) {
-    assert_eq!(stored(Raw::Text(text), "timestamptz").unwrap_or_else(str::to_owned), expected);
-}
-
-#[test]
 fn floats_are_read_at_their_own_width() {
     let text = |raw, ty| stored(raw, ty).unwrap_or_else(str::to_owned);
     assert_eq!(text(Raw::Number("3.1"), "float"), format!("Float32({:?})", 3.1_f32));
@@ -312,143 +248,6 @@ fn floats_are_read_at_their_own_width() {
     let integer = |value| stored_as(Raw::Integer(value), &Form::Integer, &ColumnType::Float64);
     assert_eq!(integer(1 << 53).as_deref(), Ok("Float64(9007199254740992.0)"));
     assert_eq!(integer((1 << 53) + 1), Err(DIGITS));
-}
-
-#[test]
-fn iso_strings() {
-    let text = |text, form, ty: ColumnType| {
-        stored_as(Raw::Text(text), &form, &ty).unwrap_or_else(str::to_owned)
-    };
-    assert_eq!(text("2016-11-04Z", Form::IsoDate, ColumnType::Date), "Int32(17109)");
-    for infinite in [
-        "+292278994-08-16Z",
-        "+292278994-08-17Z",
-        "+292269055-12-02Z",
-        "+5877611-06-21Z",
-        "-5877611-06-22Z",
-    ] {
-        assert_eq!(text(infinite, Form::IsoDate, ColumnType::Date), INFINITE);
-    }
-    assert_eq!(text("-0044-03-15Z", Form::IsoDate, ColumnType::Date), YEARS);
-    assert_eq!(text("24:00:00Z", Form::IsoTime, ColumnType::Time), CLOCK);
-    assert_eq!(text("24:00:00Z", Form::IsoTime, ColumnType::Int64), "Int64(86400000000)");
-    assert_eq!(text("-838:59:59Z", Form::IsoTime, ColumnType::Int64), "Int64(-3020399000000)");
-    assert_eq!(text("04:05:11.789Z", Form::IsoTime, ColumnType::Time), "Int64(14711789000)");
-    let stamp = text("2019-07-09T02:28:57.123456Z", Form::IsoTimestamp, ColumnType::Timestamp);
-    assert_eq!(stamp, "Int64(1562639337123456)");
-    for infinite in [
-        "+294247-01-10T04:00:25.2Z",
-        "-290308-12-21T19:59:27.6Z",
-        "+292278994-08-16T23:00:00Z",
-        "-292275055-05-16T23:00:00Z",
-    ] {
-        assert_eq!(text(infinite, Form::IsoTimestamp, ColumnType::Timestamp), INFINITE);
-    }
-}
-
-const VARIABLE: &str = "io.debezium.data.VariableScaleDecimal";
-
-/// A value of a told type in the column that the table of types gives it, or that is declared.
-fn told(
-    raw: Raw<'_>,
-    described: &Described,
-    declared: Option<&str>,
-) -> Result<String, &'static str> {
-    let mapped = described.map(Times::OfDay);
-    let mapped = match declared {
-        Some(declared) => declared.parse::<DeclaredType>().unwrap().over(&mapped).unwrap(),
-        None => mapped,
-    };
-    stored_as(raw, &mapped.form, &mapped.ty)
-}
-
-#[rstest]
-#[case(r#"{"scale":4,"value":"AYr3"}"#, None, r#"Text("10.1111")"#)]
-#[case(r#"{"scale":0,"value":"AA=="}"#, None, r#"Text("0")"#)]
-#[case(r#"{"scale":-3,"value":"ew=="}"#, None, r#"Text("123000")"#)]
-#[case(r#"{"scale":2,"value":"/w=="}"#, None, r#"Text("-0.01")"#)]
-#[case(r#"{"value":"AYr3","scale":4}"#, Some("decimal(10,4)"), "Decimal(101111)")]
-#[case(r#"{"scale":4,"value":"AYr3"}"#, Some("decimal(10,2)"), PRECISE)]
-#[case(r#"{"scale":-3,"value":"ew=="}"#, Some("decimal(10,2)"), "Decimal(12300000)")]
-#[case(r#"{"scale":0,"value":"AYr3"}"#, Some("decimal(5,2)"), DIGITS)]
-#[case(r#"{"scale":2000000000,"value":"AYr3"}"#, Some("decimal(5,2)"), PRECISE)]
-#[case(r#"{"scale":-2000000000,"value":"AYr3"}"#, Some("decimal(5,2)"), DIGITS)]
-#[case(r#"{"scale":-2000000000,"value":"AYr3"}"#, None, MISMATCH)]
-#[case(r#"{"scale":4}"#, None, MISMATCH)]
-fn decimals_with_their_own_scale(
-    #[case] json: &str,
-    #[case] declared: Option<&str>,
-    #[case] expected: &str,
-) {
-    let variable = described(ConnectType::Struct, VARIABLE, &[]);
-    assert_eq!(told(Raw::Json(json), &variable, declared).unwrap_or_else(str::to_owned), expected);
-}
-
-/// Bytes of a decimal as a connector writes them.
-fn unscaled(text: &str) -> Vec<u8> {
-    text.parse::<num_bigint::BigInt>().unwrap().to_signed_bytes_be()
-}
-
-#[rstest]
-#[case(
-    "12345678901234567890123456789012345678901234567890123450123456789",
-    10,
-    65,
-    "1234567890123456789012345678901234567890123456789012345.0123456789"
-)]
-#[case("-1", 10, 65, "-0.0000000001")]
-#[case("0", 30, 65, "0.000000000000000000000000000000")]
-fn decimals_of_more_than_38_digits_are_text(
-    #[case] value: &str,
-    #[case] scale: i32,
-    #[case] precision: i32,
-    #[case] expected: &str,
-) {
-    let (scale, precision) = (scale.to_string(), precision.to_string());
-    let parameters = [("scale", scale.as_str()), ("connect.decimal.precision", precision.as_str())];
-    let described = described(ConnectType::Bytes, DECIMAL, &parameters);
-    let bytes = unscaled(value);
-    assert_eq!(told(Raw::Bytes(&bytes), &described, None), Ok(format!("Text({expected:?})")));
-}
-
-#[rstest]
-#[case("12.50", r#"Text("12.50")"#)]
-#[case("-1250", r#"Text("-1250")"#)]
-#[case("12345", r#"Text("12345")"#)]
-#[case("NaN", r#"Text("NaN")"#)]
-// Bytes in base64, whose scale nothing tells; some of them look like a number.
-#[case("AYr3", MISMATCH)]
-#[case("1234", MISMATCH)]
-#[case("1e+2", MISMATCH)]
-#[case("", MISMATCH)]
-fn a_decimal_without_a_scale_is_no_text(#[case] text: &str, #[case] expected: &str) {
-    assert_eq!(stored(Raw::Text(text), "numeric").unwrap_or_else(str::to_owned), expected);
-}
-
-#[rstest]
-#[case("decimal(45,10)", "A34R1gA=", r#"Text("1.5000000000")"#)]
-#[case("decimal(65,30)", "Eu7C6zhpr2TfYAAAAA==", r#"Text("1.500000000000000000000000000000")"#)]
-#[case("decimal(45,0)", "1234", r#"Text("-2658824")"#)]
-#[case("decimal(45,10)", "12.34", MISMATCH)]
-fn a_declared_decimal_of_any_precision_is_exact(
-    #[case] ty: &str,
-    #[case] base64: &str,
-    #[case] expected: &str,
-) {
-    assert_eq!(stored(Raw::Text(base64), ty).unwrap_or_else(str::to_owned), expected);
-}
-
-#[test]
-fn a_negative_scale_is_exact() {
-    let of = |scale: &str, bytes: &[u8], declared| {
-        let parameters = [("scale", scale), ("connect.decimal.precision", "5")];
-        told(Raw::Bytes(bytes), &described(ConnectType::Bytes, DECIMAL, &parameters), declared)
-    };
-    assert_eq!(of("-2", &unscaled("123"), None).as_deref(), Ok("Decimal(12300)"));
-    let postgres = unscaled(&format!("12300{}", "0".repeat(2046)));
-    assert_eq!(of("2046", &postgres, None).as_deref(), Ok("Decimal(12300)"));
-    assert_eq!(of("2046", &postgres, Some("string")).as_deref(), Ok(r#"Text("12300")"#));
-    assert_eq!(of("2046", &unscaled("1"), None), Err(PRECISE));
 }
 
 #[rstest]
@@ -475,65 +274,6 @@ fn geometries(#[case] json: &str, #[case] hex: &str) {
     let Stored::Bytes(bytes) = stored else { panic!("{stored:?}") };
     assert_eq!(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), hex);
     assert_eq!(told(Raw::Json(json), &point, Some("json")), Ok(format!("Text({json:?})")));
-}
-
-#[rstest]
-#[case("StructuredDate", r#"{"year":2016,"month":11,"day":4,"specialValue":null}"#, "Int32(17109)")]
-#[case("StructuredDate", r#"{"year":null,"specialValue":"POSITIVE_INFINITY"}"#, INFINITE)]
-#[case("StructuredDate", r#"{"year":-43,"month":3,"day":15}"#, YEARS)]
-#[case("StructuredDate", r#"{"year":2024,"month":0,"day":15}"#, "no_such_day")]
-#[case("StructuredDate", r#"{"year":0,"month":0,"day":0}"#, "no_such_day")]
-#[case(
-    "StructuredTime",
-    r#"{"hour":4,"minute":5,"second":11,"nanos":789000000}"#,
-    "Int64(14711789000)"
-)]
-#[case(
-    "StructuredTime",
-    r#"{"hour":4,"minute":5,"second":11,"picoseconds":789000000000}"#,
-    "Int64(14711789000)"
-)]
-#[case("StructuredTime", r#"{"hour":24,"minute":0,"second":0,"nanos":0}"#, CLOCK)]
-#[case("StructuredTimestamp", r#"{"year":2018,"month":6,"day":20,"hour":15,"minute":13,"second":16,"nanos":945104000,"precision":6}"#, "Int64(1529507596945104)")]
-#[case(
-    "StructuredTimestamp",
-    r#"{"year":2018,"month":6,"day":20,"hour":15,"minute":13,"second":16,"nanos":945104001}"#,
-    PRECISE
-)]
-#[case("StructuredTimestamp", r#"{"specialValue":"NEGATIVE_INFINITY"}"#, INFINITE)]
-#[case("StructuredZonedTimestamp", r#"{"year":2018,"month":7,"day":13,"hour":12,"minute":23,"second":45,"picoseconds":456000000000,"offsetSeconds":39600,"zoneId":"+11:00"}"#, "Int64(1531445025456000)")]
-#[case(
-    "StructuredZonedTime",
-    r#"{"hour":4,"minute":41,"second":12,"nanos":123456000,"offsetSeconds":-25200}"#,
-    r#"Text("04:41:12.123456-07:00")"#
-)]
-#[case(
-    "StructuredZonedTime",
-    r#"{"hour":24,"minute":0,"second":0,"nanos":0,"offsetSeconds":0}"#,
-    r#"Text("24:00:00Z")"#
-)]
-#[case(
-    "StructuredDuration",
-    r#"{"years":1,"months":2,"days":3,"hours":4,"minutes":5,"seconds":6,"nanos":780000000}"#,
-    r#"Text("P1Y2M3DT4H5M6.78S")"#
-)]
-#[case("StructuredDuration", r#"{"seconds":0}"#, r#"Text("PT0S")"#)]
-#[case(
-    "StructuredDuration",
-    r#"{"days":-1,"seconds":-1,"nanos":-500000000}"#,
-    r#"Text("P-1DT-1.5S")"#
-)]
-fn dates_and_times_in_parts(#[case] name: &str, #[case] json: &str, #[case] expected: &str) {
-    let described = described(ConnectType::Struct, &format!("io.debezium.time.{name}"), &[]);
-    assert_eq!(told(Raw::Json(json), &described, None).unwrap_or_else(str::to_owned), expected);
-}
-
-#[test]
-fn an_elapsed_time_in_parts_is_a_number() {
-    let kind = [("io.debezium.time.duration.kind", "elapsed-time")];
-    let described = described(ConnectType::Struct, "io.debezium.time.StructuredDuration", &kind);
-    let json = r#"{"hours":-838,"minutes":-59,"seconds":-59,"picoseconds":0}"#;
-    assert_eq!(told(Raw::Json(json), &described, None).as_deref(), Ok("Int64(-3020399000000)"));
 }
 
 #[rstest]
@@ -711,3 +451,6 @@ fn a_table_holds_what_it_holds_exactly() {
         assert_eq!(holds(&ty(table), &ty(writer)), expected, "{table} {writer}");
     }
 }
+
+mod decimals;
+mod moments;
