@@ -39,8 +39,11 @@ pub(super) struct Outcome {
 pub(super) fn run(seed: u64, counters: &Arc<Counters>, aloud: bool) -> Outcome {
     fastrand::seed(seed);
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
-    let outcome = runtime.block_on(History::new(seed, counters, aloud).run());
+    // Files of several partitions are encoded on other threads: by one alone they are done in the order they were begun.
+    runtime.enable_time().start_paused(true).max_blocking_threads(1);
+    let runtime = runtime.build().unwrap();
+    // Made inside, where the clock stands still.
+    let outcome = runtime.block_on(async { History::new(seed, counters, aloud).run().await });
     runtime.shutdown_background();
     outcome
 }
