@@ -15,7 +15,7 @@ mod progress;
 mod rejects;
 mod worker;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,7 +130,7 @@ where
         policy: Policy::new(&options),
         progress,
         reports,
-        workers: HashMap::new(),
+        workers: BTreeMap::new(),
         tasks: JoinSet::new(),
         replies: JoinSet::new(),
     };
@@ -167,7 +167,7 @@ struct Router<F> {
     policy: Policy,
     progress: Progress,
     reports: mpsc::Sender<Report>,
-    workers: HashMap<Arc<str>, Handle>,
+    workers: BTreeMap<Arc<str>, Handle>,
     tasks: JoinSet<()>,
     replies: JoinSet<()>,
 }
@@ -378,8 +378,8 @@ where
     }
 }
 
-fn by_topic(partitions: &[TopicPartition]) -> HashMap<Arc<str>, Vec<i32>> {
-    let mut topics: HashMap<Arc<str>, Vec<i32>> = HashMap::new();
+fn by_topic(partitions: &[TopicPartition]) -> BTreeMap<Arc<str>, Vec<i32>> {
+    let mut topics: BTreeMap<Arc<str>, Vec<i32>> = BTreeMap::new();
     for partition in partitions {
         topics.entry(Arc::clone(&partition.topic)).or_default().push(partition.partition);
     }

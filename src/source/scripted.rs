@@ -4,7 +4,7 @@
 //! delivered again from where the tables say, chunks have any size, offsets have gaps, a held partition is quiet.
 //! After the script everything left is delivered, so every run reaches the end of every log.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -200,7 +200,7 @@ impl ScriptedSource {
         }
         let (start, answer) = oneshot::channel();
         self.ready.push_back(Event::Assigned { partitions: partitions.clone(), start });
-        for topic in partitions.iter().map(|id| Arc::clone(&id.topic)).collect::<HashSet<_>>() {
+        for topic in partitions.iter().map(|id| Arc::clone(&id.topic)).collect::<BTreeSet<_>>() {
             let own = self.logs.keys().filter(|id| id.topic == topic).map(|id| id.partition);
             let count = own.max().map_or(0, |last| last + 1);
             self.ready.push_back(Event::Partitions { topic, count });

@@ -134,13 +134,13 @@ pub(super) async fn fill(
     if batch.holes.is_empty() {
         return Ok(batch.rows.clone());
     }
-    let mut wanted: HashMap<String, Wanted> = HashMap::new();
+    let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
     for hole in batch.unfilled(sources.iter().map(Option::is_some)) {
         check(batch, hole)?;
     }
     for (hole, source) in batch.holes.iter().zip(sources) {
         if let Some(Source { file, row }) = source {
-            let wanted = wanted.entry_ref(file.path.as_str()).or_insert_with(|| Wanted::of(file));
+            let wanted = wanted.entry(file.path.clone()).or_insert_with(|| Wanted::of(file));
             wanted.rows.insert(*row);
             wanted.columns.insert(hole.column);
         }

@@ -83,7 +83,7 @@ pub struct Table {
     pub(super) notes: Notes,
     pub(super) index: Index,
     /// Live files by number. Numbers are never used again.
-    pub(super) files: HashMap<u32, LiveFile>,
+    pub(super) files: BTreeMap<u32, LiveFile>,
     pub(super) numbers: HashMap<String, u32>,
     pub(super) next_number: u32,
     pub(super) rows: u64,
@@ -121,7 +121,7 @@ impl Table {
             position: Position::default(),
             last_batch: None,
             notes: Notes::default(),
-            files: HashMap::new(),
+            files: BTreeMap::new(),
             numbers: HashMap::new(),
             next_number: 0,
             rows: 0,
