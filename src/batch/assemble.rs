@@ -101,7 +101,12 @@ impl Buffer {
         if decoder.matches_rows() {
             return self.match_rows(decoder, id, given);
         }
-        let mut draft = Draft::of(self, given);
+        // Without the option no record is marked, and none is looked at.
+        let confirmed = match decoder.follows_snapshots() {
+            true => self.confirm(given.snapshot),
+            false => Confirmed::default(),
+        };
+        let mut draft = Draft::of(self, given, confirmed);
         let (schema, resolved) = loop {
             let kept = upserts(&draft.survivors);
             let written = draft.departures.written();
@@ -180,8 +185,8 @@ impl Buffer {
     fn survivors(&self, stale: &HashSet<Key>, confirmed: Confirmed) -> Vec<Survivor> {
         let is_last = |index: u32, key| self.last.get(key) == Some(&index);
         let is_gone = |at: RecordRef| {
-            let offset = self.record(at).map(|record| record.offset);
-            confirmed.before.zip(offset).is_some_and(|(before, offset)| offset < before)
+            let is_before = |before| self.record(at).is_some_and(|record| record.offset < before);
+            confirmed.before.is_some_and(is_before)
         };
         (0..)
             .zip(&self.changes)
@@ -303,8 +308,7 @@ impl Buffer {
 }
 
 impl<'a> Draft<'a> {
-    fn of(buffer: &Buffer, given: &'a Given) -> Self {
-        let confirmed = buffer.confirm(given.snapshot);
+    fn of(buffer: &Buffer, given: &'a Given, confirmed: Confirmed) -> Self {
         Self {
             survivors: buffer.survivors(&given.stale, confirmed),
             departures: Departures::of(buffer, &given.stale),

@@ -134,25 +134,25 @@ pub(super) async fn fill(
     if batch.holes.is_empty() {
         return Ok(batch.rows.clone());
     }
-    let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
+    let mut wanted: BTreeMap<&str, Wanted> = BTreeMap::new();
     for hole in batch.unfilled(sources.iter().map(Option::is_some)) {
         check(batch, hole)?;
     }
     for (hole, source) in batch.holes.iter().zip(sources) {
         if let Some(Source { file, row }) = source {
-            let wanted = wanted.entry(file.path.clone()).or_insert_with(|| Wanted::of(file));
+            let wanted = wanted.entry(&file.path).or_insert_with(|| Wanted::of(file));
             wanted.rows.insert(*row);
             wanted.columns.insert(hole.column);
         }
     }
-    let mut waiting = wanted.into_iter();
+    let mut waiting = wanted.into_values();
     let (mut tasks, mut found) = (JoinSet::new(), BTreeMap::new());
     loop {
         while tasks.len() < CONCURRENT_READS
-            && let Some((path, wanted)) = waiting.next()
+            && let Some(wanted) = waiting.next()
         {
             // Tasks of their own: what is read is decompressed, which one processor alone takes long for.
-            tasks.spawn(read(location.clone(), Arc::clone(&batch.schema), path, wanted));
+            tasks.spawn(read(location.clone(), Arc::clone(&batch.schema), wanted));
         }
         let Some(read) = tasks.join_next().await else { break };
         let read = read.map_err(|e| Error::internal("a reader was cut off").because(e))?;
@@ -166,7 +166,6 @@ pub(super) async fn fill(
 async fn read(
     location: Location,
     schema: Arc<TableSchema>,
-    path: String,
     wanted: Wanted,
 ) -> Result<(String, Found)> {
     let rows: Vec<u32> = wanted.rows.into_iter().collect();
@@ -178,6 +177,7 @@ async fn read(
     while let Some(batch) = values.try_next().await? {
         batches.push(batch);
     }
+    let path = wanted.file.path.clone();
     let values = concat(&batches, rows.len(), &path)?;
     Ok((path, Found { rows, columns, values }))
 }
