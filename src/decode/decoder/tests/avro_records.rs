@@ -62,19 +62,8 @@ fn scan(decoder: &mut Decoder, key: &[u8], value: &[u8]) -> Result<Change, ScanE
 
 fn columns(decoder: &mut Decoder, key: &[u8], value: &[u8]) -> Columns {
     let change = scan(decoder, key, value).unwrap();
-    let place = change.row.unwrap();
-    let row = Row {
-        bytes: &value[place.start as usize..place.end as usize],
-        writer: place.writer,
-        operation: change.operation,
-        moved: false,
-        key: Some(key),
-        headers: crate::record::Headers::default(),
-        source_micros: change.source_micros,
-        partition: 0,
-        offset: 0,
-        source_position: None,
-    };
+    let records = with_headers(key, Some(value), []);
+    let row = Row::of(records.get(0).unwrap(), &change).unwrap();
     let schema = decoder.table_schema(&[row]).unwrap();
     decoder.columns(&[row], &schema).unwrap()
 }
