@@ -133,6 +133,17 @@ pub struct Options {
     /// The catalog's name for the warehouse, where it asks for one
     #[arg(long, env = "CDC_SINK_CATALOG_WAREHOUSE", value_name = "NAME", help_heading = "Tables")]
     pub catalog_warehouse: Option<String>,
+    /// Where the catalog's OAuth2 tokens come from; without it the catalog's own `/v1/oauth/tokens`
+    #[arg(
+        long,
+        env = "CDC_SINK_CATALOG_OAUTH2_SERVER",
+        value_name = "URL",
+        help_heading = "Tables"
+    )]
+    pub catalog_oauth2_server: Option<String>,
+    /// The scope to ask tokens for [default: catalog]
+    #[arg(long, env = "CDC_SINK_CATALOG_SCOPE", value_name = "NAME", help_heading = "Tables")]
+    pub catalog_scope: Option<String>,
     /// Use object store credentials that the catalog hands out
     #[arg(long, env = "CDC_SINK_VENDED_CREDENTIALS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Tables")]
     pub vended_credentials: Option<bool>,
@@ -316,6 +327,8 @@ impl Options {
             warehouse: self.warehouse.or(file.warehouse),
             catalog: self.catalog.or(file.catalog),
             catalog_warehouse: self.catalog_warehouse.or(file.catalog_warehouse),
+            catalog_oauth2_server: self.catalog_oauth2_server.or(file.catalog_oauth2_server),
+            catalog_scope: self.catalog_scope.or(file.catalog_scope),
             vended_credentials: self.vended_credentials.or(file.vended_credentials),
             format_version: self.format_version.or(file.format_version),
             table_name: self.table_name.or(file.table_name),
@@ -382,6 +395,8 @@ impl Options {
             warehouse: self.warehouse.ok_or_else(|| missing("warehouse", "s3://lake"))?,
             catalog: self.catalog,
             catalog_warehouse: self.catalog_warehouse,
+            catalog_oauth2_server: self.catalog_oauth2_server,
+            catalog_scope: self.catalog_scope,
             vended_credentials: self.vended_credentials.unwrap_or(false),
             format_version,
             table_name: match self.table_name {
@@ -484,6 +499,10 @@ pub struct Config {
     pub catalog: Option<String>,
     /// The catalog's name for the warehouse.
     pub catalog_warehouse: Option<String>,
+    /// Where the catalog's OAuth2 tokens come from.
+    pub catalog_oauth2_server: Option<String>,
+    /// The scope to ask tokens for.
+    pub catalog_scope: Option<String>,
     /// Use credentials handed out by the catalog.
     pub vended_credentials: bool,
     /// Iceberg format version of new tables.

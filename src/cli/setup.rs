@@ -335,8 +335,8 @@ async fn catalog(config: &Config, clock: &Clock) -> Result<Catalog> {
         warehouse: config.catalog_warehouse.clone(),
         credential: secret("CDC_SINK_CATALOG_CREDENTIAL"),
         token: secret("CDC_SINK_CATALOG_TOKEN"),
-        scope: std::env::var("CDC_SINK_CATALOG_SCOPE").ok(),
-        oauth2_server_uri: std::env::var("CDC_SINK_CATALOG_OAUTH2_SERVER").ok(),
+        scope: config.catalog_scope.clone(),
+        oauth2_server_uri: config.catalog_oauth2_server.clone(),
         vended_credentials: config.vended_credentials,
     };
     Ok(Catalog::Rest(RestCatalog::connect(options, clock.clone()).await?))

@@ -12,6 +12,16 @@ use crate::error::{Error, Result};
 
 /// The scope that catalogs expect.
 const SCOPE: &str = "catalog";
+/// What a server may say of a request that it refuses (RFC 6749, 5.2). No other word of its answer is repeated: it may
+/// repeat what was sent.
+const REASONS: [&str; 6] = [
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+];
 
 /// Who gives tokens.
 #[derive(Debug)]
@@ -27,6 +37,7 @@ pub(super) enum Authority {
 #[derive(Debug)]
 pub(super) struct Server {
     client: Client,
+    catalog: String,
     url: String,
     id: Option<String>,
     secret: Secret,
@@ -37,13 +48,25 @@ pub(super) struct Server {
 #[derive(Debug, Clone)]
 struct Token {
     secret: Secret,
-    renew_at: Option<Instant>,
+    /// For one that expires.
+    life: Option<Life>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    renew_at: Instant,
+    ends_at: Instant,
 }
 
 #[derive(Deserialize)]
 struct TokenBody {
     access_token: String,
     expires_in: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct RefusalBody {
+    error: String,
 }
 
 impl Authority {
@@ -58,6 +81,7 @@ impl Authority {
         let url = options.oauth2_server_uri.clone();
         Self::Server(Server {
             client,
+            catalog: uri.to_owned(),
             url: url.unwrap_or_else(|| format!("{uri}/v1/oauth/tokens")),
             id,
             secret: Secret::new(secret),
@@ -79,20 +103,29 @@ impl Authority {
             Self::Server(server) => server,
         };
         let mut cached = server.cached.lock().await;
-        if let Some(token) = &*cached {
-            let fresh = token.renew_at.is_none_or(|at| Instant::now() < at);
-            if fresh && refused != Some(&token.secret) {
-                return Ok(Some(token.secret.clone()));
-            }
+        let now = Instant::now();
+        let usable = cached.as_ref().filter(|token| refused != Some(&token.secret));
+        if let Some(token) = usable
+            && token.life.is_none_or(|life| now < life.renew_at)
+        {
+            return Ok(Some(token.secret.clone()));
         }
-        let token = server.request().await?;
-        Ok(Some(cached.insert(token).secret.clone()))
+        match server.request().await {
+            Ok(token) => Ok(Some(cached.insert(token).secret.clone())),
+            // A server that is away for a while stops nobody whose token still has some of its time.
+            Err(error) if error.is_retryable() => usable
+                .filter(|token| token.life.is_some_and(|life| now < life.ends_at))
+                .map(|token| Some(token.secret.clone()))
+                .ok_or(error),
+            Err(error) => Err(error),
+        }
     }
 }
 
 impl Server {
     async fn request(&self) -> Result<Token> {
-        let what = format!("cannot get a token for the Iceberg catalog from {}", self.url);
+        let Self { catalog, url, .. } = self;
+        let what = format!("cannot get a token for the Iceberg catalog {catalog} from {url}");
         let mut form = vec![
             ("grant_type", "client_credentials"),
             ("client_secret", self.secret.reveal()),
@@ -101,27 +134,37 @@ impl Server {
         form.extend(self.id.as_deref().map(|id| ("client_id", id)));
         let failed = |e: reqwest::Error| Error::unavailable(what.as_str()).because(e.without_url());
         let asked = Instant::now();
-        let answer = self.client.post(&self.url).form(&form).send().await.map_err(failed)?;
+        let answer = self.client.post(url).form(&form).send().await.map_err(failed)?;
         let status = answer.status();
         let body = answer.bytes().await.map_err(failed)?;
         if !status.is_success() {
-            // The body is not repeated: it may repeat what was sent.
-            let text = format!("{what}: the answer is {}", status.as_u16());
-            let later = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-            return Err(if later {
-                Error::unavailable(text)
-            } else {
-                Error::refused(text)
-                    .hint("check CDC_SINK_CATALOG_CREDENTIAL, the scope and the URI")
-            });
+            return Err(refusal(&what, status, &body));
         }
         let body: TokenBody = serde_json::from_slice(&body)
             .map_err(|_| Error::refused(format!("{what}: the answer has no access_token")))?;
         // Renewed with a quarter of its time left, so a slow request does not outlive it.
-        let life = body.expires_in.map(|seconds| Duration::from_secs(seconds) * 3 / 4);
-        Ok(Token {
-            secret: Secret::new(body.access_token),
-            renew_at: life.and_then(|life| asked.checked_add(life)),
-        })
+        let life = body.expires_in.map(Duration::from_secs).and_then(|life| {
+            let (renew_at, ends_at) =
+                (asked.checked_add(life - life / 4)?, asked.checked_add(life)?);
+            Some(Life { renew_at, ends_at })
+        });
+        Ok(Token { secret: Secret::new(body.access_token), life })
+    }
+}
+
+fn refusal(what: &str, status: StatusCode, body: &[u8]) -> Error {
+    let said = serde_json::from_slice::<RefusalBody>(body).ok();
+    let reason = said.and_then(|body| REASONS.into_iter().find(|reason| *reason == body.error));
+    let reason = reason.map_or(String::new(), |reason| format!(" {reason}"));
+    let text = format!("{what}: the answer is {}{reason}", status.as_u16());
+    match status {
+        // Catalogs that give no tokens themselves.
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
+            Error::refused(text).hint("name the authorization server with --catalog-oauth2-server")
+        }
+        StatusCode::TOO_MANY_REQUESTS => Error::unavailable(text),
+        status if status.is_server_error() => Error::unavailable(text),
+        _ => Error::refused(text)
+            .hint("check CDC_SINK_CATALOG_CREDENTIAL, --catalog-scope and --catalog-oauth2-server"),
     }
 }

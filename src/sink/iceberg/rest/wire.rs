@@ -127,7 +127,10 @@ pub(super) fn refusal(what: &str, status: StatusCode, body: &[u8]) -> Error {
         Err(_) => String::from_utf8_lossy(body).into_owned(),
     };
     let said: String = said.trim().chars().take(MESSAGE_CHARS).collect();
-    let text = format!("{what}: the catalog answers {}: {said}", status.as_u16());
+    let mut text = format!("{what}: the catalog answers {}", status.as_u16());
+    if !said.is_empty() {
+        text = format!("{text}: {said}");
+    }
     match status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Error::unavailable(text),
         status if status.is_server_error() => Error::unavailable(text),

@@ -36,6 +36,8 @@ pub(super) struct Fake {
     /// Tokens given away, and what they were asked for with.
     pub(super) tokens: Vec<String>,
     pub(super) expires_in: u64,
+    /// Gives no tokens, but this answer.
+    pub(super) no_tokens: Option<(u16, &'static str)>,
     /// What is added to every table.
     pub(super) extra: Value,
     namespaces: Vec<String>,
@@ -129,6 +131,9 @@ async fn answer(
 impl Fake {
     fn give_token(&mut self, form: &[u8]) -> Response {
         self.tokens.push(String::from_utf8(form.to_vec()).unwrap());
+        if let Some((status, body)) = self.no_tokens {
+            return (StatusCode::from_u16(status).unwrap(), body).into_response();
+        }
         let token = format!("token-{}", self.tokens.len());
         self.token = Some(token.clone());
         json!({ "access_token": token, "token_type": "bearer", "expires_in": self.expires_in })

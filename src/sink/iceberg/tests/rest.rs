@@ -1,7 +1,10 @@
 //! The REST protocol, against a server in the process.
 
+use std::time::Duration;
+
 use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
+use rstest::rstest;
 use serde_json::json;
 
 use super::fake::{Fault, Shared, start};
@@ -152,6 +155,92 @@ async fn tokens_are_asked_for_once_and_again_when_refused_or_old() {
     writer.commit(&[(3, "a")], &[]).await;
     assert_eq!(asked().len(), 4);
     assert_eq!(writer.table.state().version, 3);
+}
+
+#[tokio::test]
+async fn a_token_is_used_until_its_end_while_no_other_can_be_had() {
+    let fake = start().await;
+    let credential = Some(Secret::new("the-client:the-password"));
+    let place = place(&fake, RestOptions { credential, ..RestOptions::default() }).await.unwrap();
+    let mut writer = place.create(options(3), plain()).await;
+    let pass = async |seconds| {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        tokio::time::resume();
+    };
+    fake.lock().unwrap().no_tokens = Some((503, "starting"));
+    pass(2000).await;
+    writer.commit(&[(1, "a")], &[]).await;
+    assert_eq!(fake.lock().unwrap().tokens.len(), 1);
+    // In its last quarter another one is asked for.
+    pass(1000).await;
+    writer.commit(&[(2, "b")], &[]).await;
+    assert!(fake.lock().unwrap().tokens.len() > 1);
+    pass(1000).await;
+    let plan = writer.plan(&[(3, "c")], &[]).await;
+    let error = writer.table.publish(&plan).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    // Its length is the server's word.
+    {
+        let mut fake = fake.lock().unwrap();
+        (fake.no_tokens, fake.expires_in) = (None, u64::MAX);
+    }
+    assert!(matches!(writer.table.publish(&plan).await, Ok(Published::Committed { version: 3 })));
+    writer.committed(&[(3, "c")], &[], &plan);
+    // One that the catalog refuses is not used, whatever is left of its time.
+    {
+        let mut fake = fake.lock().unwrap();
+        (fake.no_tokens, fake.token) = (Some((503, "")), Some("none".into()));
+    }
+    let plan = writer.plan(&[(4, "d")], &[]).await;
+    let before = fake.lock().unwrap().tokens.len();
+    assert_eq!(writer.table.publish(&plan).await.unwrap_err().kind(), Kind::Unavailable);
+    assert!(fake.lock().unwrap().tokens.len() > before);
+}
+
+#[rstest]
+#[case(
+    401,
+    r#"{"error":"invalid_client","error_description":"bad the-password"}"#,
+    Kind::Refused,
+    "401 invalid_client (check CDC_SINK_CATALOG_CREDENTIAL"
+)]
+#[case(400, r#"{"error":"invalid_scope"}"#, Kind::Refused, "400 invalid_scope (check")]
+#[case(400, r#"{"error":"the-password"}"#, Kind::Refused, "400 (check")]
+#[case(403, "the-password", Kind::Refused, "403 (check")]
+#[case(
+    501,
+    r#"{"error":"NotImplemented"}"#,
+    Kind::Refused,
+    "501 (name the authorization server with --catalog-oauth2-server)"
+)]
+#[case(404, "", Kind::Refused, "404 (name the authorization server")]
+#[case(200, r#"{"token":"the-password"}"#, Kind::Refused, "has no access_token")]
+#[case(429, "", Kind::Unavailable, "429")]
+#[case(503, "the-password", Kind::Unavailable, "503")]
+#[tokio::test]
+async fn who_gets_no_token_is_told_why(
+    #[case] status: u16,
+    #[case] body: &'static str,
+    #[case] kind: Kind,
+    #[case] said: &str,
+) {
+    let fake = start().await;
+    fake.lock().unwrap().no_tokens = Some((status, body));
+    let credential = Some(Secret::new("the-client:the-password"));
+    let options = RestOptions { credential, ..RestOptions::default() };
+    let error = place(&fake, options).await.map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), kind);
+    let uri = format!("{}/start", fake.lock().unwrap().url);
+    let report = error.report();
+    let what = format!(
+        "cannot get a token for the Iceberg catalog {uri} from {uri}/v1/oauth/tokens: the answer"
+    );
+    assert!(report.starts_with(&what), "{report}");
+    assert!(report.contains(said), "{report}");
+    assert!(!format!("{error:?} {report}").contains("the-password"), "{report}");
+    // Nothing else was asked.
+    assert_eq!(fake.lock().unwrap().requests.len(), 1);
 }
 
 #[tokio::test]
