@@ -45,7 +45,7 @@ class Connector:
 
     def variables(self):
         kind = self.source.kind.upper()
-        url = urlparse(ENV[kind])
+        url = urlparse(self.source.url)
         found = {"CONNECTOR_NAME": self.prefix, "TOPIC_PREFIX": self.prefix, "TOPIC_PARTITIONS": str(self.partitions),
                  f"{kind}_HOST": url.hostname, f"{kind}_PORT": str(url.port), f"{kind}_USER": url.username, "KAFKA_BROKERS": ENV["BROKERS"],
                  f"{kind}_PASSWORD": url.password or "any", "REGISTRY_API": ENV.get("REGISTRY_NATIVE", "")}

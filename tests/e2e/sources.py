@@ -21,6 +21,7 @@ class Source:
     def __init__(self, run):
         self.schema = run
         self.tables = ()
+        self.url = ENV[self.kind.upper()]
 
     def name(self, identifier):
         return f"{self.quote}{identifier}{self.quote}"
@@ -97,7 +98,7 @@ class Postgres(Source):
         self.tables = tables.POSTGRES
 
     def connect(self):
-        return psycopg.connect(ENV["POSTGRES"], options="-c timezone=UTC")
+        return psycopg.connect(self.url, options="-c timezone=UTC")
 
     def altered(self, name, sql):
         ty = sql.removesuffix(" NOT NULL")
@@ -126,7 +127,7 @@ class MySql(Source):
         self.tables = tables.mysql(is_mariadb=self.kind == "mariadb" or ENV["MYSQL_IS"] == "mariadb")
 
     def connect(self):
-        url = urlparse(ENV[self.kind.upper()])
+        url = urlparse(self.url)
         connection = pymysql.connect(host=url.hostname, port=url.port, user=url.username, password=url.password, charset="utf8mb4")
         with connection.cursor() as cursor:
             cursor.execute("SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES', innodb_lock_wait_timeout = 10")
