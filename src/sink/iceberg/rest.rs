@@ -171,7 +171,7 @@ impl RestCatalog {
                 refused = token;
                 continue;
             }
-            let mut error = refusal(what, status, &body);
+            let mut error = refusal(what, status, &body, self.authority.hint());
             if self.vended_credentials && status == StatusCode::BAD_REQUEST {
                 // Nessie answers so when its store was slow to make the credentials that are part of an answer. What
                 // was asked for may be done.

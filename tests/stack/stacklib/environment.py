@@ -17,6 +17,8 @@ _SERVERS = {
     "S3": ("minio", "http://{}"),
     "ICEBERG_REST": ("iceberg-rest", "http://{}"),
     "NESSIE": ("nessie", "http://{}/iceberg"),
+    "NESSIE_OAUTH": ("nessie-oauth", "http://{}/iceberg"),
+    "OAUTH": ("keycloak", "http://{}/realms/lake/protocol/openid-connect/token"),
 }
 
 

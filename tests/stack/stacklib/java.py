@@ -28,6 +28,17 @@ def find(least):
     return next((program for program in candidates if _version(program) >= least), None)
 
 
+def keycloak(home):
+    """What starts Keycloak, as its own script does it; options of its command line follow."""
+    opened = ("java.util", "java.util.concurrent", "java.security", "java.lang")
+    return [
+        *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in opened),
+        f"-Dkc.home.dir={home}", f"-Djboss.server.config.dir={home}/conf", "-Djava.util.logging.manager=org.jboss.logmanager.LogManager",
+        "-Djava.util.concurrent.ForkJoinPool.common.threadFactory=io.quarkus.bootstrap.forkjoin.QuarkusForkJoinWorkerThreadFactory",
+        "-cp", f"{home}/lib/quarkus-run.jar", "io.quarkus.bootstrap.runner.QuarkusEntryPoint",
+    ]
+
+
 def need(least):
     program = find(least)
     if not program:

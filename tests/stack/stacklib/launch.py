@@ -1,5 +1,6 @@
 """How Kafka, the registry, MinIO and the catalogs are started: one function each, called once the folder for its data is there."""
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -27,14 +28,14 @@ def _jvm(name, heap, least=17):
     return [java.need(least), "-Xms64m", f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xss512k"]
 
 
-def _fill(name, **values):
-    """A configuration file of conf/ with its @NAME@ filled in, under run/."""
+def _fill(name, target=None, **values):
+    """A configuration file of conf/ with its @NAME@ filled in, under run/ as `target` or by its own name."""
     text = (HERE / "conf" / name).read_text()
     for key, value in values.items():
         text = text.replace(f"@{key}@", str(value))
-    target = RUN / name
-    target.write_text(text)
-    return target
+    filled = RUN / (target or name)
+    filled.write_text(text)
+    return filled
 
 
 def _kafka_java(name, heap):
@@ -108,8 +109,35 @@ def iceberg_rest():
 
 
 def nessie():
-    number = claim("nessie")
-    settings = _fill("nessie.properties", NESSIE=number, MINIO=port("minio"), DATA=DATA / "nessie", BUCKET=NESSIE_BUCKET,
+    return _nessie("nessie", [], 200)
+
+
+def nessie_oauth():
+    """Nessie again, for those alone who bring a token of Keycloak's that is made out to `catalog`."""
+    options = {
+        "nessie.server.authentication.enabled": "true", "quarkus.oidc.auth-server-url": f"http://{HOST}:{port('keycloak')}/realms/lake",
+        "quarkus.oidc.client-id": "nessie", "quarkus.oidc.token.audience": "catalog",
+    }
+    return _nessie("nessie-oauth", [f"-D{key}={value}" for key, value in options.items()], 401)
+
+
+def _nessie(name, options, ready):
+    number = claim(name)
+    settings = _fill("nessie.properties", f"{name}.properties", NESSIE=number, MINIO=port("minio"), DATA=DATA / name, BUCKET=NESSIE_BUCKET,
                      REGION=S3_REGION, ACCESS_KEY=S3_ACCESS_KEY, SECRET_KEY=S3_SECRET_KEY)
-    return Launch([*_jvm("nessie", "640m", least=21), "-jar", PARTS / "nessie/nessie.jar"],
-                  lambda: probes.http_ok(number, "/iceberg/v1/config"), 120, env={"QUARKUS_CONFIG_LOCATIONS": str(settings)})
+    return Launch([*_jvm(name, "640m", least=21), *options, "-jar", PARTS / "nessie/nessie.jar"],
+                  lambda: probes.http_ok(number, "/iceberg/v1/config", ready), 120, env={"QUARKUS_CONFIG_LOCATIONS": str(settings)})
+
+
+def keycloak():
+    number, home, data = claim("keycloak"), PARTS / "keycloak", DATA / "keycloak"
+    (home / "data/import").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(HERE / "conf/realm.json", home / "data/import/lake.json")
+    # A file: the keys that tokens are signed with outlive a restart.
+    options = {
+        "http-enabled": "true", "http-host": HOST, "http-port": number, "hostname": f"http://{HOST}:{number}", "cache": "local",
+        "db-url": f"jdbc:h2:file:{data}/db;NON_KEYWORDS=VALUE",
+    }
+    return Launch([*_jvm("keycloak", "384m"), *java.keycloak(home), "start", "--optimized", "--import-realm",
+                   *(f"--{key}={value}" for key, value in options.items())],
+                  lambda: probes.http_ok(number, "/realms/lake/.well-known/openid-configuration"), 180)

@@ -87,6 +87,17 @@ def nessie(folder, versions):
     next(folder.glob("*.jar")).rename(folder / "nessie.jar")
 
 
+def keycloak(folder, versions):
+    maven("keycloak", folder, [f"org.keycloak:keycloak-quarkus-dist:{versions['version']}:zip"], transitive=False)
+    unpack(next(folder.glob("*.zip")), folder)
+    unpacked = next(folder.glob("keycloak-*"))
+    for path in unpacked.iterdir():
+        path.rename(folder / path.name)
+    unpacked.rmdir()
+    # Otherwise every start would begin with this.
+    run("keycloak", [java.need(17), *java.keycloak(folder), "build", "--db=dev-file"])
+
+
 def readers(folder, versions):
     _venv("readers", folder, versions["packages"])
 
@@ -115,7 +126,7 @@ def _venv(name, folder, packages):
 # A lane's parts are installed one after the other, lanes at the same time: one Maven at a time, since its repository has no lock.
 LANES = [
     [minio],
-    [registry, kafka, connectors, converter, postgres, iceberg_rest, nessie, spark],
+    [registry, kafka, connectors, converter, postgres, iceberg_rest, nessie, keycloak, spark],
     [mysql, mariadb],
     [jdk, readers],
 ]
@@ -124,13 +135,14 @@ GROUPS = {
     "databases": ["postgres", "mysql", "mariadb"],
     "kafka": ["kafka", "connectors", "converter", "registry", "jdk"],
     "lake": ["minio", "iceberg-rest", "nessie", "jdk"],
+    "oauth": ["keycloak", "nessie", "minio", "jdk"],
 }
 GROUPS["all"] = [part.__name__.replace("_", "-") for lane in LANES for part in lane]
-GROUPS["default"] = [name for name in GROUPS["all"] if name != "spark"]
+GROUPS["default"] = [name for name in GROUPS["all"] if name not in ("spark", "keycloak")]
 
 
 def install(names):
-    """Installs the named parts or groups, all but Spark when none is named; what is there at its pinned version is left alone."""
+    """Installs the named parts or groups, all but Spark and Keycloak when none is named; what is there at its pinned version is left alone."""
     wanted = {part for name in names or ["default"] for part in GROUPS.get(name, [name])}
     unknown = wanted - set(GROUPS["all"])
     if unknown:

@@ -12,6 +12,8 @@ USUAL = {
     "kafka": 27092,
     "kafka-controller": 27093,
     "nessie": 27120,
+    "nessie-oauth": 27121,
+    "keycloak": 27188,
     "iceberg-rest": 27181,
     "mysql": 27306,
     "mariadb": 27307,

@@ -11,11 +11,11 @@ from .base import HOST, S3_ACCESS_KEY, S3_REGION, S3_SECRET_KEY, Fail
 _TIMEOUT = 5
 
 
-def http_ok(port, path):
+def http_ok(port, path, status=200):
     connection = http.client.HTTPConnection(HOST, port, timeout=_TIMEOUT)
     try:
         connection.request("GET", path)
-        return connection.getresponse().status == 200
+        return connection.getresponse().status == status
     except http.client.HTTPException:
         return False
     finally:

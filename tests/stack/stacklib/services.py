@@ -28,13 +28,17 @@ SERVICES = {
     "minio": Service(("minio",)),
     "iceberg-rest": Service(("iceberg-rest",), needs=("minio",)),
     "nessie": Service(("nessie",), needs=("minio",)),
+    "keycloak": Service(("keycloak",)),
+    "nessie-oauth": Service(("nessie",), needs=("minio", "keycloak")),
 }
 GROUPS = {
     "databases": ["postgres", "mysql", "mariadb"],
     "lake": ["minio", "iceberg-rest"],
     "default": ["postgres", "mysql", "mariadb", "kafka", "registry", "connect", "minio"],
-    "all": list(SERVICES),
+    "oauth": ["keycloak", "nessie-oauth"],  # for one test, which starts and stops them
+    "every": list(SERVICES),
 }
+GROUPS["all"] = [name for name in SERVICES if name not in GROUPS["oauth"]]
 
 
 def _expand(names, otherwise):
@@ -71,7 +75,7 @@ def start(names):
 
 def check_running(names):
     """Fails when one of the named servers does not run, with what it said last."""
-    gone = [name for name in _expand(names, "all") if not process.pid(name) and not _stood_in_for(name)]
+    gone = [name for name in _expand(names, "every") if not process.pid(name) and not _stood_in_for(name)]
     if gone:
         ends = "\n".join(f"the end of {LOGS / name}.log:\n{tail(LOGS / f'{name}.log')}" for name in gone)
         raise Fail(f"not running: {', '.join(gone)}. Run `stack start {' '.join(gone)}`\n{ends}")
@@ -102,7 +106,7 @@ def _start_one(name, needs):
 
 def stop(names):
     """Stops the named servers, all when none is named, and what needs them: Connect and the catalogs first."""
-    wanted = set(_expand(names, "all"))
+    wanted = set(_expand(names, "every"))
     wanted |= {name for name, service in SERVICES.items() if wanted & set(service.needs)}
     later = [name for name in wanted if not SERVICES[name].needs]
     for group in ([name for name in wanted if SERVICES[name].needs], later):
@@ -116,8 +120,8 @@ def wipe(names):
 
     The catalogs' data goes with the object store's, for they name its objects.
     """
-    wanted = set(_expand(names, "all"))
-    for together in ({"kafka", "registry"}, {"minio", "iceberg-rest", "nessie"}):
+    wanted = set(_expand(names, "every"))
+    for together in ({"kafka", "registry"}, {"minio", "iceberg-rest", "nessie", "nessie-oauth"}):
         wanted |= together if wanted & together else set()
     stop(sorted(wanted))
     for name in sorted(wanted):
@@ -128,7 +132,7 @@ def wipe(names):
 def status(names):
     total = 0
     print(f"{'server':14}{'state':10}{'pid':>8}{'port':>7}{'MiB':>6}")
-    for name in _expand(names, "all"):
+    for name in _expand(names, "every"):
         number = process.pid(name)
         have = all(installed(part) for part in SERVICES[name].parts)
         memory = process.resident_mib(number) if number else 0
@@ -140,7 +144,7 @@ def status(names):
 
 def logs(names):
     """The end of each named server's log; of every server that has one when none is named."""
-    for name in _expand(names, "all"):
+    for name in _expand(names, "every"):
         path = LOGS / f"{name}.log"
         if path.exists():
             print(f"==> {path}\n{tail(path, 40)}")

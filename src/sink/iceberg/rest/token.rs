@@ -95,6 +95,19 @@ impl Authority {
         matches!(self, Self::Server(_))
     }
 
+    /// What a person can do when the catalog lets us not in.
+    pub(super) fn hint(&self) -> &'static str {
+        match self {
+            Self::Open => "set CDC_SINK_CATALOG_CREDENTIAL or CDC_SINK_CATALOG_TOKEN",
+            Self::Fixed(_) => {
+                "CDC_SINK_CATALOG_TOKEN is wrong or has expired; with CDC_SINK_CATALOG_CREDENTIAL tokens are asked for when they are needed"
+            }
+            Self::Server(_) => {
+                "the catalog does not take this client's tokens: check --catalog-scope, and the audience that the authorization server puts in"
+            }
+        }
+    }
+
     /// The token to use, not the one in `refused`.
     pub(super) async fn token(&self, refused: Option<&Secret>) -> Result<Option<Secret>> {
         let server = match self {

@@ -121,7 +121,9 @@ struct ErrorModel {
 }
 
 /// The error that a bad answer is. Servers that are busy or broken may answer better later; all else is for good.
-pub(super) fn refusal(what: &str, status: StatusCode, body: &[u8]) -> Error {
+///
+/// `unauthorized` is the hint for somebody who is not let in.
+pub(super) fn refusal(what: &str, status: StatusCode, body: &[u8], unauthorized: &str) -> Error {
     let said = match serde_json::from_slice::<ErrorBody>(body) {
         Ok(ErrorBody { error }) => format!("{} {}", error.kind, error.message),
         Err(_) => String::from_utf8_lossy(body).into_owned(),
@@ -134,9 +136,7 @@ pub(super) fn refusal(what: &str, status: StatusCode, body: &[u8]) -> Error {
     match status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Error::unavailable(text),
         status if status.is_server_error() => Error::unavailable(text),
-        StatusCode::UNAUTHORIZED => {
-            Error::refused(text).hint("set CDC_SINK_CATALOG_TOKEN or CDC_SINK_CATALOG_CREDENTIAL")
-        }
+        StatusCode::UNAUTHORIZED => Error::refused(text).hint(unauthorized),
         _ => Error::refused(text),
     }
 }
