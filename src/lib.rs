@@ -54,6 +54,7 @@
 //! | [`cli`], [`config`], [`admin`], [`metrics`] | the outer face |
 //! | [`generate`] | seeded Debezium records for the demo, tests and benchmarks |
 //! | [`error`], [`clock`], [`retry`], [`shutdown`] | for everybody |
+//! | [`failpoint`] | where a test build kills itself |
 //!
 //! Imports point down: `cli` → `pipeline` → {`source`, `decode`, `batch`, `table`, `sink`, `dead_letter`} → vocabulary.
 //! `source`, `decode`, `table` and `sink` do not know each other, but that a source takes a sink's receipt and a sink
@@ -68,6 +69,7 @@ pub mod config;
 pub mod dead_letter;
 pub mod decode;
 pub mod error;
+pub mod failpoint;
 pub mod generate;
 pub mod key;
 pub mod metrics;

@@ -33,6 +33,7 @@ use crate::change::{MissingValue, Truncates};
 use crate::dead_letter::DeadLetters;
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
+use crate::failpoint::{self, Point};
 use crate::metrics;
 use crate::position::TopicPartition;
 use crate::record::Records;
@@ -157,7 +158,9 @@ where
         }
     };
     router.progress.stopping();
+    failpoint::reach(Point::K13);
     router.drain(&mut source, &mut inbox).await;
+    failpoint::reach(Point::K13b);
     source.close().await;
     outcome.map(|()| router.progress)
 }

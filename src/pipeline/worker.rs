@@ -21,6 +21,7 @@ use crate::change::{Batch, InitialSnapshot, MissingValue, Truncates};
 use crate::dead_letter::DeadLetters;
 use crate::decode::{Decoder, Skip};
 use crate::error::{Error, Result};
+use crate::failpoint::{self, Point};
 use crate::metrics;
 use crate::position::Position;
 use crate::record::Records;
@@ -350,6 +351,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
 
     /// Scans a chunk into the buffer.
     async fn take(&mut self, mut records: Records) -> Result<()> {
+        failpoint::reach(Point::K1);
         let partition = records.partition();
         let mut failed = None;
         let mut position = None;
@@ -422,15 +424,20 @@ impl<S: Sink + Send + Sync> Worker<S> {
             }
             let (assembled, before) = (assembled?, self.sink.schema());
             let mut summary = Summary::of(buffer.tally(), &assembled);
+            failpoint::reach(Point::K2);
             self.rejects.bury(&self.name, buffer, &assembled.rejected).await?;
             let batch = assembled.batch;
             if batch.is_empty() && summary.dead_letters == 0 && given.stale.is_empty() {
                 self.settle(&end, summary.consumed).await;
                 return Ok(());
             }
+            if summary.dead_letters > 0 {
+                failpoint::reach(Point::K15);
+            }
             match self.merge_batch(&batch).await? {
                 None => self.rebase(&self.buffer.start_position()),
                 Some(Merged::Committed(committed)) => {
+                    failpoint::reach(Point::K15b);
                     summary.took = started.elapsed();
                     let waiting = self.buffer.has_open();
                     self.keep(self.buffer.after(&end, now()));

@@ -18,6 +18,7 @@ use super::{Committed, Merged, Sink};
 use crate::change::{Batch, Departed, Origin};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::failpoint::{self, Point};
 use crate::key::Key;
 use crate::metrics::{self, CommitOutcome};
 use crate::position::Position;
@@ -177,6 +178,7 @@ impl Sink for LakeSink {
     async fn merge(&mut self, batch: &Batch) -> Result<Merged> {
         if self.open().await?.is_none() {
             self.open = Some(self.create(&batch.schema).await?);
+            failpoint::reach(Point::K14);
         }
         let Some(open) = self.open.as_mut() else {
             return Err(Error::internal("the table is not open"));
@@ -284,6 +286,9 @@ impl Open {
     }
 
     fn apply(&mut self, planned: &Planned, options: &LakeOptions, version: i64) -> Result<()> {
+        if planned.commit.schema_changed {
+            failpoint::reach(Point::K14b);
+        }
         self.stale = true;
         self.table.applied(planned)?;
         self.version = version;
@@ -299,6 +304,9 @@ impl Open {
             );
         }
         tracing::debug!(table = &*options.name, version, inserted, updated, deleted, "committed");
+        if self.follower.is_some() {
+            failpoint::reach(Point::K6b);
+        }
         Ok(())
     }
 
@@ -393,6 +401,7 @@ impl Open {
                     "upkeep failed; it is tried again later"
                 );
             }
+            failpoint::reach(Point::K10);
         }
     }
 }
@@ -480,6 +489,7 @@ impl Log {
         plan: &CommitPlan,
         options: &LakeOptions,
     ) -> Result<Published> {
+        failpoint::reach(Point::K4);
         let started = Instant::now();
         let published = self.publish(plan).await;
         let outcome = match &published {

@@ -22,6 +22,7 @@ use super::source_positions::SourcePositions;
 use super::split::Split;
 use crate::change::{Batch, Departing, Departure, Origin};
 use crate::error::{Error, Result};
+use crate::failpoint::{self, Point};
 use crate::key::Key;
 use crate::position::Position;
 use crate::schema::TableSchema;
@@ -375,7 +376,10 @@ impl Table {
     }
 
     async fn write_file(&self, batch: &Batch, place: Place, rows: RecordBatch) -> Result<DataFile> {
-        files::write(&self.location, &batch.schema, place, rows, self.options.packed_integers).await
+        let packed = self.options.packed_integers;
+        let file = files::write(&self.location, &batch.schema, place, rows, packed).await?;
+        failpoint::reach(Point::K3);
+        Ok(file)
     }
 
     fn assemble(

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use super::protocol::{Metadata, Protocol};
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{self, Point};
 use crate::sink::storage::{self, Location};
 
 /// What the kernel says of a log without a file.
@@ -135,6 +136,7 @@ impl Log {
         };
         let bytes = CommitOrBytes::LogBytes(commit.into());
         let put = self.store.write_commit_entry(number(version)?, bytes, Uuid::nil()).await;
+        failpoint::reach(Point::K6);
         Ok(match put {
             Ok(()) => Put::Done,
             Err(TransactionError::VersionAlreadyExists(_)) => {

@@ -34,6 +34,7 @@ use self::commit::Commit;
 use self::log::{Log, Put};
 use self::protocol::{Metadata, Protocol};
 use crate::error::{Error, Result};
+use crate::failpoint::{self, Point};
 use crate::position::OffsetRange;
 use crate::schema::TableSchema;
 use crate::sink::storage::Location;
@@ -277,8 +278,10 @@ impl DeltaTable {
         let commit = self.prepare(plan).await?;
         let files = self.planned_files(plan, &commit)?;
         let version = self.state.version + 1;
+        failpoint::reach(Point::K5);
         match self.log.put(version, commit.bytes()?).await? {
             Put::Done => {
+                failpoint::reach(Point::K7);
                 self.apply(commit, files)?;
                 self.seen = Instant::now();
                 Ok(Published::Committed { version })
@@ -297,6 +300,7 @@ impl DeltaTable {
         }
         self.log.checkpoint(version).await?;
         self.checkpoint = version;
+        failpoint::reach(Point::K10b);
         let configuration = &self.metadata.configuration;
         let wanted =
             configuration.get("delta.enableExpiredLogCleanup").is_none_or(|value| value != "false");

@@ -12,6 +12,7 @@ use super::catalog::{Answer, Commit, Creation, LoadedTable, Lookup};
 use super::fault;
 use super::storage::Folder;
 use crate::error::{Error, Result};
+use crate::failpoint::{self, Point};
 
 /// The hint's name, as Iceberg's Hadoop catalog has it.
 const HINT: &str = "metadata/version-hint.text";
@@ -141,7 +142,7 @@ pub(super) async fn commit(home: &Folder, commit: Commit<'_>) -> Answer {
     let version = base + 1;
     let what = || format!("cannot write {}", home.absolute(&metadata_file(version)));
     match put(home, version, commit.metadata).await {
-        Ok(()) => {}
+        Ok(()) => failpoint::reach(Point::K6),
         Err(object_store::Error::AlreadyExists { .. }) => return Answer::Conflict,
         Err(e) => {
             let error = fault::store(what(), e);

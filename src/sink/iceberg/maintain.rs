@@ -13,6 +13,7 @@ use super::known::{Known, manifest_list};
 use super::storage::Folder;
 use super::{GC_ENABLED, Options, expire, fault, files};
 use crate::error::{Error, Result};
+use crate::failpoint::{self, Point};
 
 /// Files of a failed attempt are removed once they are this old.
 const DISCARDED_AGE_MILLIS: i64 = 10 * 60 * 1000;
@@ -198,7 +199,8 @@ impl Keeper<'_> {
         let kept = kept.and_then(|n| n.parse().ok()).unwrap_or(METADATA_FILES_KEPT).max(1);
         for file in files::superseded(self.home, kept).await? {
             match self.home.store().delete(&file).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Ok(()) => failpoint::reach(Point::K10b),
+                Err(object_store::Error::NotFound { .. }) => {}
                 Err(e) => return Err(fault::store(format!("cannot remove {file}"), e)),
             }
         }

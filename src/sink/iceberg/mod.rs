@@ -45,6 +45,7 @@ use self::known::{Known, PARTITIONS, Reader, TOPIC};
 use self::maintain::Garbage;
 use self::storage::Folder;
 use crate::error::{Error, Result};
+use crate::failpoint::{self, Point};
 use crate::schema::TableSchema;
 use crate::sink::storage::Location;
 use crate::table::partition::Partitioning;
@@ -337,8 +338,10 @@ impl IcebergTable {
             refs: &refs,
             base: &self.known.metadata_location,
         };
+        failpoint::reach(Point::K5);
         let cause = match self.catalog.commit(&self.home(), &self.name, commit).await {
             Answer::Done(loaded) => {
+                failpoint::reach(Point::K7);
                 let version = attempt.sequence_number;
                 self.land(attempt, *loaded);
                 return Ok(Published::Committed { version });

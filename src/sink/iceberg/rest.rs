@@ -23,6 +23,7 @@ use super::catalog::{Answer, Commit, Creation, LoadedTable, Lookup, TableName};
 use super::storage::Folder;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{self, Point};
 
 /// Deadline of a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -310,7 +311,9 @@ impl RestCatalog {
             Err(e) => return Answer::Refused(Error::internal(what).because(e)),
         };
         let url = self.table_url(name);
-        match self.call(&what, self.post(&url, &body)).await {
+        let answer = self.call(&what, self.post(&url, &body)).await;
+        failpoint::reach(Point::K6);
+        match answer {
             // Whatever is wrong with the answer, the commit is in; the table has to be looked at.
             Ok(body) => match LoadResult::parse(&body, name).and_then(LoadResult::table) {
                 Ok(table) => Answer::Done(Box::new(table)),

@@ -8,6 +8,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tracing::debug;
 
 use super::group::Group;
+use crate::failpoint::{self, Point};
 use crate::position::TopicPartition;
 
 /// A round of questions for watermarks takes no longer.
@@ -100,6 +101,7 @@ pub(super) fn commit(consumer: &BaseConsumer<Group>, offsets: Vec<Next>) -> Vec<
     let list = list_at(offsets.iter().map(|(id, next)| (id, Offset::Offset(*next))));
     match list.and_then(|list| consumer.commit(&list, CommitMode::Sync)) {
         Ok(()) => {
+            failpoint::reach(Point::K9);
             debug!(partitions = offsets.len(), "offsets acknowledged");
             Vec::new()
         }

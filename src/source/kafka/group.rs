@@ -16,6 +16,7 @@ use rdkafka::{ClientContext, TopicPartitionList};
 use serde::Deserialize;
 use tracing::{debug, warn};
 
+use crate::failpoint::{self, Point};
 use crate::position::TopicPartition;
 use crate::source::quiet::log;
 
@@ -118,6 +119,9 @@ impl ConsumerContext for Group {
                 debug!(%error, "partitions could not be given back while closing");
             }
             return;
+        }
+        if revoked {
+            failpoint::reach(Point::K11);
         }
         let partitions = partitions_of(list);
         lock(&self.rebalances).push(if revoked {

@@ -21,6 +21,7 @@ use super::partition::Partition;
 use super::plan::Plan;
 use super::trouble::{Trouble, broken, made_anew, out_of_range};
 use crate::error::{Error, Result};
+use crate::failpoint::{self, Point};
 use crate::metrics::{self, Rebalance};
 use crate::position::TopicPartition;
 use crate::source::{Event, Start};
@@ -347,6 +348,7 @@ impl Reader {
             }
         }
         if !started.is_empty() {
+            failpoint::reach(Point::K12);
             match self.client.consumer.incremental_assign(&list) {
                 Ok(()) => self.partitions.append(&mut started),
                 Err(error) => {
@@ -469,6 +471,7 @@ impl Reader {
             let leaving = self.leaving.iter().flat_map(|leaving| &leaving.assigned);
             let offsets = self.control.acknowledged(&owned.chain(leaving).collect());
             if !offsets.is_empty() {
+                failpoint::reach(Point::K8);
                 self.client.commits.ask(offsets);
             }
         }
