@@ -13,6 +13,15 @@ pub fn waits() -> impl Iterator<Item = Duration> + Send {
     backoff().build()
 }
 
+/// Waits after lost races: short ones, as waiting longer wins none, with jitter, so that losers do not meet again. Without
+/// end.
+pub fn races() -> impl Iterator<Item = Duration> + Send {
+    backoff()
+        .with_min_delay(Duration::from_millis(10))
+        .with_max_delay(Duration::from_millis(250))
+        .build()
+}
+
 /// Makes an attempt again, as long as it fails because something outside is unavailable, and says so; `waiting_for`
 /// names that. For what nothing can go on without.
 pub async fn hold<T, F>(waiting_for: &str, attempt: impl FnMut() -> F) -> Result<T>

@@ -199,7 +199,7 @@ impl Open {
             self.refresh().await?;
         }
         let mut earlier: Option<Planned> = None;
-        let mut waits = retry::waits();
+        let mut waits = retry::races();
         for attempt in 0..CONFLICTS {
             if self.has(batch) {
                 // An earlier attempt reached the table after all.
@@ -253,10 +253,11 @@ impl Open {
                 }
                 Published::Conflict => {
                     earlier = Some(planned);
-                    self.refresh().await?;
+                    // Not after the refresh: what others commit meanwhile would make the next attempt a lost one.
                     if attempt > 2 {
                         tokio::time::sleep(waits.next().unwrap_or_default()).await;
                     }
+                    self.refresh().await?;
                 }
             }
         }

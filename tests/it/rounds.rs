@@ -1,8 +1,11 @@
-//! How long a commit waits for the store: how many requests follow one another, whatever the number of files it touches.
+//! How long a commit waits: how many requests to the store follow one another, whatever the number of files it touches; and
+//! for others who commit to the same table.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use cdc_sink::change::Batch;
+use cdc_sink::position::OffsetRange;
 use cdc_sink::sink::lake::{LakeOptions, LakeSink};
 use cdc_sink::sink::storage::Location;
 use cdc_sink::sink::{Merged, Sink as _};
@@ -19,13 +22,13 @@ const REQUEST: Duration = Duration::from_secs(1);
 /// Commits that are measured: some do upkeep as well.
 const COMMITS: i64 = 3;
 
-fn slow_store() -> Location {
+fn slow_store(request: Duration) -> Location {
     let config = ThrottleConfig {
-        wait_delete_per_call: REQUEST,
-        wait_get_per_call: REQUEST,
-        wait_list_per_call: REQUEST,
-        wait_list_with_delimiter_per_call: REQUEST,
-        wait_put_per_call: REQUEST,
+        wait_delete_per_call: request,
+        wait_get_per_call: request,
+        wait_list_per_call: request,
+        wait_list_with_delimiter_per_call: request,
+        wait_put_per_call: request,
         ..ThrottleConfig::default()
     };
     let store = ThrottledStore::new(InMemory::new(), config);
@@ -48,7 +51,7 @@ async fn a_commit_waits_for_few_requests(
     let folder = tempfile::tempdir().unwrap();
     let logs = formats.iter().map(|at| logs(version)[*at].clone()).collect();
     let options = LakeOptions {
-        location: slow_store(),
+        location: slow_store(REQUEST),
         partition_by: String::new(),
         ..options(&folder, logs)
     };
@@ -69,4 +72,41 @@ async fn a_commit_waits_for_few_requests(
         }
     }
     assert_eq!(fewest, requests);
+}
+
+/// Commits batches of a partition of its own, one after another with `pause` in between; how long the slowest took.
+async fn keep_committing(mut sink: LakeSink, partition: i32, pause: Duration) -> Duration {
+    let (schema, mut slowest) = (Arc::new(schema()), Duration::ZERO);
+    for number in 0..20 {
+        let (from, id) = (number * 10, i64::from(partition) * 10 + number % 10);
+        let ranges = vec![OffsetRange { partition, from, to: from + 10 }];
+        let batch = Batch { ranges, ..batch(&schema, from, &[(id, Some("x"))]) };
+        let start = tokio::time::Instant::now();
+        while !matches!(sink.merge(&batch).await, Ok(Merged::Committed(_))) {}
+        slowest = slowest.max(start.elapsed());
+        tokio::time::sleep(pause).await;
+    }
+    slowest
+}
+
+/// Whoever lost races is not kept from his commit for ever longer.
+#[rstest]
+#[case::delta(0)]
+#[case::iceberg(1)]
+#[tokio::test(start_paused = true)]
+async fn every_instance_gets_its_turn(#[case] format: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let options = LakeOptions {
+        location: slow_store(Duration::from_millis(20)),
+        partition_by: String::new(),
+        ..options(&folder, vec![logs(3)[format].clone()])
+    };
+    let first = Batch { ranges: Vec::new(), ..batch(&Arc::new(schema()), 0, &[(0, Some("x"))]) };
+    drop(LakeSink::new(options.clone()).merge(&first).await.unwrap());
+    let instances = (0..5).map(|partition| {
+        let pause = Duration::from_millis(300 + 10 * u64::try_from(partition).unwrap());
+        keep_committing(LakeSink::new(options.clone()), partition, pause)
+    });
+    let slowest = futures::future::join_all(instances).await;
+    assert!(slowest.iter().max() < Some(&Duration::from_secs(30)), "{slowest:?}");
 }
