@@ -20,7 +20,7 @@ use crate::sink::iceberg::{self, Catalog, RestCatalog, RestOptions, Secret};
 use crate::sink::lake::{LakeOptions, LakeSink, LogSetup};
 use crate::sink::storage::Location;
 use crate::source::properties::Connection;
-use crate::source::{self, KafkaOptions, Topics};
+use crate::source::{KafkaOptions, PartitionCounts, Topics};
 use crate::table::index::Budget;
 use crate::table::physical;
 
@@ -307,8 +307,8 @@ pub fn pipeline(
 
 /// Asks the brokers for the partitions of a topic.
 pub(super) fn partitions(kafka: &KafkaOptions) -> Partitions {
-    let connection = kafka.connection.clone();
-    Partitions::new(move |topic| source::partitions(connection.clone(), topic.to_owned()).boxed())
+    let counts = PartitionCounts::new(kafka.connection.clone());
+    Partitions::new(move |topic| counts.clone().of(topic.to_owned()).boxed())
 }
 
 /// How Kafka is read.

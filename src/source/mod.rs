@@ -14,7 +14,7 @@ pub mod scripted;
 mod topics;
 
 pub use kafka::{Followed, KafkaOptions, KafkaSource, follow, sample};
-pub use partitions::partitions;
+pub use partitions::PartitionCounts;
 pub use topics::{TopicPattern, Topics};
 
 use std::collections::HashMap;

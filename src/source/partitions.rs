@@ -1,8 +1,10 @@
-//! How many partitions a topic has now. Asked rarely, so by a client that is made for the question.
+//! How many partitions a topic has now.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
 
 use super::properties::Connection;
 use super::quiet::Quiet;
@@ -11,22 +13,44 @@ use crate::error::{Error, Result};
 /// How long the brokers may take to answer.
 const WAIT: Duration = Duration::from_secs(10);
 
-/// The number of partitions of `topic`; an unavailable error when the brokers do not tell it.
-pub async fn partitions(connection: Connection, topic: String) -> Result<usize> {
-    let what = format!("the brokers do not tell the partitions of topic {topic}");
-    let ask = move || {
-        let consumer: BaseConsumer<Quiet> = connection.client().create_with_context(Quiet)?;
-        let metadata = consumer.fetch_metadata(Some(&topic), WAIT)?;
+/// Asks the brokers, by a client that is made for the first question and kept.
+#[derive(Clone)]
+pub struct PartitionCounts {
+    connection: Connection,
+    client: Arc<OnceLock<BaseConsumer<Quiet>>>,
+}
+
+impl PartitionCounts {
+    /// Of topics that are reached by `connection`.
+    pub fn new(connection: Connection) -> Self {
+        Self { connection, client: Arc::default() }
+    }
+
+    /// The number of partitions of `topic`; an unavailable error when the brokers do not tell it.
+    pub async fn of(self, topic: String) -> Result<usize> {
+        let what = format!("the brokers do not tell the partitions of topic {topic}");
+        let answer =
+            tokio::task::spawn_blocking(move || self.ask(&topic)).await.map_err(|error| {
+                Error::internal("a thread that asks the brokers ended").because(error)
+            })?;
+        match answer {
+            Ok(0) => Err(Error::unavailable(what)),
+            Ok(count) => Ok(count),
+            Err(error) => Err(Error::unavailable(what).because(error)),
+        }
+    }
+
+    fn ask(&self, topic: &str) -> KafkaResult<usize> {
+        let client = match self.client.get() {
+            Some(client) => client,
+            None => {
+                let made = self.connection.client().create_with_context(Quiet)?;
+                self.client.get_or_init(|| made)
+            }
+        };
+        let metadata = client.fetch_metadata(Some(topic), WAIT)?;
         let found = metadata.topics().iter().find(|told| told.name() == topic);
         Ok(found.filter(|told| told.error().is_none()).map_or(0, |told| told.partitions().len()))
-    };
-    let answer: Result<_, rdkafka::error::KafkaError> = tokio::task::spawn_blocking(ask)
-        .await
-        .map_err(|error| Error::internal("a thread that asks the brokers ended").because(error))?;
-    match answer {
-        Ok(0) => Err(Error::unavailable(what)),
-        Ok(count) => Ok(count),
-        Err(error) => Err(Error::unavailable(what).because(error)),
     }
 }
 
@@ -40,11 +64,11 @@ mod tests {
     #[tokio::test]
     async fn a_topic_has_the_partitions_that_it_was_made_with() {
         let cluster = MockCluster::start(1).unwrap();
+        let connection = Connection::new(cluster.servers(), &BTreeMap::new(), |_| None).unwrap();
+        let counts = PartitionCounts::new(connection);
         for (topic, count) in [("one", 1), ("three", 3)] {
             cluster.create_topic(topic, count).unwrap();
-            let connection =
-                Connection::new(cluster.servers(), &BTreeMap::new(), |_| None).unwrap();
-            let found = partitions(connection, topic.to_owned()).await.unwrap();
+            let found = counts.clone().of(topic.to_owned()).await.unwrap();
             assert_eq!(i32::try_from(found), Ok(count));
         }
     }

@@ -175,9 +175,11 @@ fn reading() -> impl Strategy<Value = Reading> {
     (steps, 1..30_usize).prop_map(|(steps, batch_rows)| Reading { steps, batch_rows })
 }
 
-/// A process that reads the logs to their ends. `told`: that the topic had grown is known by the option alone.
+/// A process that reads the logs to their ends, of a topic that has so many partitions now. `told`: that the topic had grown
+/// is known by the option alone.
 async fn process<S: Sink + Send + Sync + 'static>(
     logs: Logs,
+    partitions: usize,
     reading: &Reading,
     told: bool,
     sink: impl Fn() -> S,
@@ -199,7 +201,7 @@ async fn process<S: Sink + Send + Sync + 'static>(
         limits,
         buffer_bytes: 1 << 20,
         once: true,
-        partitions: Partitions::new(|_| Box::pin(async { Ok(3) })),
+        partitions: Partitions::new(move |_| Box::pin(async move { Ok(partitions) })),
         dead_letters: None,
         dead_letter_limit: 0,
     };
@@ -232,6 +234,11 @@ fn run<F: Future<Output = ()>>(test: F) {
     runtime.enable_all().build().unwrap().block_on(test);
 }
 
+/// Up to the last one that has records.
+fn partitions(logs: &Logs) -> usize {
+    logs.last_key_value().map_or(1, |(last, _)| usize::try_from(last.partition + 1).unwrap())
+}
+
 /// Reads the history: all at once by a process that is told that the topic has grown, or one that sees it.
 async fn read_all<S: Sink + Send + Sync + 'static>(
     history: &History,
@@ -241,9 +248,32 @@ async fn read_all<S: Sink + Send + Sync + 'static>(
 ) {
     if !told {
         let grown = history.grown[0].min(history.changes.len());
-        process(history.logs(grown), first, false, &sink).await;
+        let logs = history.logs(grown);
+        process(logs.clone(), partitions(&logs), first, false, &sink).await;
     }
-    process(history.logs(history.changes.len()), second, told, &sink).await;
+    let logs = history.logs(history.changes.len());
+    process(logs.clone(), partitions(&logs), second, told, &sink).await;
+}
+
+/// Keys move between the partitions that there were, too, while nobody reads the new ones so far.
+#[test]
+fn a_growth_is_known_before_anything_is_merged_that_was_written_since() {
+    run(async {
+        let history = History {
+            step: 1,
+            database: Database::Postgres,
+            changes: vec![(1, Some(1)), (4, Some(1)), (4, Some(2)), (4, Some(3))],
+            grown: [0, 3],
+            again: None,
+        };
+        let sink = MemorySink::default();
+        let reading = Reading { steps: vec![(1, 9), (0, 9)], batch_rows: 1 };
+        process(history.logs(2), 2, &reading, false, || sink.clone()).await;
+        let logs = history.logs(4);
+        assert_eq!(partitions(&logs), 2, "the third one has no records");
+        process(logs, 3, &reading, false, || sink.clone()).await;
+        assert_eq!(pairs(sink.rows()), history.rows());
+    });
 }
 
 proptest! {

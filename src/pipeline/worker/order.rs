@@ -13,6 +13,19 @@ impl<S: Sink + Send + Sync> Worker<S> {
         self.trace(begins);
     }
 
+    /// Asks whether the topic has more partitions, after the last record of the batch was read and before it is merged: what
+    /// another instance merged may be later than the batch then, though nobody reads the new partitions yet. When the
+    /// brokers do not tell, the batch is merged without.
+    pub(super) async fn look_for_growth(&mut self) {
+        if !self.decoder.rests_on_partitions() {
+            return;
+        }
+        match self.policy.partitions.of(&self.topic).await {
+            Ok(count) => self.take_partitions(i32::try_from(count).unwrap_or(i32::MAX)),
+            Err(error) => tracing::debug!(error = error.report(), "cannot look for new partitions"),
+        }
+    }
+
     /// Takes the schema that the table has now, which rows are made for from here on, and the numbers of partitions that
     /// were assigned.
     pub(super) fn take_schema(&mut self) {

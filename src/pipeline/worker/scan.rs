@@ -80,9 +80,10 @@ impl<S: Sink + Send + Sync> Worker<S> {
         }
     }
 
-    /// Fails when rows are matched by the row before and the topic's order is not one: a delete may come before its row
-    /// then. That is asked for each time, as topics grow.
+    /// Looks at the topic's partitions, each time before a batch is merged, as topics grow. Fails when rows are matched by
+    /// the row before and the topic's order is not one: a delete may come before its row then.
     pub(super) async fn check_order(&mut self) -> Result<()> {
+        self.look_for_growth().await;
         if !self.decoder.matches_rows() || self.partitions().await? == 1 {
             return Ok(());
         }
