@@ -31,6 +31,9 @@ class Kill:
     options: tuple = ()
     targets: tuple = tuple(TARGETS)
 
+    def name(self):
+        return f"{self.point}-{self.course}" if self.course == "last" else self.point
+
     def starts(self):
         return [f"{self.point}@{hit}" for hit in self.hits]
 
@@ -38,6 +41,7 @@ class Kill:
 # Records of a wave, which is sent once the one before is in its table, and changes in all: Delta has a checkpoint after 50 commits; without a
 # catalog there are old files of metadata after 100. With a catalog there are old snapshots after 500, which take too long.
 WAVE = 4
+LAST = 30
 TRICKLE = {"delta": 170, "iceberg-files": 330, "both": 330}
 KILLS = [
     Kill("K1", (7, 1)),
@@ -47,7 +51,9 @@ KILLS = [
     Kill("K5", (3, 2)),
     Kill("K6", (1, 4, 1)),
     Kill("K6b", (1, 3), targets=("both",)),
+    Kill("K6b", (1,), "last", targets=("both",)),
     Kill("K7", (3, 1)),
+    Kill("K7", (1,), "last"),
     Kill("K8", (1, 1)),
     Kill("K9", (1, 1)),
     Kill("K10", (3, 2)),
@@ -73,12 +79,14 @@ class Case:
 
     def __init__(self, run, seed, folder, kill, target):
         formats, catalog = TARGETS[target]
-        self.kill, self.name = kill, f"{kill.point} {target}"
-        group = f"{run}-{kill.point}-{target}".lower()
+        self.kill, self.name = kill, f"{kill.name()} {target}"
+        group = f"{run}-{kill.name()}-{target}".lower()
         namespace = group.replace("-", "_")
         self.target = Target(group, formats, f"s3://{ENV['S3_BUCKET']}/{run}/{group}", ENV["ICEBERG_REST"] if catalog else "")
-        own = kill.course == "trickle"
-        self.tables = {topic(group, "trickle"): history.trickle(seed, TRICKLE[target])} if own else {topic(run, table.name): table for table in tables(seed)}
+        if changes := {"trickle": TRICKLE.get(target), "last": LAST}.get(kill.course):
+            self.tables = {topic(group, "trickle"): history.trickle(seed, changes)}
+        else:
+            self.tables = {topic(run, table.name): table for table in tables(seed)}
         self.ends = {(name, partition): end for name, table in self.tables.items() for partition, end in table.ends().items()}
         named = {name: f"{namespace}.{table.name}" for name, table in self.tables.items()}
         self.rest = Catalog(self.target.catalog) if catalog else None
@@ -124,6 +132,13 @@ class Case:
             self.die(first)
         first.begin()
         self.settle()
+
+    def last(self):
+        """Killed at a commit after which there is nothing more to read."""
+        ((topic, table),) = self.tables.items()
+        make(self.group.admin, self.tables)
+        send(sender(), topic, table.records)
+        self.run()
 
     def trickle(self):
         """Records come a few at a time, before it is killed and after it."""
@@ -203,7 +218,7 @@ class Result:
 
     def line(self):
         point, target = self.name.split()
-        return (f"{point:5}{target:15}{' '.join(self.killed):22}{self.versions:>9}{self.rows:>9}{self.orphans:>9}{self.seconds:>8.1f}  "
+        return (f"{point:10}{target:15}{' '.join(self.killed):22}{self.versions:>9}{self.rows:>9}{self.orphans:>9}{self.seconds:>8.1f}  "
                 f"{'FAILED' if self.wrong else 'passed'}")
 
 
@@ -221,7 +236,7 @@ def run(options):
     try:
         world.fill(shared)
         print(f"{world.run}: {sum(len(table.records) for table in shared.values())} records in {len(shared)} topics")
-        print(f"{'point':5}{'target':15}{'killed at':22}{'versions':>9}{'rows':>9}{'orphans':>9}{'seconds':>8}", flush=True)
+        print(f"{'point':10}{'target':15}{'killed at':22}{'versions':>9}{'rows':>9}{'orphans':>9}{'seconds':>8}", flush=True)
         with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
             for done in as_completed([pool.submit(go, world.run, options.seed, world.folder, *case) for case in cases(options)]):
                 results.append(done.result())

@@ -67,14 +67,20 @@ class Group:
         self.admin.delete_consumer_groups([self.name])[self.name].result(20)
 
 
+def running(instance):
+    """What an instance says of its tables; one that halted is a failure."""
+    tables = (instance.status() or {"tables": []})["tables"]
+    for table in tables:
+        if table["state"] != "running":
+            raise Fail(f"table {table['table']} is {table['state']}: {table['reason']}")
+    return tables
+
+
 def settled(instances, ends):
-    """True once every partition is wholly in its table; a process that ended, or a table that halted, is a failure."""
+    """True once every partition is wholly in its table."""
     positions = {}
     for instance in instances:
-        status = instance.status()
-        for table in status["tables"] if status else []:
-            if table["state"] != "running":
-                raise Fail(f"table {table['table']} is {table['state']}: {table['reason']}")
+        for table in running(instance):
             for partition in table["partitions"]:
                 place = table["topic"], partition["partition"]
                 positions[place] = max(positions.get(place, 0), partition["position"] or 0)
@@ -82,7 +88,13 @@ def settled(instances, ends):
 
 
 def wait_killed(program, seconds=40):
-    until(f"{program.target.name}: killed at {program.point}", program.was_killed, seconds, step=0.02)
+    def killed():
+        if program.was_killed():
+            return True
+        running(program)
+        return False
+
+    until(f"{program.target.name}: killed at {program.point}", killed, seconds, step=0.03)
 
 
 def wait_settled(instances, ends, seconds=60):
