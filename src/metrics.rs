@@ -405,6 +405,7 @@ pub fn table_started(table: &str, formats: &[&'static str]) {
     }
     truncated(table, 0);
     missing_values(table, 0);
+    placeholder_literals(table, 0);
     columns_renamed(table, 0);
     rename_unknown(table, 0);
     table_halted(table, false);

@@ -20,12 +20,12 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "e2e"), str(HERE.parent / "readers")]
 
 import boto3  # noqa: E402
-from confluent_kafka import Producer  # noqa: E402
 from pyiceberg.catalog import load_catalog  # noqa: E402
 from pyiceberg.exceptions import NoSuchTableError  # noqa: E402
 
 from catalogs import WORK  # noqa: E402
 from connectors import Kafka  # noqa: E402
+from envelopes import Table  # noqa: E402
 from py_iceberg import keys  # noqa: E402
 from sinks import Instance, Target, behind  # noqa: E402
 from stack import ENV, Fail, lake, tail, until  # noqa: E402
@@ -91,10 +91,9 @@ class Course:
         self.folder.mkdir(parents=True)
         (self.folder / "pid").write_text(str(os.getpid()))
         self.kafka = Kafka()
-        self.producer = Producer({"bootstrap.servers": ENV["BROKERS"]})
         self.store = boto3.resource("s3", endpoint_url=ENV["S3"], aws_access_key_id=ENV["S3_ACCESS_KEY"],
                                     aws_secret_access_key=ENV["S3_SECRET_KEY"], region_name=ENV["S3_REGION"]).Bucket(BUCKET)
-        self.clients, self.rows, self.sent = [], {}, 0
+        self.clients, self.tables = [], {}
 
     def go(self):
         found = self.refused()
@@ -199,7 +198,7 @@ class Course:
         self.send("given", 5)
         client.start(known_member=True)
         self.settle(client)
-        stored = dict(self.rows["given"])
+        stored = dict(self.tables["given"].rows)
         time.sleep(TOKENS_LIVE + 1)
         self.send("given", 5)
 
@@ -210,23 +209,11 @@ class Course:
         reason = until("the table halts", halted, 30)[0]
         client.kill()
         wrong = [f"the reason does not say {word}: {reason}" for word in ("answers 401", "CDC_SINK_CATALOG_TOKEN") if word not in reason]
-        self.rows["given"] = stored
+        self.tables["given"].rows = stored
         return wrong + self.compare("given")
 
     def send(self, name, count):
-        """Inserts and, once there are rows, updates."""
-        rows = self.rows.setdefault(name, {})
-        for number in range(count):
-            key = len(rows) + 1 if not rows or number % 2 == 0 else 1 + self.sent * 7 % len(rows)
-            self.sent += 1
-            row, before = {"id": key, "name": f"{name} {self.sent}"}, rows.get(key)
-            source = {"connector": "postgresql", "name": self.run, "db": "shop", "schema": "shop", "table": name, "lsn": self.sent,
-                      "ts_ms": int(time.time() * 1000), "snapshot": "false"}
-            envelope = {"before": before and {"id": key, "name": before}, "after": row, "source": source, "op": "u" if before else "c",
-                        "ts_ms": source["ts_ms"]}
-            rows[key] = row["name"]
-            self.producer.produce(f"{self.run}.shop.{name}", json.dumps(envelope), json.dumps({"id": key}))
-        self.producer.flush(30)
+        self.tables.setdefault(name, Table(self.run, name)).change(count)
 
     def positions(self, client):
         return [partition["position"] for table in client.status()["tables"] for partition in table["partitions"]]
@@ -250,7 +237,7 @@ class Course:
 
     def compare(self, name):
         read = self.table(name).scan(selected_fields=("id", "name")).to_arrow().to_pylist()
-        got, want = {row["id"]: row["name"] for row in read}, self.rows[name]
+        got, want = {row["id"]: row["name"] for row in read}, self.tables[name].rows
         say(f"{name}: {len(read)} rows read by PyIceberg, {len(want)} expected")
         wrong = [f"{name}: {len(read) - len(got)} keys twice"] if len(read) != len(got) else []
         return wrong + [f"{name}: row {key} is {got.get(key)}, not {want.get(key)}" for key in sorted(got.keys() | want.keys())

@@ -87,9 +87,9 @@ def unpack(archive, folder):
     archive.unlink()
 
 
-def go_install(name, folder, module):
+def go_install(name, folder, modules, options=(), env=()):
     need("go", "Go (golang)")
-    run(name, ["go", "install", "-trimpath", "-ldflags=-s -w", module], tries=2, env=os.environ | {"GOBIN": str(folder)})
+    run(name, ["go", "install", "-trimpath", "-ldflags=-s -w", *options, *modules], tries=2, env=os.environ | {"GOBIN": str(folder), **dict(env)})
 
 
 def pip(name, python, arguments):

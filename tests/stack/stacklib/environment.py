@@ -33,6 +33,8 @@ def variables():
         found |= {"MYSQL": found["MARIADB"], "MYSQL_IS": "mariadb"}
     if installed("readers"):
         found["PYTHON"] = PARTS / "readers/bin/python"
+    if installed("prometheus"):
+        found["PROMETHEUS"] = PARTS / "prometheus"
     if installed("spark"):
         found |= {"SPARK_PYTHON": PARTS / "spark/bin/python", "SPARK_JARS": PARTS / "spark/jars"}
     return {f"CDC_SINK_TEST_{key}": str(value) for key, value in found.items()}
