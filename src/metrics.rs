@@ -347,17 +347,20 @@ pub enum CommitOutcome {
     Conflict,
     /// Another owner has the partitions.
     Fenced,
+    /// Nobody can tell yet whether it is in the table; nothing else is committed there before that is known.
+    Unknown,
     /// It is not in the table, for another reason.
     Failed,
 }
 
 impl CommitOutcome {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Committed,
         Self::Recovered,
         Self::BroughtUp,
         Self::Conflict,
         Self::Fenced,
+        Self::Unknown,
         Self::Failed,
     ];
 
@@ -368,6 +371,7 @@ impl CommitOutcome {
             Self::BroughtUp => "brought_up",
             Self::Conflict => "conflict",
             Self::Fenced => "fenced",
+            Self::Unknown => "unknown",
             Self::Failed => "failed",
         }
     }

@@ -199,6 +199,7 @@ impl Open {
             self.refresh().await?;
         }
         let mut earlier: Option<Planned> = None;
+        let started = Instant::now();
         let mut waits = retry::races();
         for attempt in 0..CONFLICTS {
             if self.has(batch) {
@@ -209,41 +210,23 @@ impl Open {
                 if self.refresh().await? {
                     continue;
                 }
+                let (table, format) = (&options.name, self.authority.format());
+                metrics::commit_ended(table, format, CommitOutcome::Fenced, started.elapsed());
                 return Ok(Merged::Fenced { stored: self.table.position().clone() });
             }
-            if !batch.schema.covers(self.table.schema()) {
-                return Ok(Merged::Outdated);
-            }
-            let stale = self.table.stale(batch).await?;
-            if !stale.is_empty() {
-                return Ok(Merged::Stale { keys: stale });
-            }
-            let numbered = match batch.matched {
-                false => None,
-                true => match self.table.numbered(batch) {
-                    Ok(numbered) => Some(numbered),
-                    Err(absent) => {
-                        let absent = absent.into_iter().map(Origin::Row).collect();
-                        return Ok(Merged::Missing { absent });
-                    }
-                },
+            let complete = match self.complete(batch).await? {
+                Ok(complete) => complete,
+                Err(unfit) => return Ok(unfit),
             };
-            let batch = numbered.as_ref().unwrap_or(batch);
-            let confirmed = self.table.confirmed(batch).await?;
-            let batch = confirmed.as_ref().unwrap_or(batch);
-            if batch.strict {
-                let absent = self.table.absent(batch).await?;
-                if !absent.is_empty() {
-                    return Ok(Merged::Missing { absent });
-                }
-            }
+            let batch = complete.as_ref().unwrap_or(batch);
             let now = options.clock.now_millis();
             let planned = match &earlier {
                 None => self.table.plan(batch, now).await?,
                 Some(earlier) => self.table.replan(batch, earlier, now).await?,
             };
-            match self.authority.timed_publish(&planned.commit, options).await? {
-                Published::Committed { version } => {
+            let done = CommitOutcome::Committed;
+            match self.authority.timed_publish(&planned.commit, options, done).await? {
+                Published::Committed { version, .. } => {
                     let is_even = self.followed == Some(self.version);
                     self.apply(&planned, options, version)?;
                     if is_even {
@@ -259,12 +242,43 @@ impl Open {
                     }
                     self.refresh().await?;
                 }
+                // The caller comes again with the same batch, and with no other before.
+                Published::Unknown(error) => return Err(error),
             }
         }
         Err(Error::unavailable(format!(
             "cannot commit to {}: others committed first {CONFLICTS} times in a row",
             options.name
         )))
+    }
+
+    /// The batch with what only the table knows of, none when it stands as it is; or why it has to be made anew.
+    async fn complete(&mut self, batch: &Batch) -> Result<Result<Option<Batch>, Merged>> {
+        if !batch.schema.covers(self.table.schema()) {
+            return Ok(Err(Merged::Outdated));
+        }
+        let stale = self.table.stale(batch).await?;
+        if !stale.is_empty() {
+            return Ok(Err(Merged::Stale { keys: stale }));
+        }
+        let numbered = match batch.matched.then(|| self.table.numbered(batch)) {
+            None => None,
+            Some(Ok(numbered)) => Some(numbered),
+            Some(Err(absent)) => {
+                let absent = absent.into_iter().map(Origin::Row).collect();
+                return Ok(Err(Merged::Missing { absent }));
+            }
+        };
+        let confirmed = self.table.confirmed(numbered.as_ref().unwrap_or(batch)).await?;
+        let complete = confirmed.or(numbered);
+        let batch = complete.as_ref().unwrap_or(batch);
+        if batch.strict {
+            let absent = self.table.absent(batch).await?;
+            if !absent.is_empty() {
+                return Ok(Err(Merged::Missing { absent }));
+            }
+        }
+        Ok(Ok(complete))
     }
 
     /// True when others may have noted meanwhile what the batch needs.
@@ -348,10 +362,12 @@ impl Open {
     ) -> Result<()> {
         let Some(follower) = &mut self.follower else { return Ok(()) };
         // Without a position to tell, it is compared and brought up.
-        if !plan.ranges.is_empty()
-            && let Published::Committed { .. } = follower.timed_publish(plan, options).await?
-        {
-            self.followed = Some(self.version);
+        if plan.ranges.is_empty() {
+            return Ok(());
+        }
+        match follower.timed_publish(plan, options, CommitOutcome::Committed).await? {
+            Published::Committed { .. } => self.followed = Some(self.version),
+            Published::Conflict | Published::Unknown(_) => {}
         }
         Ok(())
     }
@@ -384,8 +400,11 @@ impl Open {
                 files_removed = plan.removed.len(),
                 "bringing the second format up to the first"
             );
-            // Whether it is in or another came first: the next round looks.
-            drop(follower.timed_publish(&plan, options).await?);
+            match follower.timed_publish(&plan, options, CommitOutcome::BroughtUp).await? {
+                // The next round looks.
+                Published::Committed { .. } | Published::Conflict => {}
+                Published::Unknown(error) => return Err(error),
+            }
         }
         Err(Error::unavailable(format!(
             "cannot bring up the second format of {}: others committed first {CONFLICTS} times in a row",
@@ -485,17 +504,21 @@ impl Log {
         }
     }
 
+    /// Publishes; what became of it is counted, success as `done`.
     async fn timed_publish(
         &mut self,
         plan: &CommitPlan,
         options: &LakeOptions,
+        done: CommitOutcome,
     ) -> Result<Published> {
         failpoint::reach(Point::K4);
         let started = Instant::now();
         let published = self.publish(plan).await;
         let outcome = match &published {
-            Ok(Published::Committed { .. }) => CommitOutcome::Committed,
+            Ok(Published::Committed { found: true, .. }) => CommitOutcome::Recovered,
+            Ok(Published::Committed { found: false, .. }) => done,
             Ok(Published::Conflict) => CommitOutcome::Conflict,
+            Ok(Published::Unknown(_)) => CommitOutcome::Unknown,
             Err(_) => CommitOutcome::Failed,
         };
         metrics::commit_ended(&options.name, self.format(), outcome, started.elapsed());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use roaring::RoaringTreemap;
 use uuid::Uuid;
 
+use crate::error::Error;
 use crate::position::{OffsetRange, Position};
 use crate::schema::TableSchema;
 use crate::table::notes::Notes;
@@ -159,8 +160,8 @@ pub struct TableState {
     pub files: BTreeMap<String, LiveFile>,
 }
 
-/// How a publisher's commit ended. Anything unclear is cleared up by the publisher before it answers: it reloads
-/// and looks for the batch id.
+/// How a publisher's commit ended. After any answer but a plain yes the publisher reads the table and looks for the batch
+/// id before it tells.
 #[derive(Debug)]
 #[must_use]
 pub enum Published {
@@ -168,7 +169,12 @@ pub enum Published {
     Committed {
         /// The table version.
         version: i64,
+        /// True when the table told it, the answer having been lost.
+        found: bool,
     },
     /// Another commit came first; the plan is not in the table. Refresh, plan again.
     Conflict,
+    /// It is not in the table, but may still get there, or the table cannot be read. Nothing else may be committed
+    /// before that is decided: publishing the same batch again finds out.
+    Unknown(Error),
 }

@@ -105,7 +105,11 @@ impl Landed {
 
     fn published(&self, plan: &CommitPlan) -> Published {
         let version = self.version;
-        if self.is(plan) { Published::Committed { version } } else { Published::Conflict }
+        if self.is(plan) {
+            Published::Committed { version, found: true }
+        } else {
+            Published::Conflict
+        }
     }
 }
 
@@ -260,9 +264,9 @@ impl DeltaTable {
         Ok(())
     }
 
-    /// Commits the plan as the next version. After an error of kind unavailable it is not known whether the plan is in
-    /// the table: calling again with the same plan finds out, and commits it if it is not. Called with another plan of
-    /// the same batch, it answers with a conflict if the earlier plan is in the table; a refresh then shows it.
+    /// Commits the plan as the next version. Calling again with the same plan finds out what became of an unknown one,
+    /// and commits it if it is not in the table. Called with another plan of the same batch, it answers with a conflict
+    /// if the earlier plan is in the table; a refresh then shows it. After an error nothing was sent.
     pub async fn publish(&mut self, plan: &CommitPlan) -> Result<Published> {
         if let Some(landed) = self.landed(plan.batch_id) {
             return Ok(landed.published(plan));
@@ -284,7 +288,7 @@ impl DeltaTable {
                 failpoint::reach(Point::K7);
                 self.apply(commit, files)?;
                 self.seen = Instant::now();
-                Ok(Published::Committed { version })
+                Ok(Published::Committed { version, found: false })
             }
             Put::Unclear(error) => self.clear_up(plan, version, error).await,
         }
@@ -320,9 +324,11 @@ impl DeltaTable {
         version: i64,
         error: Error,
     ) -> Result<Published> {
-        let Some(bytes) = self.log.read(version).await? else {
+        let bytes = match self.log.read(version).await {
+            Ok(Some(bytes)) => bytes,
             // Not there, and it may still arrive: the same plan again meets it or comes first.
-            return Err(error);
+            Ok(None) => return Ok(Published::Unknown(error)),
+            Err(unread) => return Ok(Published::Unknown(unread)),
         };
         let commit = Commit::parse(&bytes).map_err(|e| at(&self.log, e))?;
         if !commit.landed(version).is_some_and(|landed| landed.is(plan)) {
@@ -330,7 +336,7 @@ impl DeltaTable {
         }
         // An earlier attempt may have made it: its deletion vectors count, not those just written.
         self.follow(commit).await?;
-        Ok(Published::Committed { version })
+        Ok(Published::Committed { version, found: true })
     }
 
     fn landed(&self, batch: Uuid) -> Option<&Landed> {

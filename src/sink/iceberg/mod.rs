@@ -148,6 +148,8 @@ enum Fate {
     Lost,
     /// The table is as it was before the attempt, which may still be under way.
     Open(Box<Attempt>),
+    /// The table cannot be read. The attempt is kept.
+    Unread(Error),
 }
 
 impl IcebergTable {
@@ -262,15 +264,18 @@ impl IcebergTable {
 
     /// Commits `plan`.
     ///
-    /// After an error of kind unavailable the plan may be in the table or not: publishing it again finds out. Called with
-    /// another plan of the same batch, it answers with a conflict if the earlier plan is in the table; a refresh then
-    /// shows it.
+    /// Publishing the same plan again finds out what became of an unknown one. Called with another plan of the same
+    /// batch, it answers with a conflict if the earlier plan is in the table; a refresh then shows it. After an error
+    /// nothing was sent, or it was refused.
     pub async fn publish(&mut self, plan: &CommitPlan) -> Result<Published> {
         if let Some(pending) = self.pending.take() {
             let same_batch = pending.plan.batch_id == plan.batch_id;
             let same_files = pending.has_files_of(plan);
             let published = match self.fate(pending).await? {
-                Fate::Landed(version) if same_batch => Some(Published::Committed { version }),
+                Fate::Unread(unread) => return Ok(Published::Unknown(unread)),
+                Fate::Landed(version) if same_batch => {
+                    Some(Published::Committed { version, found: true })
+                }
                 // Sent again as it is: the same snapshot cannot be in the table twice.
                 Fate::Open(attempt) if same_batch => Some(self.send(*attempt).await?),
                 // The table is not the one that this plan was made on.
@@ -287,7 +292,7 @@ impl IcebergTable {
         }
         if let Some(version) = self.known.version_of(plan.batch_id) {
             return Ok(match self.known.has_files_of(plan) {
-                true => Published::Committed { version },
+                true => Published::Committed { version, found: true },
                 false => Published::Conflict,
             });
         }
@@ -344,7 +349,7 @@ impl IcebergTable {
                 failpoint::reach(Point::K7);
                 let version = attempt.sequence_number;
                 self.land(attempt, *loaded);
-                return Ok(Published::Committed { version });
+                return Ok(Published::Committed { version, found: false });
             }
             Answer::Refused(e) => {
                 self.garbage.discard(attempt.written);
@@ -354,20 +359,21 @@ impl IcebergTable {
             Answer::Conflict => None,
         };
         match self.fate(attempt).await? {
-            Fate::Landed(version) => Ok(Published::Committed { version }),
+            Fate::Landed(version) => Ok(Published::Committed { version, found: true }),
             Fate::Lost => Ok(Published::Conflict),
+            Fate::Unread(unread) => Ok(Published::Unknown(unread)),
             Fate::Open(attempt) => {
                 self.pending = Some(*attempt);
-                Err(cause.unwrap_or_else(|| {
+                Ok(Published::Unknown(cause.unwrap_or_else(|| {
                     let text =
                         format!("the catalog refused a commit to {} for no reason seen", self.name);
                     Error::unavailable(text)
-                }))
+                })))
             }
         }
     }
 
-    /// Reads the table and looks for the attempt. When the table cannot be read, the attempt is kept.
+    /// Reads the table and looks for the attempt.
     async fn fate(&mut self, attempt: Attempt) -> Result<Fate> {
         let known = self.known.metadata_location.clone();
         let loaded = match self.catalog.load(&self.home(), &self.name, Some(&known)).await {
@@ -380,7 +386,7 @@ impl IcebergTable {
                 self.pending = Some(attempt);
                 let text =
                     format!("a commit to the Iceberg table {} is in an unknown state", self.name);
-                return Err(Error::unavailable(text).because(e));
+                return Ok(Fate::Unread(Error::unavailable(text).because(e)));
             }
         };
         let version = attempt.sequence_number;

@@ -12,7 +12,7 @@ use super::*;
 use crate::error::Kind;
 use crate::position::OffsetRange;
 use crate::schema::{Column, ColumnType};
-use crate::testing::needed;
+use crate::testing::{needed, unknown};
 use support::{Place, by_name, options, read_by_others, same_state, stored};
 
 fn plain() -> Arc<Partitioning> {
@@ -80,7 +80,7 @@ async fn two_writers(place: Place, version: u8) {
     let mut other = place.open(options(version)).await;
     let plan = writer.plan(&[(3, "c")], &[1]).await;
     let late = writer.plan(&[(4, "d")], &[2]).await;
-    assert!(matches!(other.publish(&plan).await.unwrap(), Published::Committed { version: 2 }));
+    assert!(matches!(other.publish(&plan).await.unwrap(), Published::Committed { version: 2, .. }));
     assert!(matches!(writer.table.publish(&late).await.unwrap(), Published::Conflict));
     // The conflict brought the other's commit in, so the plan fits no longer.
     same_state(writer.table.state(), other.state());
@@ -88,7 +88,7 @@ async fn two_writers(place: Place, version: u8) {
     // The other's batch is known as committed, whoever publishes it.
     assert!(matches!(
         writer.table.publish(&plan).await.unwrap(),
-        Published::Committed { version: 2 }
+        Published::Committed { version: 2, .. }
     ));
     writer.committed(&[(3, "c")], &[1], &plan);
     writer.commit(&[(4, "d")], &[2]).await;
@@ -121,13 +121,13 @@ async fn a_commit_in_an_unknown_state_can_be_published_again() {
         let fault = if applied { fault } else { &place.faults.lost_requests };
         fault.store(1, Ordering::SeqCst);
         unreadable.store(3, Ordering::SeqCst);
-        let error = writer.table.publish(&plan).await.unwrap_err();
+        let error = unknown(writer.table.publish(&plan).await.unwrap());
         assert_eq!(error.kind(), Kind::Unavailable);
         unreadable.store(0, Ordering::SeqCst);
         let before = stored(&place.location()).await.len();
         assert!(matches!(
             writer.table.publish(&plan).await.unwrap(),
-            Published::Committed { version: 2 }
+            Published::Committed { version: 2, .. }
         ));
         writer.committed(&[(3, "c")], &[1], &plan);
         writer.check(&place).await;
@@ -151,7 +151,7 @@ async fn a_batch_that_is_in_by_an_earlier_plan_conflicts_with_a_later_one() {
         let fault = if applied { fault } else { &place.faults.lost_requests };
         fault.store(1, Ordering::SeqCst);
         unreadable.store(3, Ordering::SeqCst);
-        assert!(writer.table.publish(&first).await.is_err());
+        unknown(writer.table.publish(&first).await.unwrap());
         unreadable.store(0, Ordering::SeqCst);
         for _ in 0..2 {
             let published = writer.table.publish(&second).await.unwrap();
@@ -192,12 +192,12 @@ async fn a_commit_in_an_unknown_state_is_recognised_after_a_refresh_and_by_other
     let plan = writer.plan(&[(3, "c")], &[1]).await;
     place.faults.lost_answers.store(1, Ordering::SeqCst);
     place.faults.unreadable.store(3, Ordering::SeqCst);
-    assert!(writer.table.publish(&plan).await.is_err());
+    unknown(writer.table.publish(&plan).await.unwrap());
     place.faults.unreadable.store(0, Ordering::SeqCst);
     // Another writer goes on from there.
     let mut other = place.open(options(3)).await;
     assert_eq!(other.state().last_batch, Some(plan.batch_id));
-    assert!(matches!(other.publish(&plan).await.unwrap(), Published::Committed { version: 2 }));
+    assert!(matches!(other.publish(&plan).await.unwrap(), Published::Committed { version: 2, .. }));
     let mut second = support::Writer {
         table: other,
         places: writer.places.clone(),
@@ -209,7 +209,7 @@ async fn a_commit_in_an_unknown_state_is_recognised_after_a_refresh_and_by_other
     second.commit(&[(4, "d")], &[2]).await;
     assert!(matches!(
         writer.table.publish(&plan).await.unwrap(),
-        Published::Committed { version: 2 }
+        Published::Committed { version: 2, .. }
     ));
     assert!(writer.table.refresh().await.unwrap());
     same_state(writer.table.state(), second.table.state());

@@ -237,6 +237,7 @@ async fn writers_on_s3_meet_in_the_log() {
                         conflicts += 1;
                         assert!(table.delta.refresh().await.unwrap());
                     }
+                    Published::Unknown(error) => panic!("{error}"),
                 }
             }
         }

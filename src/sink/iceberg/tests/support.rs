@@ -153,7 +153,7 @@ impl Writer {
     /// Upserts `names` and deletes `gone` in one commit, which must succeed.
     pub(super) async fn commit(&mut self, names: &[(i64, &str)], gone: &[i64]) -> i64 {
         let plan = self.plan(names, gone).await;
-        let Published::Committed { version } = self.table.publish(&plan).await.unwrap() else {
+        let Published::Committed { version, .. } = self.table.publish(&plan).await.unwrap() else {
             panic!("conflict")
         };
         self.committed(names, gone, &plan);
