@@ -1,7 +1,4 @@
-//! What several parts' unit tests need: servers and engines that we did not write, and answers of publishers.
-
-use crate::error::Error;
-use crate::table::plan::Published;
+//! What unit tests need of the machine: servers and engines that we did not write.
 
 /// The address or place that `name` (`CDC_SINK_TEST_…`, as `tests/stack/stack env` prints them) tells. Without it a test
 /// leaves itself out and says so; where everything must run (`CDC_SINK_TEST_ALL`, which `tests/run` sets) it fails.
@@ -15,12 +12,4 @@ pub(crate) fn needed(name: &str) -> Option<String> {
         eprintln!("left out: {name} is not set");
     }
     value
-}
-
-/// Why nobody can tell whether a plan is in the table.
-pub(crate) fn unknown(published: Published) -> Error {
-    match published {
-        Published::Unknown(error) => error,
-        other => panic!("{other:?}"),
-    }
 }

@@ -375,26 +375,22 @@ impl Buffer {
         self.ranges.values().map(|range| (range.partition, range.from)).collect()
     }
 
-    /// Where to go on when the table turned out to be at `stored`. Fails when the table went back: what lies between
-    /// is not in the buffer.
-    pub fn position_over(&self, stored: &Position) -> Result<Position> {
+    /// Where to go on when the table turned out to be at `stored`; none when the table went back: what lies between is
+    /// not in the buffer.
+    pub fn position_over(&self, stored: &Position) -> Result<Option<Position>> {
         let start = |range: &OffsetRange| {
-            match stored.get(range.partition) {
-            Some(stored) if stored < range.from => Err(Error::internal(format!(
-                "the table's position of partition {} went back from {} to {stored}",
-                range.partition, range.from
-            ))
-            .hint("was the table restored or rolled back? restart to read again from the table's position")),
-            stored => Ok((range.partition, stored.unwrap_or(range.from))),
-        }
+            let stored = stored.get(range.partition).unwrap_or(range.from);
+            (stored >= range.from).then_some((range.partition, stored))
         };
-        let position: Position = self.ranges.values().map(start).collect::<Result<_>>()?;
+        let Some(position) = self.ranges.values().map(start).collect::<Option<Position>>() else {
+            return Ok(None);
+        };
         if position == self.start_position() {
             return Err(Error::internal(
                 "a batch was fenced by a table that is at the batch's start",
             ));
         }
-        Ok(position)
+        Ok(Some(position))
     }
 
     /// After the table turned out to be at another position: what is left to do from there. Changes the table has

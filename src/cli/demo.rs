@@ -387,6 +387,10 @@ impl Source for Tracked {
         self.source.hold(partition, held);
     }
 
+    fn read_again(&mut self, partitions: Vec<TopicPartition>) {
+        self.source.read_again(partitions);
+    }
+
     async fn close(self) {
         self.source.close().await;
     }

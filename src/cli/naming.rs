@@ -64,7 +64,11 @@ impl Tables {
     }
 
     /// Names the tables of those of the topics that have a record.
-    async fn name(&self, kafka: &KafkaOptions, topics: &BTreeSet<Arc<str>>) -> Result<()> {
+    pub(super) async fn name(
+        &self,
+        kafka: &KafkaOptions,
+        topics: &BTreeSet<Arc<str>>,
+    ) -> Result<()> {
         let kafka = KafkaOptions { topics: Topics::parse(topics.iter())?, ..kafka.clone() };
         let sampled = tokio::task::spawn_blocking(move || sample(&kafka, RECORDS, WAIT));
         let sampled = sampled
@@ -205,6 +209,10 @@ impl<So: Source + Send> Source for Named<So> {
 
     fn hold(&mut self, partition: &TopicPartition, held: bool) {
         self.source.hold(partition, held);
+    }
+
+    fn read_again(&mut self, partitions: Vec<TopicPartition>) {
+        self.source.read_again(partitions);
     }
 
     async fn close(mut self) {
@@ -356,6 +364,8 @@ mod tests {
         fn acknowledge(&mut self, _: &str, _: &Committed) {}
 
         fn hold(&mut self, _: &TopicPartition, _: bool) {}
+
+        fn read_again(&mut self, _: Vec<TopicPartition>) {}
 
         async fn close(self) {}
     }

@@ -153,6 +153,10 @@ where
                 break Err(error);
             },
         }
+        if router.is_fenced() {
+            break Err(Error::fenced("every table belongs to another deployment")
+                .hint("what was logged of each says to which, and what can be done"));
+        }
         if options.once && router.progress.reached_ends() {
             break Ok(());
         }
@@ -181,6 +185,8 @@ struct Handle {
     queued: usize,
     held: HashSet<i32>,
     halted: bool,
+    /// It halted because its table belongs to another deployment.
+    fenced: bool,
 }
 
 impl<F, Si> Router<F>
@@ -292,14 +298,24 @@ where
                 self.progress.committed(&topic, &committed, &summary);
             }
             Report::PassedOver { topic, records } => self.progress.passed_over(&topic, records),
-            Report::Halted { topic, error } => {
+            Report::RolledBack { topic, partitions } => {
+                let of_topic = |partition| TopicPartition { topic: Arc::clone(&topic), partition };
+                source.read_again(partitions.into_iter().map(of_topic).collect());
+            }
+            Report::Halted { topic, error, fenced } => {
                 self.progress.halted(&topic, error);
                 if let Some(worker) = self.workers.get_mut(&topic) {
                     worker.halted = true;
+                    worker.fenced = fenced;
                 }
             }
         }
         self.release(source);
+    }
+
+    /// True when there are tables and all of them belong to another deployment.
+    fn is_fenced(&self) -> bool {
+        !self.workers.is_empty() && self.workers.values().all(|worker| worker.fenced)
     }
 
     /// Reads on where workers have caught up and the budget allows it.
@@ -332,7 +348,8 @@ where
             self.reports.clone(),
         );
         self.tasks.spawn(worker.run());
-        let handle = Handle { mailbox, queued: 0, held: HashSet::new(), halted: false };
+        let handle =
+            Handle { mailbox, queued: 0, held: HashSet::new(), halted: false, fenced: false };
         self.workers.insert(Arc::clone(topic), handle);
         Ok(())
     }

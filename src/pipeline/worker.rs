@@ -1,5 +1,6 @@
 //! One table's worker: takes its topic's records, merges them when they are due, and halts alone.
 
+mod fenced;
 mod history;
 mod order;
 mod scan;
@@ -20,7 +21,7 @@ use crate::batch::{Assembled, Buffer, Given, Limits, Tally, Wait};
 use crate::change::{Batch, InitialSnapshot, MissingValue, Truncates};
 use crate::dead_letter::DeadLetters;
 use crate::decode::{Decoder, Skip};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::failpoint::{self, Point};
 use crate::metrics;
 use crate::position::Position;
@@ -62,8 +63,10 @@ pub(super) enum Report {
     Committed { topic: Arc<str>, committed: Committed, summary: Summary },
     /// So many records turned out to be nothing for the table, without a commit.
     PassedOver { topic: Arc<str>, records: usize },
-    /// The table cannot go on without a person.
-    Halted { topic: Arc<str>, error: String },
+    /// The table went back: its partitions are to be read again from where it says.
+    RolledBack { topic: Arc<str>, partitions: Vec<i32> },
+    /// The table cannot go on without a person; `fenced` when it belongs to another deployment.
+    Halted { topic: Arc<str>, error: String, fenced: bool },
 }
 
 /// Records that were passed over, by kind.
@@ -468,19 +471,6 @@ impl<S: Sink + Send + Sync> Worker<S> {
         Ok(())
     }
 
-    /// What another owner committed first is dropped; the rest goes on from there.
-    async fn on_fenced(&mut self, stored: &Position) -> Result<()> {
-        tracing::warn!(
-            table = &*self.name,
-            "another owner committed first; going on from the table's position"
-        );
-        self.take_schema();
-        self.rebase(&self.buffer.position_over(stored)?);
-        self.snapshot = self.read_snapshot().await?;
-        self.report_positions().await;
-        Ok(())
-    }
-
     /// No table yet, and no change to make one for. There is no position then that says what was passed over: it is
     /// read, and its dead letters are sent, again after a restart.
     async fn pass_over(&mut self, part: Option<Buffer>) -> Result<()> {
@@ -558,12 +548,13 @@ impl<S: Sink + Send + Sync> Worker<S> {
     async fn halt_on(&mut self, outcome: Result<()>) {
         let Err(error) = outcome else { return };
         metrics::error(error.kind());
+        let fenced = error.kind() == Kind::Fenced;
         let error = error.report();
         tracing::error!(table = &*self.name, topic = &*self.topic, error, "the table halts");
         self.halted = true;
         self.keep(Buffer::default());
         let topic = Arc::clone(&self.topic);
-        self.report(Report::Halted { topic, error }).await;
+        self.report(Report::Halted { topic, error, fenced }).await;
     }
 
     /// Reports every partition: halves of key changes that were waited for may have met, or be in the table.

@@ -114,6 +114,10 @@ pub trait Source {
     /// few records may still come.
     fn hold(&mut self, partition: &TopicPartition, held: bool);
 
+    /// Starts partitions anew whose table went back: they come again in an event of kind `Assigned`. What was delivered
+    /// of them before it is no longer wanted.
+    fn read_again(&mut self, partitions: Vec<TopicPartition>);
+
     /// Leaves the group and frees what the source holds, within a bounded time.
     async fn close(self);
 }

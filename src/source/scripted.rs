@@ -348,6 +348,18 @@ impl Source for ScriptedSource {
         }
     }
 
+    fn read_again(&mut self, partitions: Vec<TopicPartition>) {
+        let mut again = Vec::new();
+        for id in partitions {
+            if let Some(state @ (State::Reading { .. } | State::Failed)) = self.states.get_mut(&id)
+            {
+                *state = State::Offered;
+                again.push(id);
+            }
+        }
+        self.offer(again);
+    }
+
     async fn close(self) {}
 }
 

@@ -51,18 +51,26 @@ impl Table {
     }
 
     /// Takes over what others committed. Only files that are new are read; keys of files and rows that are gone are
-    /// dropped. After an error the table has to be opened again.
+    /// dropped. A table that was rolled back, its position with it, is read as a new one. After an error the table has to
+    /// be opened again.
     pub async fn refresh(&mut self, state: TableState) -> Result<()> {
+        let mut rolled_back = false;
         for (partition, stored) in self.position.iter() {
-            let now = state.position.get(partition);
-            if now.is_none_or(|now| now < stored) {
-                return Err(self.broken(&format!(
-                    "the stored position of partition {partition} went back from {stored} to {now:?}"
-                )));
+            match state.position.get(partition) {
+                Some(now) => rolled_back |= now < stored,
+                // What of its beginning Kafka no longer has would be missing without a word.
+                None => {
+                    return Err(self.broken(&format!(
+                        "the stored position of partition {partition} went back from {stored} to none"
+                    )));
+                }
             }
         }
         if !state.schema.has_keys_of(&self.schema) {
             return Err(self.broken("its key was changed by another writer"));
+        }
+        if rolled_back {
+            return self.reopen(state).await;
         }
         let changes = self.compare(&state);
         if self.matches_rows() && !(changes.gone.is_empty() && changes.shrunk.is_empty()) {

@@ -106,6 +106,8 @@ impl Source for Made {
         self.held = held;
     }
 
+    fn read_again(&mut self, _: Vec<TopicPartition>) {}
+
     async fn close(self) {}
 }
 

@@ -14,6 +14,7 @@ pub(super) struct Control {
     /// Copied when it changes, so that the thread looks at it without a lock.
     held: Mutex<Arc<HashSet<TopicPartition>>>,
     acknowledged: Mutex<HashMap<TopicPartition, i64>>,
+    again: Mutex<Vec<TopicPartition>>,
     closing: AtomicBool,
     thread: OnceLock<Thread>,
 }
@@ -52,6 +53,17 @@ impl Control {
 
     pub(super) fn held(&self) -> Arc<HashSet<TopicPartition>> {
         Arc::clone(&lock(&self.held))
+    }
+
+    /// Asks for a new start of partitions.
+    pub(super) fn read_again(&self, partitions: Vec<TopicPartition>) {
+        lock(&self.again).extend(partitions);
+        self.wake();
+    }
+
+    /// Takes the partitions that shall be started anew.
+    pub(super) fn to_read_again(&self) -> Vec<TopicPartition> {
+        std::mem::take(&mut *lock(&self.again))
     }
 
     /// Notes the next offset of a partition; only the newest is kept.

@@ -160,6 +160,10 @@ impl Source for KafkaSource {
         self.control.hold(partition, held);
     }
 
+    fn read_again(&mut self, partitions: Vec<TopicPartition>) {
+        self.control.read_again(partitions);
+    }
+
     async fn close(mut self) {
         // Whoever waits for an answer to an event hears that none will come.
         self.events.close();

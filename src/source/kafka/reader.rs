@@ -1,5 +1,7 @@
 //! The reading thread: one loop over the group's queue, the partitions' queues and what the pipeline asks.
 
+mod offers;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::thread;
@@ -172,6 +174,7 @@ impl Reader {
             return Flow::Stop;
         }
         self.serve_group(now);
+        self.serve_read_again();
         self.serve_offers(now);
         self.serve_leaving(now);
         self.serve_redivide();
@@ -285,85 +288,6 @@ impl Reader {
         }
     }
 
-    /// Asks where to start, of each topic by itself: a table that does not answer holds up no other.
-    fn offer(&mut self, mut partitions: Vec<TopicPartition>) {
-        partitions.sort_unstable();
-        for partitions in partitions.chunk_by(|a, b| a.topic == b.topic) {
-            let (start, answer) = oneshot::channel();
-            self.outbox.push_back(Event::Assigned { partitions: partitions.to_vec(), start });
-            let state = OfferState::Open(answer);
-            self.offers.push(Offer { partitions: partitions.to_vec(), state });
-        }
-    }
-
-    /// Starts partitions whose start is known now.
-    fn serve_offers(&mut self, now: Instant) {
-        for offer in std::mem::take(&mut self.offers) {
-            match offer.state {
-                OfferState::Again(at) if at <= now => self.offer(offer.partitions),
-                OfferState::Again(_) => self.offers.push(offer),
-                OfferState::Open(mut answer) => match answer.try_recv() {
-                    Err(oneshot::error::TryRecvError::Empty) => {
-                        let state = OfferState::Open(answer);
-                        self.offers.push(Offer { partitions: offer.partitions, state });
-                    }
-                    Ok(starts) => self.start(offer.partitions, &starts, now),
-                    Err(oneshot::error::TryRecvError::Closed) => {
-                        self.start(offer.partitions, &HashMap::new(), now);
-                    }
-                },
-            }
-        }
-    }
-
-    /// Starts reading at `starts`; partitions without one are offered again later.
-    fn start(
-        &mut self,
-        partitions: Vec<TopicPartition>,
-        starts: &HashMap<TopicPartition, Start>,
-        now: Instant,
-    ) {
-        let mut later = Vec::new();
-        let mut list = TopicPartitionList::new();
-        let mut started = Vec::new();
-        for id in partitions {
-            let offset = match starts.get(&id) {
-                None => None,
-                Some(Start::Beginning) => Some(Offset::Beginning),
-                Some(Start::At(position) | Start::After { position, .. }) => {
-                    Some(Offset::Offset(*position))
-                }
-            };
-            let split = starts.get(&id).and_then(|start| {
-                let gate = now + calls::WATERMARKS_TIMEOUT;
-                Partition::split(&self.client.consumer, &self.control, id.clone(), *start, gate)
-            });
-            let added = offset.zip(split).and_then(|(offset, partition)| {
-                list.add_partition_offset(&id.topic, id.partition, offset).ok()?;
-                Some(partition)
-            });
-            match added {
-                Some(partition) => started.push(partition),
-                None => later.push(id),
-            }
-        }
-        if !started.is_empty() {
-            failpoint::reach(Point::K12);
-            match self.client.consumer.incremental_assign(&list) {
-                Ok(()) => self.partitions.append(&mut started),
-                Err(error) => {
-                    warn!(%error, "partitions cannot be read now");
-                    later.extend(started.into_iter().map(|partition| partition.id));
-                }
-            }
-            self.watermarks_due = now;
-        }
-        if !later.is_empty() {
-            let state = OfferState::Again(now + ASK_AGAIN_AFTER);
-            self.offers.push(Offer { partitions: later, state });
-        }
-    }
-
     /// The group takes partitions away: they are no longer read from here on, and given back once the pipeline has
     /// ended what it does with them.
     fn revoked(&mut self, partitions: &[TopicPartition], lost: bool, now: Instant) {
@@ -371,17 +295,7 @@ impl Reader {
             offer.partitions.retain(|id| !partitions.contains(id));
         }
         self.offers.retain(|offer| !offer.partitions.is_empty());
-        let taken = |partition: &Partition| partitions.contains(&partition.id);
-        let assigned = self.partitions.extract_if(.., |p| taken(p)).map(|p| p.id).collect();
-        self.outbox.retain(|event| match event {
-            Event::Records(records) => !partitions
-                .iter()
-                .any(|id| id.partition == records.partition() && id.topic == *records.topic()),
-            Event::Reached { partition, .. } | Event::Watermarks { partition, .. } => {
-                !partitions.contains(partition)
-            }
-            _ => true,
-        });
+        let assigned = self.take_out(partitions);
         let (answer, done) = oneshot::channel();
         let wait =
             if lost || partitions.is_empty() { Duration::ZERO } else { self.options.revoke_wait };
@@ -392,6 +306,21 @@ impl Reader {
             self.outbox.push_back(Event::Revoked { partitions, done: answer });
         }
         self.leaving.push(Leaving { assigned, done, deadline: now + wait });
+    }
+
+    /// Partitions that are read no longer, of those named; what waits of them to be handed over is dropped.
+    fn take_out(&mut self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
+        self.outbox.retain(|event| match event {
+            Event::Records(records) => !partitions
+                .iter()
+                .any(|id| id.partition == records.partition() && id.topic == *records.topic()),
+            Event::Reached { partition, .. } | Event::Watermarks { partition, .. } => {
+                !partitions.contains(partition)
+            }
+            _ => true,
+        });
+        let named = |partition: &mut Partition| partitions.contains(&partition.id);
+        self.partitions.extract_if(.., named).map(|partition| partition.id).collect()
     }
 
     /// Gives partitions back that nothing more will be committed for.

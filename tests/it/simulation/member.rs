@@ -229,6 +229,14 @@ impl Source for Membership {
         }
     }
 
+    fn read_again(&mut self, partitions: Vec<TopicPartition>) {
+        self.world.counters.count("read again");
+        let owned =
+            |at: &TopicPartition| matches!(self.states.get(at), Some(State::Reading { .. }));
+        let again: Vec<_> = partitions.into_iter().filter(owned).collect();
+        self.offer(again);
+    }
+
     async fn close(self) {
         self.group.leave(&self.process.name);
     }

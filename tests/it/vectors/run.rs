@@ -324,6 +324,10 @@ impl Source for Mortal {
         self.source.hold(partition, held);
     }
 
+    fn read_again(&mut self, partitions: Vec<TopicPartition>) {
+        self.source.read_again(partitions);
+    }
+
     async fn close(self) {
         self.source.close().await;
     }
