@@ -259,6 +259,8 @@ pub struct Batch {
     /// Where the changes of `keys` and then of `deletes` come from, one for each; none of a change that the table is to
     /// take whatever it has. Empty where the partitions' order is enough: see [`crate::source_position`].
     pub source_positions: Vec<Option<SourcePosition>>,
+    /// What a person did by it, to be read in the table's history.
+    pub audit: Option<String>,
 }
 
 /// Rows of one content: those that stay, and those that there were.
@@ -302,6 +304,7 @@ impl Batch {
             newest_source_micros: None,
             timestamps_ms: BTreeMap::new(),
             source_positions: Vec::new(),
+            audit: None,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Options: flag, environment, file, in this order. Every flag is also `CDC_SINK_<NAME>` and a key of the TOML file.
 
+mod places;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,16 +10,15 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer};
 
+pub use places::DeadLetterPlaces;
+
 use crate::change::{Keyless, MissingValue, Truncates, Unconfirmed};
 use crate::decode::{InvalidValue, TypeConflict};
 use crate::error::{Error, Result};
-use crate::names::{Naming, TableId};
+use crate::names::Naming;
 
 /// Debezium's default for `unavailable.value.placeholder`.
 const PLACEHOLDER: &str = "__debezium_unavailable_value";
-
-/// The table of dead letters when the option gives no name.
-const DEAD_LETTER_TABLE: &str = "cdc_sink.dead_letters";
 
 /// A table format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -254,6 +255,10 @@ pub struct Options {
     /// Where /metrics, /livez, /readyz and /status are served [default: 127.0.0.1:9187]
     #[arg(long, env = "CDC_SINK_LISTEN", value_name = "ADDRESS", help_heading = "Process")]
     pub listen: Option<SocketAddr>,
+    /// Write tables that belong to another deployment (another consumer group or Kafka cluster) from now on. Give it once,
+    /// after the other has ended for good: what the tables have is kept, and their position is where reading goes on
+    #[arg(long, env = "CDC_SINK_TAKE_OVER", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Process")]
+    pub take_over: Option<bool>,
     /// Stop when everything that was in the topics at the start is committed
     #[arg(long, env = "CDC_SINK_ONCE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Process")]
     pub once: Option<bool>,
@@ -348,6 +353,7 @@ impl Options {
             batch_idle: self.batch_idle.or(file.batch_idle),
             memory: self.memory.or(file.memory),
             listen: self.listen.or(file.listen),
+            take_over: self.take_over.or(file.take_over),
             once: self.once.or(file.once),
             kafka: file.kafka,
             tables: file.tables,
@@ -421,48 +427,11 @@ impl Options {
             },
             memory: bytes("memory", memory)?,
             listen: self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9187))),
+            take_over: self.take_over.unwrap_or(false),
             once: self.once.unwrap_or(false),
             kafka: self.kafka,
             tables: self.tables,
         })
-    }
-}
-
-/// Where dead letters go; nowhere when both are none.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DeadLetterPlaces {
-    /// A Kafka topic.
-    pub topic: Option<String>,
-    /// A table of the warehouse.
-    pub table: Option<TableId>,
-}
-
-impl DeadLetterPlaces {
-    /// Parses the entries of option dead-letters; a bare name is a topic.
-    fn parse(entries: &[String]) -> Result<Self> {
-        let bad = |what: String| {
-            Error::invalid(format!("option dead-letters: {what}"))
-                .hint("give topic:NAME, table or table:NAMESPACE.NAME, or one of each")
-        };
-        let mut places = Self::default();
-        for entry in entries {
-            let again = match entry.split_once(':').unwrap_or(("topic", entry)) {
-                (_, "") => return Err(bad(format!("{entry:?} has no name"))),
-                ("topic", "table") if entry == "table" => {
-                    places.table.replace(TableId::parse(DEAD_LETTER_TABLE)?).is_some()
-                }
-                ("topic", name) => places.topic.replace(name.to_owned()).is_some(),
-                ("table", name) => {
-                    let table = TableId::parse(name).map_err(|e| bad(e.to_string()))?;
-                    places.table.replace(table).is_some()
-                }
-                (place, _) => return Err(bad(format!("{place:?} is no place for dead letters"))),
-            };
-            if again {
-                return Err(bad("there is more than one topic, or more than one table".to_owned()));
-            }
-        }
-        Ok(places)
     }
 }
 
@@ -535,6 +504,8 @@ pub struct Config {
     pub memory: usize,
     /// Where the admin pages are served.
     pub listen: SocketAddr,
+    /// Tables of other deployments become this one's.
+    pub take_over: bool,
     /// Stop at the end.
     pub once: bool,
     /// Properties of the Kafka client.
@@ -585,40 +556,4 @@ fn one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>
         Entries::One(entry) => vec![entry],
         Entries::Many(entries) => entries,
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case(r#""dead""#, Some("dead"), None)]
-    #[case(r#""topic:table""#, Some("table"), None)]
-    #[case(r#""table""#, None, Some("cdc_sink.dead_letters"))]
-    #[case(r#"["table:ops.letters", "dead"]"#, Some("dead"), Some("ops.letters"))]
-    fn dead_letters_go_to_a_topic_or_a_table_or_both(
-        #[case] written: &str,
-        #[case] topic: Option<&str>,
-        #[case] table: Option<&str>,
-    ) {
-        let options: Options = toml::from_str(&format!("dead-letters = {written}")).unwrap();
-        let places = DeadLetterPlaces::parse(&options.dead_letters.unwrap()).unwrap();
-        assert_eq!(places.topic.as_deref(), topic);
-        assert_eq!(places.table.map(|table| table.to_string()).as_deref(), table);
-    }
-
-    #[rstest]
-    #[case(&["a", "topic:b"], "more than one topic")]
-    #[case(&["table", "table:a.b"], "more than one table")]
-    #[case(&["table:"], "has no name")]
-    #[case(&[""], "has no name")]
-    #[case(&["table:letters"], "is no name of a table")]
-    #[case(&["delta:a.b"], "is no place")]
-    fn what_is_no_place_for_dead_letters_is_told(#[case] entries: &[&str], #[case] told: &str) {
-        let entries: Vec<String> = entries.iter().map(|entry| (*entry).to_owned()).collect();
-        let report = DeadLetterPlaces::parse(&entries).unwrap_err().report();
-        assert!(report.contains(told) && report.contains("topic:NAME"), "{report}");
-    }
 }

@@ -88,6 +88,7 @@ impl Table {
                 packed_integers: formats == Formats::Delta,
                 match_rows: false,
             },
+            owner: None,
             clock: Clock::system(),
         });
         Self { sink, schema, offset: 0 }

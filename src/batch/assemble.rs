@@ -152,6 +152,7 @@ impl Buffer {
             newest_source_micros: self.changes.iter().filter_map(|b| b.change.source_micros).max(),
             timestamps_ms: self.timestamps_ms.clone(),
             source_positions: self.source_positions(kept.iter().chain(&deletes)),
+            audit: None,
         };
         let late = rejected.len() - self.rejects.len();
         let collapsed = self.changes.len() - survivors.len() - late;

@@ -4,6 +4,7 @@ mod demo;
 mod display;
 mod log;
 mod naming;
+mod offsets;
 mod plan;
 mod run;
 pub mod setup;
@@ -38,6 +39,9 @@ Examples:
   What a running instance is doing:
     cdc-sink status
 
+  A table halted because retention deleted records before they were read; go on behind them:
+    cdc-sink offsets accept-gap --topic shop.public.orders --partition 0 --reason 'outage of May' --config cdc-sink.toml
+
 Exit codes: 0 done, 1 a table or the run failed, 2 wrong usage or configuration, 3 fenced by another owner,
 130 second interrupt.";
 
@@ -64,6 +68,8 @@ enum Command {
     Plan(Box<plan::PlanArgs>),
     /// What a running instance is doing, table by table
     Status(status::StatusArgs),
+    /// The positions that tables store
+    Offsets(offsets::OffsetsArgs),
 }
 
 /// Parses the command line, runs the command and tells how it ended.
@@ -99,6 +105,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(args) => demo::run(args).await,
         Command::Plan(args) => plan::run(*args).await,
         Command::Status(args) => status::run(args).await,
+        Command::Offsets(args) => offsets::run(args).await,
     }
 }
 

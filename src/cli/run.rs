@@ -21,7 +21,7 @@ use crate::metrics;
 use crate::pipeline::{self, Progress};
 use crate::retry;
 use crate::shutdown;
-use crate::source::{Followed, KafkaSource, follow};
+use crate::source::{Followed, KafkaOptions, KafkaSource, follow};
 
 /// The pipeline's loop waits for nothing longer than this.
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(120);
@@ -80,7 +80,7 @@ async fn keep(
     let progress = Progress::new(clock.clone(), Arc::clone(&health));
     let registry = setup::registry(config)?;
     let kafka = setup::kafka(config)?;
-    let opening = open(config, registry.clone(), clock);
+    let opening = open(config, registry.clone(), &kafka, clock);
     let tables = tokio::select! {
         opened = opening => opened?,
         never = stay_alive(&health) => match never {},
@@ -136,10 +136,15 @@ async fn take_change(history: &SchemaHistory, value: &[u8], registry: Option<&Ar
     }
 }
 
-async fn open(config: &Config, registry: Option<Arc<Registry>>, clock: Clock) -> Result<Tables> {
+async fn open(
+    config: &Config,
+    registry: Option<Arc<Registry>>,
+    kafka: &KafkaOptions,
+    clock: Clock,
+) -> Result<Tables> {
     let tables = Tables::open(config, registry, clock).await?;
     tables.check_store().await?;
-    Ok(tables)
+    tables.owned(kafka).await
 }
 
 /// A run that waits for a catalog or a store is no run that is stuck.

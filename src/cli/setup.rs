@@ -17,10 +17,10 @@ use crate::pipeline::{self, Partitions, TableSetup};
 use crate::retry;
 use crate::sink::delta;
 use crate::sink::iceberg::{self, Catalog, RestCatalog, RestOptions, Secret};
-use crate::sink::lake::{LakeOptions, LakeSink, LogSetup};
+use crate::sink::lake::{LakeOptions, LakeSink, LogSetup, Owner};
 use crate::sink::storage::Location;
 use crate::source::properties::Connection;
-use crate::source::{KafkaOptions, PartitionCounts, Topics};
+use crate::source::{self, KafkaOptions, PartitionCounts, Topics};
 use crate::table::index::Budget;
 use crate::table::physical;
 
@@ -42,6 +42,7 @@ pub struct Tables {
     /// Where the names of topics are split that do not tell it themselves.
     pub(super) splits: Mutex<HashMap<Arc<str>, Split>>,
     index: Budget,
+    owner: Option<Owner>,
     clock: Clock,
 }
 
@@ -66,6 +67,7 @@ impl Tables {
             registrar,
             splits: Mutex::default(),
             index: Budget::new(config.memory / 2),
+            owner: None,
             clock,
         })
     }
@@ -74,6 +76,16 @@ impl Tables {
     #[must_use]
     pub fn with_history(self, history: Arc<SchemaHistory>) -> Self {
         Self { history: Some(history), ..self }
+    }
+
+    /// These tables, for the deployment that the configured consumer group is: it reads the same topics of the same
+    /// cluster, or it is another one. Waits for the brokers.
+    pub(super) async fn owned(self, kafka: &KafkaOptions) -> Result<Self> {
+        let ask = || source::cluster_id(kafka.connection.clone());
+        let cluster = retry::hold("the brokers", ask).await?;
+        let id = format!("consumer group {} of Kafka cluster {cluster}", self.config.group).into();
+        let take_over = self.config.take_over;
+        Ok(Self { owner: Some(Owner { id, take_over }), ..self })
     }
 
     /// Waits until the warehouse is known to be one that two writers cannot overwrite each other's commits in: Delta,
@@ -118,9 +130,13 @@ impl Tables {
         if let Some(table) = table {
             let stands_for = Arc::from(DEAD_LETTERS);
             let id = self.registrar.claim(&stands_for, table.clone())?;
-            let options = self.lake_at(&stands_for, &id);
-            dead_letters =
-                dead_letters.to_table(LakeOptions { partition_by: String::new(), ..options });
+            // Letters of several deployments may lie in one table.
+            let options = LakeOptions {
+                partition_by: String::new(),
+                owner: None,
+                ..self.lake_at(&stands_for, &id)
+            };
+            dead_letters = dead_letters.to_table(options);
         }
         Ok((topic.is_some() || table.is_some()).then(|| Arc::new(dead_letters)))
     }
@@ -139,6 +155,7 @@ impl Tables {
                 packed_integers: !self.config.to.contains(&Format::Iceberg),
                 match_rows: keyless(&self.config, topic) == Keyless::Match,
             },
+            owner: self.owner.clone(),
             clock: self.clock.clone(),
         }
     }

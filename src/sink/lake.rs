@@ -49,6 +49,16 @@ pub enum LogSetup {
     },
 }
 
+/// Whom tables belong to. Two deployments that write one table would each hold it for theirs: what one has read the
+/// other takes for its own progress.
+#[derive(Debug, Clone)]
+pub struct Owner {
+    /// The deployment: all instances that share the reading of topics.
+    pub id: Arc<str>,
+    /// Tables of another deployment become this one's with the first commit.
+    pub take_over: bool,
+}
+
 /// How a lake table is kept.
 #[derive(Debug, Clone)]
 pub struct LakeOptions {
@@ -62,6 +72,8 @@ pub struct LakeOptions {
     pub partition_by: String,
     /// What the physical layer may take.
     pub physical: Options,
+    /// The deployment that writes it; none for a table that all may write.
+    pub owner: Option<Owner>,
     /// Tells the wall time.
     pub clock: Clock,
 }
@@ -130,6 +142,7 @@ impl LakeSink {
         };
         let version = authority.state().version;
         let mut open = Open { table, authority, follower, version, followed: None, stale: false };
+        open.check_owner(&self.options)?;
         open.bring_up(&self.options).await?;
         Ok(open)
     }
@@ -185,6 +198,10 @@ impl Sink for LakeSink {
         };
         let merged = open.merge(batch, &self.options).await?;
         if let Merged::Committed(_) = merged {
+            if let Some(owner) = &mut self.options.owner {
+                // It is ours now. Whoever takes it over from us is not fought.
+                owner.take_over = false;
+            }
             open.follow(&self.options).await?;
             open.maintain(self.options.clock.now_millis()).await;
         }
@@ -202,6 +219,7 @@ impl Open {
         let started = Instant::now();
         let mut waits = retry::races();
         for attempt in 0..CONFLICTS {
+            self.check_owner(options)?;
             if self.has(batch) {
                 // An earlier attempt reached the table after all.
                 return Ok(self.committed(batch));
@@ -220,10 +238,11 @@ impl Open {
             };
             let batch = complete.as_ref().unwrap_or(batch);
             let now = options.clock.now_millis();
-            let planned = match &earlier {
+            let mut planned = match &earlier {
                 None => self.table.plan(batch, now).await?,
                 Some(earlier) => self.table.replan(batch, earlier, now).await?,
             };
+            self.claim(&mut planned.commit, options);
             let done = CommitOutcome::Committed;
             match self.authority.timed_publish(&planned.commit, options, done).await? {
                 Published::Committed { version, .. } => {
@@ -250,6 +269,37 @@ impl Open {
             "cannot commit to {}: others committed first {CONFLICTS} times in a row",
             options.name
         )))
+    }
+
+    /// Fails when the table belongs to another deployment.
+    fn check_owner(&self, options: &LakeOptions) -> Result<()> {
+        let (Some(ours), Some(owner)) = (&options.owner, &self.authority.state().owner) else {
+            return Ok(());
+        };
+        if ours.id == *owner || ours.take_over {
+            return Ok(());
+        }
+        Err(Error::fenced(format!(
+            "the table {} belongs to another deployment, {owner}; this one is {}",
+            options.name, ours.id
+        ))
+        .hint("give one of them other tables or another warehouse; if the other is gone for good, start once with --take-over"))
+    }
+
+    /// The commit makes the table this deployment's, where it is not yet.
+    fn claim(&self, commit: &mut CommitPlan, options: &LakeOptions) {
+        let Some(ours) = &options.owner else { return };
+        let before = &self.authority.state().owner;
+        if before.as_ref() == Some(&ours.id) {
+            return;
+        }
+        if let Some(before) = before {
+            tracing::warn!(table = &*options.name, from = &**before, "taking the table over");
+            let taken = format!("taken over from {before}");
+            let also = commit.audit.iter().map(String::as_str);
+            commit.audit = Some(also.chain([&*taken]).collect::<Vec<_>>().join("; "));
+        }
+        commit.owner = Some(Arc::clone(&ours.id));
     }
 
     /// The batch with what only the table knows of, none when it stands as it is; or why it has to be made anew.

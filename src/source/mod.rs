@@ -5,6 +5,7 @@
 //! loop { match source.next().await { Assigned → reply with stored positions, Records → route to the table, … } }
 //! ```
 
+mod cluster;
 mod kafka;
 pub mod mock;
 mod partitions;
@@ -13,8 +14,9 @@ pub mod quiet;
 pub mod scripted;
 mod topics;
 
+pub use cluster::cluster_id;
 pub use kafka::{Followed, KafkaOptions, KafkaSource, follow, sample};
-pub use partitions::PartitionCounts;
+pub use partitions::{PartitionCounts, offsets};
 pub use topics::{TopicPattern, Topics};
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! How many partitions a topic has now.
+//! How many partitions a topic has now, and which offsets they have.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -52,6 +52,19 @@ impl PartitionCounts {
         let found = metadata.topics().iter().find(|told| told.name() == topic);
         Ok(found.filter(|told| told.error().is_none()).map_or(0, |told| told.partitions().len()))
     }
+}
+
+/// The oldest offset of a partition and the next one it will get; an unavailable error when the brokers do not tell.
+pub async fn offsets(connection: Connection, topic: String, partition: i32) -> Result<(i64, i64)> {
+    let what = format!("the brokers do not tell the offsets of {topic}[{partition}]");
+    let ask = move || {
+        let consumer: BaseConsumer<Quiet> = connection.client().create_with_context(Quiet)?;
+        consumer.fetch_watermarks(&topic, partition, WAIT)
+    };
+    let answer: Result<_, rdkafka::error::KafkaError> = tokio::task::spawn_blocking(ask)
+        .await
+        .map_err(|error| Error::internal("a thread that asks the brokers ended").because(error))?;
+    answer.map_err(|error| Error::unavailable(what).because(error))
 }
 
 #[cfg(test)]

@@ -65,6 +65,8 @@ impl Table {
             deletions,
             removed,
             notes: self.notes.clone(),
+            owner: None,
+            audit: None,
             counts,
             newest_source_micros: None,
             now_millis,

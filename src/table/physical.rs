@@ -407,6 +407,8 @@ impl Table {
             deletions,
             removed,
             notes: self.notes.after(batch, notes, now_millis),
+            owner: None,
+            audit: batch.audit.clone(),
             counts: located.counts,
             newest_source_micros: batch.newest_source_micros,
             now_millis,

@@ -122,6 +122,10 @@ pub struct CommitPlan {
     pub removed: Vec<LiveFile>,
     /// The notes after the commit.
     pub notes: Notes,
+    /// The deployment that the table belongs to from this commit on, where that is new.
+    pub owner: Option<Arc<str>>,
+    /// What a person did by it, to be read in the table's history.
+    pub audit: Option<String>,
     /// Counts for the commit's metrics.
     pub counts: Counts,
     /// When the source committed the newest change, microseconds since the epoch.
@@ -156,6 +160,8 @@ pub struct TableState {
     pub last_batch: Option<Uuid>,
     /// The notes that it left.
     pub notes: Notes,
+    /// The deployment that the table belongs to; none before its first commit.
+    pub owner: Option<Arc<str>>,
     /// Live data files by path.
     pub files: BTreeMap<String, LiveFile>,
 }
@@ -177,4 +183,15 @@ pub enum Published {
     /// It is not in the table, but may still get there, or the table cannot be read. Nothing else may be committed
     /// before that is decided: publishing the same batch again finds out.
     Unknown(Error),
+}
+
+#[cfg(test)]
+impl Published {
+    /// Why nobody can tell whether the plan is in the table.
+    pub(crate) fn unknown(self) -> Error {
+        match self {
+            Self::Unknown(error) => error,
+            other => panic!("{other:?}"),
+        }
+    }
 }

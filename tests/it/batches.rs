@@ -55,6 +55,7 @@ pub(crate) fn options(folder: &tempfile::TempDir, logs: Vec<LogSetup>) -> LakeOp
             packed_integers: false,
             match_rows: false,
         },
+        owner: None,
         clock: Clock::from_fn(|| 1_700_000_000_000_000),
     }
 }

@@ -27,6 +27,7 @@ mod lake;
 mod late_history;
 #[cfg(target_os = "linux")]
 mod memory;
+mod owner;
 mod pipeline;
 mod poison;
 mod readers;

@@ -19,6 +19,8 @@ use crate::table::plan::{CommitPlan, DataFile};
 const BATCH_ID: &str = "cdc-sink.batch-id";
 /// Name in `commitInfo` of the batch's offset ranges.
 const OFFSETS: &str = "cdc-sink.offsets";
+/// Name in `commitInfo` of what a person did.
+const AUDIT: &str = "cdc-sink.audit";
 /// Name in `commitInfo` of the notes of key changes, where there are any.
 const NOTES: &str = "cdc-sink.departed-rows";
 
@@ -176,10 +178,13 @@ pub(super) fn merged(plan: &CommitPlan, read_version: i64) -> Value {
         BATCH_ID: plan.batch_id.to_string(),
         OFFSETS: plan.ranges,
     });
-    if !plan.notes.is_empty()
-        && let Some(info) = info.as_object_mut()
-    {
-        info.insert(NOTES.to_owned(), json!(plan.notes));
+    if let Some(info) = info.as_object_mut() {
+        if !plan.notes.is_empty() {
+            info.insert(NOTES.to_owned(), json!(plan.notes));
+        }
+        if let Some(audit) = &plan.audit {
+            info.insert(AUDIT.to_owned(), json!(audit));
+        }
     }
     info
 }

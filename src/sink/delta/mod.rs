@@ -182,6 +182,7 @@ impl DeltaTable {
                 position,
                 last_batch: None,
                 notes: Notes::default(),
+                owner: owner(&replay.metadata),
                 files: BTreeMap::new(),
             },
             ids_stored: decoded.ids_stored,
@@ -384,6 +385,11 @@ impl DeltaTable {
         if plan.schema_changed || !self.ids_stored {
             self.change_schema(plan, &mut commit)?;
         }
+        if let Some(owner) = &plan.owner {
+            let mut metadata = commit.metadata.take().unwrap_or_else(|| self.metadata.clone());
+            metadata.configuration.insert(protocol::OWNER.to_owned(), owner.to_string());
+            commit.metadata = Some(metadata);
+        }
         let transaction = |range: &OffsetRange| {
             Transaction::new_with_last_update(
                 commit::application(&self.options.topic, range.partition),
@@ -503,6 +509,7 @@ impl DeltaTable {
             self.state.schema = Arc::new(decoded.schema);
             self.ids_stored = decoded.ids_stored;
             self.protocol = protocol;
+            self.state.owner = owner(&metadata);
             self.metadata = metadata;
         }
         for remove in &commit.removes {
@@ -560,6 +567,10 @@ impl DeltaTable {
         }
         Ok(())
     }
+}
+
+fn owner(metadata: &Metadata) -> Option<Arc<str>> {
+    metadata.configuration.get(protocol::OWNER).map(|owner| owner.as_str().into())
 }
 
 /// What the table's metadata says about its schema, when the table may be written.

@@ -24,6 +24,8 @@ const MAX_COLUMN_ID: &str = "delta.columnMapping.maxColumnId";
 
 /// Configuration keys of ours: what a table schema knows and Delta does not.
 pub(super) const TOPIC: &str = "cdc-sink.topic";
+/// Table property: the deployment that the table belongs to.
+pub(super) const OWNER: &str = "cdc-sink.owner";
 pub(super) const KEY: &str = "cdc-sink.key";
 pub(super) const PARTITIONING: &str = "cdc-sink.partitioning";
 pub(super) const LAST_ID: &str = "cdc-sink.last-field-id";

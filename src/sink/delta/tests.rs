@@ -14,7 +14,6 @@ use crate::error::Kind;
 use crate::schema::{Column, ColumnType, ListElement};
 use crate::table::partition::{PartitionField, Transform};
 use crate::table::plan::Scalar;
-use crate::testing::unknown;
 
 fn committed(published: Published) -> i64 {
     match published {
@@ -201,7 +200,7 @@ async fn a_batch_whose_answer_and_log_are_lost_is_recognised_later() {
     place.faults.arm(Fault::AnswerLost);
     place.faults.reads_fail.store(true, Ordering::SeqCst);
     let published = table.delta.publish(&plan).await.unwrap();
-    assert_eq!(unknown(published).kind(), Kind::Unavailable);
+    assert_eq!(published.unknown().kind(), Kind::Unavailable);
     place.faults.reads_fail.store(false, Ordering::SeqCst);
     // Another writer goes on before we ask again.
     let mut other = table.twin(place.open().await);
@@ -225,7 +224,7 @@ async fn a_batch_planned_anew_meets_its_first_plan_in_the_table() {
     place.faults.arm(Fault::AnswerLost);
     place.faults.reads_fail.store(true, Ordering::SeqCst);
     let published = table.delta.publish(&first).await.unwrap();
-    assert_eq!(unknown(published).kind(), Kind::Unavailable);
+    assert_eq!(published.unknown().kind(), Kind::Unavailable);
     place.faults.reads_fail.store(false, Ordering::SeqCst);
     assert!(matches!(table.delta.publish(&second).await.unwrap(), Published::Conflict));
     assert!(table.delta.refresh().await.unwrap());

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::arrange::{self, DeletePlan, NewDelete};
 use super::catalog::LoadedTable;
 use super::deletes::{self, Target};
-use super::known::{BATCH_ID, DeleteManifest, Known, NOTES, OFFSETS, Offsets};
+use super::known::{AUDIT, BATCH_ID, DeleteManifest, Known, NOTES, OFFSETS, OWNER, Offsets};
 use super::manifests::{Encoded, Manifests};
 use super::storage::Folder;
 use super::summary::Counts;
@@ -189,7 +189,7 @@ impl<'a> Builder<'a> {
             .with_sequence_number(self.sequence_number())
             .with_timestamp_ms(self.plan.now_millis.max(metadata.last_updated_ms()))
             .with_manifest_list(list)
-            .with_summary(counts.summary(parent, progress.clone()))
+            .with_summary(counts.summary(parent, self.told(&progress)))
             .with_schema_id(schema_id);
         let snapshot = if self.format_version() >= FormatVersion::V3 {
             snapshot.with_row_range(metadata.next_row_id(), rows).build()
@@ -204,6 +204,9 @@ impl<'a> Builder<'a> {
             TableUpdate::SetProperties { updates: progress },
         ]);
         updates.extend(self.notes()?);
+        updates.extend(self.plan.owner.as_ref().map(|owner| TableUpdate::SetProperties {
+            updates: HashMap::from([(OWNER.to_owned(), owner.to_string())]),
+        }));
         let expired = expire::due(self.known, &self.options.snapshots, self.plan.now_millis);
         if !expired.is_empty() {
             updates.push(TableUpdate::RemoveSnapshots { snapshot_ids: expired.clone() });
@@ -240,6 +243,12 @@ impl<'a> Builder<'a> {
         }
         let stored = self.known.metadata.properties().contains_key(NOTES);
         Ok(stored.then(|| TableUpdate::RemoveProperties { removals: vec![name] }))
+    }
+
+    /// What the summary says beside counts.
+    fn told(&self, progress: &HashMap<String, String>) -> HashMap<String, String> {
+        let audit = self.plan.audit.iter().map(|audit| (AUDIT.to_owned(), audit.clone()));
+        progress.clone().into_iter().chain(audit).collect()
     }
 
     /// What the summary and the table's properties say of the position.
@@ -397,6 +406,7 @@ impl Known {
         self.state.position = plan.position.clone();
         self.state.last_batch = Some(plan.batch_id);
         self.state.notes = plan.notes;
+        self.state.owner = plan.owner.or_else(|| self.state.owner.take());
         self.metadata = loaded.metadata;
         self.refs = loaded.refs;
         self.metadata_location = loaded.metadata_location;

@@ -35,6 +35,10 @@ pub(super) const BATCH_ID: &str = "cdc-sink.batch-id";
 pub(super) const NOTES: &str = "cdc-sink.departed-rows";
 /// Table property: the topic that feeds the table.
 pub(super) const TOPIC: &str = "cdc-sink.topic";
+/// Table property: the deployment that the table belongs to.
+pub(super) const OWNER: &str = "cdc-sink.owner";
+/// Summary: what a person did by the commit.
+pub(super) const AUDIT: &str = "cdc-sink.audit";
 /// Table property: names of the key columns in the key's order, as a JSON list.
 pub(super) const KEY: &str = "cdc-sink.key";
 /// Table property: the columns' other names, as JSON (see [`schema::Names`]).
@@ -171,6 +175,7 @@ impl Reader<'_> {
             position,
             last_batch,
             notes: notes(&metadata),
+            owner: metadata.properties().get(OWNER).map(|owner| owner.as_str().into()),
             files: BTreeMap::new(),
         };
         Ok(Known {
@@ -484,7 +489,7 @@ impl Known {
     /// the same table at any time.
     pub(super) fn is_current(&self, metadata: &TableMetadata) -> bool {
         let told = |metadata: &TableMetadata| {
-            let own = [OFFSETS, BATCH_ID, TOPIC, KEY, NAMES];
+            let own = [OFFSETS, BATCH_ID, TOPIC, OWNER, KEY, NAMES];
             let own = own.map(|name| metadata.properties().get(name).cloned());
             let ids =
                 (metadata.uuid(), metadata.current_snapshot_id(), metadata.current_schema_id());

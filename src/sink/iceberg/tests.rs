@@ -12,7 +12,7 @@ use super::*;
 use crate::error::Kind;
 use crate::position::OffsetRange;
 use crate::schema::{Column, ColumnType};
-use crate::testing::{needed, unknown};
+use crate::testing::needed;
 use support::{Place, by_name, options, read_by_others, same_state, stored};
 
 fn plain() -> Arc<Partitioning> {
@@ -121,7 +121,7 @@ async fn a_commit_in_an_unknown_state_can_be_published_again() {
         let fault = if applied { fault } else { &place.faults.lost_requests };
         fault.store(1, Ordering::SeqCst);
         unreadable.store(3, Ordering::SeqCst);
-        let error = unknown(writer.table.publish(&plan).await.unwrap());
+        let error = writer.table.publish(&plan).await.unwrap().unknown();
         assert_eq!(error.kind(), Kind::Unavailable);
         unreadable.store(0, Ordering::SeqCst);
         let before = stored(&place.location()).await.len();
@@ -151,7 +151,7 @@ async fn a_batch_that_is_in_by_an_earlier_plan_conflicts_with_a_later_one() {
         let fault = if applied { fault } else { &place.faults.lost_requests };
         fault.store(1, Ordering::SeqCst);
         unreadable.store(3, Ordering::SeqCst);
-        unknown(writer.table.publish(&first).await.unwrap());
+        writer.table.publish(&first).await.unwrap().unknown();
         unreadable.store(0, Ordering::SeqCst);
         for _ in 0..2 {
             let published = writer.table.publish(&second).await.unwrap();
@@ -192,7 +192,7 @@ async fn a_commit_in_an_unknown_state_is_recognised_after_a_refresh_and_by_other
     let plan = writer.plan(&[(3, "c")], &[1]).await;
     place.faults.lost_answers.store(1, Ordering::SeqCst);
     place.faults.unreadable.store(3, Ordering::SeqCst);
-    unknown(writer.table.publish(&plan).await.unwrap());
+    writer.table.publish(&plan).await.unwrap().unknown();
     place.faults.unreadable.store(0, Ordering::SeqCst);
     // Another writer goes on from there.
     let mut other = place.open(options(3)).await;

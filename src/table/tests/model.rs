@@ -308,6 +308,7 @@ impl Log {
                 position,
                 last_batch: None,
                 notes: Notes::default(),
+                owner: None,
                 files,
             },
         }

@@ -284,6 +284,8 @@ impl Table {
                 deletions: vec![],
                 removed: vec![],
                 notes: Notes::default(),
+                owner: None,
+                audit: None,
                 counts: Counts { inserted: 1, updated: 2, deleted: 3 },
                 newest_source_micros: None,
                 now_millis: 1_790_000_000_000,

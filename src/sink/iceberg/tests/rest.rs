@@ -71,7 +71,7 @@ async fn every_unclear_answer_is_cleared_up() {
         let plan = writer.plan(&names, &gone).await;
         let version = writer.table.state().version + 1;
         faults(&fake, &first);
-        let error = unknown(writer.table.publish(&plan).await.unwrap());
+        let error = writer.table.publish(&plan).await.unwrap().unknown();
         assert_eq!(error.kind(), Kind::Unavailable, "{first:?}");
         let published = writer.table.publish(&plan).await.unwrap();
         assert!(matches!(published, Published::Committed { version: v, .. } if v == version));
@@ -112,7 +112,7 @@ async fn a_commit_below_anothers_is_recognised() {
     writer.commit(&[(1, "a"), (2, "b")], &[]).await;
     let plan = writer.plan(&[(3, "c")], &[1]).await;
     faults(&fake, &[Fault::DoneThen(500), Fault::Only(503)]);
-    unknown(writer.table.publish(&plan).await.unwrap());
+    writer.table.publish(&plan).await.unwrap().unknown();
     let mut other = place.open(options(3)).await;
     let (places, rows, history) =
         (writer.places.clone(), writer.rows.clone(), writer.history.clone());
@@ -185,7 +185,10 @@ async fn a_token_is_used_until_its_end_while_no_other_can_be_had() {
         let mut fake = fake.lock().unwrap();
         (fake.no_tokens, fake.expires_in) = (None, u64::MAX);
     }
-    assert!(matches!(writer.table.publish(&plan).await, Ok(Published::Committed { version: 3 })));
+    assert!(matches!(
+        writer.table.publish(&plan).await,
+        Ok(Published::Committed { version: 3, .. })
+    ));
     writer.committed(&[(3, "c")], &[], &plan);
     // One that the catalog refuses is not used, whatever is left of its time.
     {

@@ -237,6 +237,8 @@ impl Writer {
             deletions,
             removed,
             notes: Notes::default(),
+            owner: None,
+            audit: None,
             counts: Counts::default(),
             newest_source_micros: None,
             now_millis: self.now,
