@@ -378,14 +378,15 @@ impl TableSchema {
 
     /// True when rows of this schema fit a table of `other` once it gets the columns it lacks, the new names, the wider
     /// types and the nulls: every column of `other` is here or dropped for good, none narrower, NOT NULL or under a former
-    /// name again, none comes back, and keys stay what they are.
+    /// name again, none comes back, and keys and what was known of the topic stay what they are.
     pub fn covers(&self, other: &Self) -> bool {
         let has = |old: &Column| {
             self.dropped.contains(&old.id) || self.columns.iter().any(|new| new.follows(old))
         };
         let is_gone = |id: &i32| self.dropped.contains(id);
         let drops_stay = other.dropped.iter().all(is_gone);
-        self.has_keys_of(other) && drops_stay && other.columns.iter().all(has)
+        let is_made_alike = self.partitions == other.partitions && self.has_keys_of(other);
+        is_made_alike && drops_stay && other.columns.iter().all(has)
     }
 
     /// True when every key is the same sixteen bytes under both schemas.

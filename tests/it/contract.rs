@@ -239,6 +239,27 @@ async fn instances_with_other_partitions_take_turns(kind: Kind) {
     }
 }
 
+/// Instances that make the table at once need not know as much of its topic.
+#[apply(sinks)]
+async fn the_table_stays_as_the_first_instance_made_it(
+    kind: Kind,
+    #[values((None, Some(3)), (Some(3), None), (Some(2), Some(3)))] known: (
+        Option<i32>,
+        Option<i32>,
+    ),
+) {
+    let place = Place::new(kind);
+    let [first, second] =
+        [known.0, known.1].map(|partitions| Arc::new(schema().with_partitions(partitions)));
+    let (mut one, mut two) = (place.instance(), place.instance());
+    one.commit(&batch(&first, 0, FIRST)).await;
+    let merged = two.merge(&batch(&second, 10, SECOND)).await;
+    assert!(matches!(merged, Merged::Outdated), "{merged:?}");
+    let told = two.schema().unwrap();
+    assert_eq!(told.partitions(), known.0);
+    two.commit(&batch(&told, 10, SECOND)).await;
+}
+
 #[apply(sinks)]
 async fn a_new_column_comes_with_the_batch_and_older_batches_are_outdated(kind: Kind) {
     let place = Place::new(kind);
