@@ -47,7 +47,7 @@ struct AcceptGapArgs {
     partition: i32,
     /// Where to go on [default: the oldest offset that the partition has]
     #[arg(long, value_name = "OFFSET")]
-    to: Option<i64>,
+    position: Option<i64>,
     /// Why, for whoever reads the table's history
     #[arg(long, value_name = "TEXT")]
     reason: String,
@@ -68,7 +68,7 @@ pub(super) async fn run(args: OffsetsArgs) -> Result<ExitCode> {
 }
 
 async fn accept_gap(args: AcceptGapArgs) -> Result<String> {
-    let AcceptGapArgs { topic, partition, to, reason, mut options, file, log } = args;
+    let AcceptGapArgs { topic, partition, position, reason, mut options, file, log } = args;
     let file = file.config.as_deref().map(Options::from_file).transpose()?;
     options.topics = Some(vec![topic.clone()]);
     let config = options.over(file.unwrap_or_default()).validate()?;
@@ -90,7 +90,7 @@ async fn accept_gap(args: AcceptGapArgs) -> Result<String> {
     };
     let connection = kafka.connection.clone();
     let (low, high) = source::offsets(connection, topic.to_string(), partition).await?;
-    let to = to.unwrap_or(low);
+    let to = position.unwrap_or(low);
     if to <= from || to > high {
         return Err(Error::invalid(format!(
             "cannot move table {table} from offset {from} of {topic}[{partition}] to {to}"

@@ -2,7 +2,7 @@
 """Group life: what happens to a consumer group and to its topics, on real Kafka, while changes come.
 
 Instances come, go, are killed, stopped for longer than their session and fenced; topics get partitions, lose records, are deleted, made again,
-compacted, written by transactions. Each happens to a group that keeps Delta tables and to one that keeps Iceberg tables. Afterwards two readers
+compacted, written by transactions; a second deployment writes the same tables, a person accepts that records are lost. Each happens to a group that keeps Delta tables and to one that keeps Iceberg tables. Afterwards two readers
 must find at every version of every table the fold of its topic up to the position that is stored with it.
 """
 import argparse
@@ -16,12 +16,14 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "readers"), str(HERE.parent / "e2e")]
 
+import operators  # noqa: E402
+import scenarios  # noqa: E402
 from scene import TARGETS, Scene  # noqa: E402
-from scenarios import SCENARIOS  # noqa: E402
 from stack import Fail  # noqa: E402
 from world import World  # noqa: E402
 
 PROCESSES = 2
+SCENARIOS = scenarios.SCENARIOS | operators.SCENARIOS
 
 
 def play(run, folder, name, seed):

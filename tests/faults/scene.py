@@ -23,10 +23,10 @@ class Group:
         self.target = Target(name, (name,), f"s3://{ENV['S3_BUCKET']}/{scene.run}/{scene.slug}/{name}")
         self.members = {}
 
-    def start(self, *names, known_member=False, instance=None):
-        """`instance`: the name that the group knows it by, when it is another."""
+    def start(self, *names, known_member=False, **more):
+        """`more` are options of the program."""
         for name in names:
-            options = BATCHES | {"group": self.name, "topics": self.topics(), "registry": None}
+            options = BATCHES | {"group": self.name, "topics": self.topics(), "registry": None} | more
             member = self.members.setdefault(name, Instance(self.target, name, self.name, self.scene.folder, options))
             member.start(known_member)
 
