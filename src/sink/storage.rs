@@ -1,5 +1,7 @@
 //! Where the tables lie: a warehouse URL, its object store, and paths below it.
 
+mod race;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +9,7 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{
-    BackoffConfig, ClientConfigKey, ObjectStore, ObjectStoreExt, PutMode, RetryConfig,
-};
+use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
 use url::Url;
 use uuid::Uuid;
 
@@ -111,27 +111,11 @@ impl Location {
         Ok(Self::new(Arc::new(LocalFileSystem::new()), path, url))
     }
 
-    /// Finds out whether the store refuses to replace a file when asked to make a new one: without that, two writers
-    /// would overwrite each other's commits. Some stores that speak S3 ignore the condition. Leaves nothing behind.
+    /// Finds out whether the store lets one alone of several writers make a new file: without that, two instances
+    /// would overwrite each other's commits. Some stores that speak S3 ignore the condition, others look and then write.
+    /// Leaves nothing behind.
     pub async fn check_conditional_put(&self) -> Result<()> {
-        let probe = self.path.clone().join(format!(".cdc-sink-probe-{}", Uuid::new_v4()));
-        let what = || format!("cannot write to the warehouse {}", self.url);
-        let create = || self.store.put_opts(&probe, "probe".into(), PutMode::Create.into());
-        create().await.map_err(|e| failed(what(), e))?;
-        let second = create().await;
-        self.store.delete(&probe).await.map_err(|e| failed(what(), e))?;
-        match second {
-            Err(
-                object_store::Error::AlreadyExists { .. }
-                | object_store::Error::Precondition { .. },
-            ) => Ok(()),
-            Err(e) => Err(failed(what(), e)),
-            Ok(_) => Err(Error::refused(format!(
-                "the store of the warehouse {} overwrites files that it is asked to create",
-                self.url
-            ))
-            .hint("use a store that honours If-None-Match on PUT")),
-        }
+        race::check(self).await
     }
 
     /// A name that no file has.
