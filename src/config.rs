@@ -16,6 +16,7 @@ use crate::change::{Keyless, MissingValue, Truncates, Unconfirmed};
 use crate::decode::{InvalidValue, TypeConflict};
 use crate::error::{Error, Result};
 use crate::names::Naming;
+use crate::trust::Trust;
 
 /// Debezium's default for `unavailable.value.placeholder`.
 const PLACEHOLDER: &str = "__debezium_unavailable_value";
@@ -128,7 +129,8 @@ pub struct Options {
     #[arg(long, env = "CDC_SINK_WAREHOUSE", value_name = "URL|FOLDER", help_heading = "Tables")]
     pub warehouse: Option<String>,
     /// Iceberg REST catalog; without it Iceberg tables are found by their folder; credentials by
-    /// `CDC_SINK_CATALOG_TOKEN` or `CDC_SINK_CATALOG_CREDENTIAL` (`id:secret`, OAuth2)
+    /// `CDC_SINK_CATALOG_TOKEN`, `CDC_SINK_CATALOG_CREDENTIAL` (`id:secret`, OAuth2) or `CDC_SINK_CATALOG_AUTH`
+    /// (`user:password`)
     #[arg(long, env = "CDC_SINK_CATALOG", value_name = "URL", help_heading = "Tables")]
     pub catalog: Option<String>,
     /// The catalog's name for the warehouse, where it asks for one
@@ -252,6 +254,10 @@ pub struct Options {
     /// Memory for queues, buffers and indexes [default: 1GiB]
     #[arg(long, env = "CDC_SINK_MEMORY", value_name = "SIZE", help_heading = "Process")]
     pub memory: Option<ByteSize>,
+    /// Certificates (PEM) of authorities that HTTPS servers may have beside the public ones: store, catalog, its
+    /// authorization server, registry. Kafka has its own property, `ssl.ca.location`
+    #[arg(long, env = "CDC_SINK_CA_FILE", value_name = "FILE", help_heading = "Process")]
+    pub ca_file: Option<PathBuf>,
     /// Where /metrics, /livez, /readyz and /status are served [default: 127.0.0.1:9187]
     #[arg(long, env = "CDC_SINK_LISTEN", value_name = "ADDRESS", help_heading = "Process")]
     pub listen: Option<SocketAddr>,
@@ -352,6 +358,7 @@ impl Options {
             batch_age: self.batch_age.or(file.batch_age),
             batch_idle: self.batch_idle.or(file.batch_idle),
             memory: self.memory.or(file.memory),
+            ca_file: self.ca_file.or(file.ca_file),
             listen: self.listen.or(file.listen),
             take_over: self.take_over.or(file.take_over),
             once: self.once.or(file.once),
@@ -374,12 +381,6 @@ impl Options {
         to.dedup();
         if to.is_empty() || to.len() > 2 {
             return Err(Error::invalid("option to: give delta, iceberg, or both once"));
-        }
-        let format_version = self.format_version.unwrap_or(3);
-        if !matches!(format_version, 2 | 3) {
-            return Err(Error::invalid(format!(
-                "option format-version: {format_version} is not supported; 2 and 3 are"
-            )));
         }
         let topics = self.topics.unwrap_or_default();
         if topics.is_empty() {
@@ -404,7 +405,7 @@ impl Options {
             catalog_oauth2_server: self.catalog_oauth2_server,
             catalog_scope: self.catalog_scope,
             vended_credentials: self.vended_credentials.unwrap_or(false),
-            format_version,
+            format_version: format_version(self.format_version.unwrap_or(3))?,
             table_name: match self.table_name {
                 Some(template) => Naming::parse(&template).map(|_| template)?,
                 None => Naming::DEFAULT.to_owned(),
@@ -426,6 +427,7 @@ impl Options {
                 idle: self.batch_idle.unwrap_or(Duration::from_secs(1)),
             },
             memory: bytes("memory", memory)?,
+            trust: self.ca_file.as_deref().map(Trust::read).transpose()?.unwrap_or_default(),
             listen: self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9187))),
             take_over: self.take_over.unwrap_or(false),
             once: self.once.unwrap_or(false),
@@ -502,6 +504,8 @@ pub struct Config {
     pub limits: crate::batch::Limits,
     /// Bytes for queues, buffers and indexes.
     pub memory: usize,
+    /// Authorities that HTTPS servers' certificates may be from.
+    pub trust: Trust,
     /// Where the admin pages are served.
     pub listen: SocketAddr,
     /// Tables of other deployments become this one's.
@@ -520,6 +524,15 @@ pub struct ConfigFile {
     /// TOML file with the same options, without the dashes in front
     #[arg(long, env = "CDC_SINK_CONFIG", value_name = "FILE", help_heading = "Process")]
     pub config: Option<PathBuf>,
+}
+
+fn format_version(version: u8) -> Result<u8> {
+    if !matches!(version, 2 | 3) {
+        return Err(Error::invalid(format!(
+            "option format-version: {version} is not supported; 2 and 3 are"
+        )));
+    }
+    Ok(version)
 }
 
 fn positive(name: &str, value: usize) -> Result<usize> {

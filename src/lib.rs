@@ -53,7 +53,7 @@
 //! | [`dead_letter`] | where records go that are no changes |
 //! | [`cli`], [`config`], [`admin`], [`metrics`] | the outer face |
 //! | [`generate`] | seeded Debezium records for the demo, tests and benchmarks |
-//! | [`error`], [`clock`], [`retry`], [`shutdown`] | for everybody |
+//! | [`error`], [`clock`], [`retry`], [`shutdown`], [`trust`] | for everybody |
 //! | [`failpoint`] | where a test build kills itself |
 //!
 //! Imports point down: `cli` → `pipeline` → {`source`, `decode`, `batch`, `table`, `sink`, `dead_letter`} → vocabulary.
@@ -86,3 +86,4 @@ pub mod source_position;
 pub mod table;
 #[cfg(test)]
 mod testing;
+pub mod trust;

@@ -59,7 +59,7 @@ impl Tables {
             registrar.claim(&topic.as_str().into(), table_of(config, topic, None)?)?;
         }
         Ok(Self {
-            warehouse: Location::warehouse(&config.warehouse)?,
+            warehouse: Location::open(&config.warehouse, &config.trust)?,
             catalog: Arc::new(retry::hold("the catalog", || catalog(config, &clock)).await?),
             registry,
             history: None,
@@ -352,9 +352,11 @@ async fn catalog(config: &Config, clock: &Clock) -> Result<Catalog> {
         warehouse: config.catalog_warehouse.clone(),
         credential: secret("CDC_SINK_CATALOG_CREDENTIAL"),
         token: secret("CDC_SINK_CATALOG_TOKEN"),
+        auth: secret("CDC_SINK_CATALOG_AUTH"),
         scope: config.catalog_scope.clone(),
         oauth2_server_uri: config.catalog_oauth2_server.clone(),
         vended_credentials: config.vended_credentials,
+        trust: config.trust.clone(),
     };
     Ok(Catalog::Rest(RestCatalog::connect(options, clock.clone()).await?))
 }
@@ -365,5 +367,5 @@ pub(super) fn registry(config: &Config) -> Result<Option<Arc<Registry>>> {
         let (user, password) = both.split_once(':').unwrap_or((&both, ""));
         Auth { user: user.to_owned(), password: password.to_owned() }
     });
-    config.registry.as_deref().map(|url| Registry::new(url, auth)).transpose()
+    config.registry.as_deref().map(|url| Registry::open(url, auth, &config.trust)).transpose()
 }

@@ -12,6 +12,7 @@ use url::Url;
 
 use super::SchemaId;
 use crate::error::{Error, Result};
+use crate::trust::Trust;
 
 /// Time for one answer of the registry.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -81,6 +82,11 @@ impl fmt::Debug for Registry {
 impl Registry {
     /// A client for the registry at `base`, which may have a path.
     pub fn new(base: &str, auth: Option<Auth>) -> Result<Arc<Self>> {
+        Self::open(base, auth, &Trust::default())
+    }
+
+    /// The same; the server's certificate may be from one of the authorities in `trust`.
+    pub fn open(base: &str, auth: Option<Auth>, trust: &Trust) -> Result<Arc<Self>> {
         let mut base = Url::parse(base)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
@@ -96,7 +102,7 @@ impl Registry {
             let path = format!("{}/", base.path());
             base.set_path(&path);
         }
-        let client = Client::builder().timeout(TIMEOUT).build().map_err(|error| {
+        let client = trust.http().timeout(TIMEOUT).build().map_err(|error| {
             Error::invalid("the client for the registry cannot be made").because(error)
         })?;
         let server = Some(Server { client, base, auth });

@@ -14,6 +14,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
+use crate::trust::Trust;
 
 /// Retries within one request. Short: the callers hold and retry by themselves, and know then what they wait for.
 const RETRIES: usize = 5;
@@ -54,6 +55,7 @@ pub struct Location {
     path: Path,
     url: Url,
     names: Names,
+    trust: Trust,
 }
 
 impl Location {
@@ -61,8 +63,13 @@ impl Location {
     /// Credentials, region and endpoint of S3 come from the environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …).
     /// An endpoint that is spelled `http://` is used as it is, unless `AWS_ALLOW_HTTP` says no.
     pub fn warehouse(warehouse: &str) -> Result<Self> {
+        Self::open(warehouse, &Trust::default())
+    }
+
+    /// The same; the store's certificate may be from one of the authorities in `trust`.
+    pub fn open(warehouse: &str, trust: &Trust) -> Result<Self> {
         match Url::parse(warehouse) {
-            Ok(url) if url.scheme() == "s3" || url.scheme() == "s3a" => Self::s3(&url),
+            Ok(url) if url.scheme() == "s3" || url.scheme() == "s3a" => Self::s3(&url, trust),
             Ok(url) if url.scheme() == "file" => {
                 let folder = url.to_file_path().map_err(|()| unsupported(warehouse))?;
                 Self::local(&folder)
@@ -74,7 +81,7 @@ impl Location {
 
     /// A location in a store that is already open; `url` names the folder `path` of it.
     pub fn new(store: Arc<dyn ObjectStore>, path: Path, url: Url) -> Self {
-        Self { store, path, url, names: Names::random() }
+        Self { store, path, url, names: Names::random(), trust: Trust::default() }
     }
 
     /// The same, with names for new files from `names`.
@@ -83,9 +90,15 @@ impl Location {
         Self { names, ..self }
     }
 
-    fn s3(url: &Url) -> Result<Self> {
+    /// The same; stores that are opened from here may have certificates from the authorities in `trust`.
+    #[must_use]
+    pub(super) fn with_trust(self, trust: Trust) -> Self {
+        Self { trust, ..self }
+    }
+
+    fn s3(url: &Url, trust: &Trust) -> Result<Self> {
         let bucket = url.host_str().ok_or_else(|| unsupported(url.as_str()))?;
-        let store = s3_builder(|name| std::env::var(name).ok())
+        let store = s3_builder(trust, environment)?
             .with_bucket_name(bucket)
             .build()
             .map_err(|e| Error::invalid(format!("cannot use the warehouse {url}")).because(e))?;
@@ -94,7 +107,7 @@ impl Location {
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
         }
-        Ok(Self::new(Arc::new(store), path, url))
+        Ok(Self::new(Arc::new(store), path, url).with_trust(trust.clone()))
     }
 
     fn local(folder: &std::path::Path) -> Result<Self> {
@@ -126,6 +139,11 @@ impl Location {
     /// The object store, rooted above the location.
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
+    }
+
+    /// The authorities that its store's certificate may be from.
+    pub(super) fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// The location's path in the store.
@@ -160,9 +178,24 @@ impl Location {
     }
 }
 
-/// The settings of S3: those of the environment `variable`, else ours.
-pub(super) fn s3_builder(variable: impl Fn(&str) -> Option<String>) -> AmazonS3Builder {
-    let mut builder = AmazonS3Builder::from_env()
+/// A variable of the process's environment.
+pub(super) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The settings of S3: those of the environment `variable`, else ours. Refuses to go without the check of certificates.
+pub(super) fn s3_builder(
+    trust: &Trust,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<AmazonS3Builder> {
+    let own = AmazonS3Builder::new().with_client_options(trust.store());
+    // What `AmazonS3Builder::from_env` does, which cannot be told of certificates before.
+    let settings = std::env::vars_os().filter_map(|(name, value)| {
+        let key = name.to_str().filter(|name| name.starts_with("AWS_"))?.to_ascii_lowercase();
+        Some((key.parse::<AmazonS3ConfigKey>().ok()?, value.into_string().ok()?))
+    });
+    let mut builder = settings
+        .fold(own, |builder, (key, value)| builder.with_config(key, value))
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_retry(RetryConfig {
             backoff: BackoffConfig::default(),
@@ -181,7 +214,14 @@ pub(super) fn s3_builder(variable: impl Fn(&str) -> Option<String>) -> AmazonS3B
     {
         builder = builder.with_allow_http(true);
     }
-    builder
+    let unchecked = AmazonS3ConfigKey::Client(ClientConfigKey::AllowInvalidCertificates);
+    if builder.get_config_value(&unchecked).is_some_and(|value| value != "false") {
+        return Err(Error::invalid(
+            "AWS_ALLOW_INVALID_CERTIFICATES is set: certificates are always verified",
+        )
+        .hint("name the authority that the store's certificate is from with --ca-file"));
+    }
+    Ok(builder)
 }
 
 /// A failed request to the store: what was attempted, and what the caller does about it.
@@ -225,7 +265,7 @@ mod tests {
                     .map(|(_, value)| (*value).to_owned())
             };
             let key = AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp);
-            s3_builder(variable).get_config_value(&key)
+            s3_builder(&Trust::default(), variable).unwrap().get_config_value(&key)
         };
         assert_eq!(
             allows(&[("AWS_ENDPOINT_URL", "http://localhost:9000")]).as_deref(),

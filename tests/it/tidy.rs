@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 
 /// Modules that anyone may use; `testing` is there for tests alone.
-const COMMON: &[&str] = &["clock", "error", "failpoint", "metrics", "retry", "testing"];
+const COMMON: &[&str] = &["clock", "error", "failpoint", "metrics", "retry", "testing", "trust"];
 /// The words of the data path; no I/O.
 const VOCABULARY: &[&str] = &["change", "key", "position", "record", "schema", "source_position"];
 
@@ -23,6 +23,7 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     ("retry", &[&["error", "metrics"]]),
     ("shutdown", &[&["error"]]),
     ("testing", &[]),
+    ("trust", &[&["error"]]),
     ("admin", &[COMMON]),
     ("names", &[&["error"]]),
     // Vocabulary.

@@ -24,6 +24,7 @@ use super::storage::Folder;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::{self, Point};
+use crate::trust::Trust;
 
 /// Deadline of a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -66,12 +67,16 @@ pub struct RestOptions {
     pub credential: Option<Secret>,
     /// A bearer token; a credential goes before it.
     pub token: Option<Secret>,
+    /// `user:password` for each request; credential and token go before it.
+    pub auth: Option<Secret>,
     /// The scope to ask a token for; `catalog` if none is given.
     pub scope: Option<String>,
     /// Where tokens come from; the catalog's own `/v1/oauth/tokens` if none is given.
     pub oauth2_server_uri: Option<String>,
     /// Asks the catalog for storage credentials that are made for each table.
     pub vended_credentials: bool,
+    /// Authorities that the servers' certificates may be from.
+    pub trust: Trust,
 }
 
 /// A catalog server.
@@ -100,7 +105,9 @@ impl RestCatalog {
     /// Asks the catalog for its configuration. Fails when it does not answer or lets us not in.
     pub async fn connect(options: RestOptions, clock: Clock) -> Result<Self> {
         let uri = options.uri.trim_end_matches('/').to_owned();
-        let client = Client::builder()
+        let client = options
+            .trust
+            .http()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TIMEOUT)
             .user_agent(concat!("cdc-sink/", env!("CARGO_PKG_VERSION")))
@@ -156,10 +163,7 @@ impl RestCatalog {
         let mut refused = None;
         loop {
             let token = self.authority.token(refused.as_ref()).await.map_err(no_token)?;
-            let mut request = request();
-            if let Some(token) = &token {
-                request = request.bearer_auth(token.reveal());
-            }
+            let request = self.authority.sign(request(), token.as_ref());
             let answer = request.send().await.map_err(|e| unanswered(what, e))?;
             let status = answer.status();
             let body = answer.bytes().await.map_err(|e| unanswered(what, e))?;

@@ -57,7 +57,7 @@ impl Folder {
             Url::parse(&format!("{}/", absolute.trim_end_matches('/'))).map_err(|_| wrong())?;
         let here = self.location.url();
         if (url.scheme(), url.host_str()) != (here.scheme(), here.host_str()) {
-            return Location::warehouse(url.as_str()).map(Self::new);
+            return Location::open(url.as_str(), self.location.trust()).map(Self::new);
         }
         let path = Path::from_url_path(url.path()).map_err(|e| wrong().because(e))?;
         Ok(Self::new(Location::new(Arc::clone(self.store()), path, url)))

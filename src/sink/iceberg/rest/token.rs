@@ -1,8 +1,9 @@
-//! Tokens for the catalog: none, a given one, or those of an OAuth2 client (RFC 6749, client credentials).
+//! What lets us into the catalog: nothing, a user's password, a given token, or those of an OAuth2 client (RFC 6749,
+//! client credentials).
 
 use std::time::Duration;
 
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -28,6 +29,8 @@ const REASONS: [&str; 6] = [
 pub(super) enum Authority {
     /// None are needed.
     Open,
+    /// A user's name and password stand for them, `user:password`.
+    Basic(Secret),
     /// Always this one.
     Fixed(Secret),
     /// A server, asked as a client.
@@ -72,7 +75,8 @@ struct RefusalBody {
 impl Authority {
     pub(super) fn new(options: &RestOptions, uri: &str, client: Client) -> Self {
         let Some(credential) = &options.credential else {
-            return options.token.clone().map_or(Self::Open, Self::Fixed);
+            let basic = options.auth.clone().map(Self::Basic);
+            return options.token.clone().map(Self::Fixed).or(basic).unwrap_or(Self::Open);
         };
         let (id, secret) = match credential.reveal().split_once(':') {
             Some((id, secret)) => (Some(id.to_owned()), secret),
@@ -98,7 +102,10 @@ impl Authority {
     /// What a person can do when the catalog lets us not in.
     pub(super) fn hint(&self) -> &'static str {
         match self {
-            Self::Open => "set CDC_SINK_CATALOG_CREDENTIAL or CDC_SINK_CATALOG_TOKEN",
+            Self::Open => {
+                "set CDC_SINK_CATALOG_CREDENTIAL, CDC_SINK_CATALOG_TOKEN or CDC_SINK_CATALOG_AUTH"
+            }
+            Self::Basic(_) => "check user and password in CDC_SINK_CATALOG_AUTH",
             Self::Fixed(_) => {
                 "CDC_SINK_CATALOG_TOKEN is wrong or has expired; with CDC_SINK_CATALOG_CREDENTIAL tokens are asked for when they are needed"
             }
@@ -108,10 +115,23 @@ impl Authority {
         }
     }
 
+    /// The request with the token, or what stands for one.
+    pub(super) fn sign(&self, request: RequestBuilder, token: Option<&Secret>) -> RequestBuilder {
+        match (self, token) {
+            (Self::Basic(both), _) => {
+                let both = both.reveal();
+                let (user, password) = both.split_once(':').unwrap_or((both, ""));
+                request.basic_auth(user, Some(password))
+            }
+            (_, Some(token)) => request.bearer_auth(token.reveal()),
+            (_, None) => request,
+        }
+    }
+
     /// The token to use, not the one in `refused`.
     pub(super) async fn token(&self, refused: Option<&Secret>) -> Result<Option<Secret>> {
         let server = match self {
-            Self::Open => return Ok(None),
+            Self::Open | Self::Basic(_) => return Ok(None),
             Self::Fixed(token) => return Ok(Some(token.clone())),
             Self::Server(server) => server,
         };

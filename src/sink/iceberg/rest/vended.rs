@@ -15,7 +15,7 @@ use super::super::catalog::{Catalog, TableName};
 use super::Secret;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::sink::storage::{Location, s3_builder};
+use crate::sink::storage::{Location, environment, s3_builder};
 
 /// Life of credentials that do not say how long they live.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(10 * 60);
@@ -48,7 +48,7 @@ impl VendedStorage {
         let (Catalog::Rest(rest), Some(bucket)) = (&**catalog, location.url().host_str()) else {
             return Ok(location.clone());
         };
-        let mut builder = s3_builder(|name| std::env::var(name).ok()).with_bucket_name(bucket);
+        let mut builder = s3_builder(location.trust(), environment)?.with_bucket_name(bucket);
         // What the catalog leaves out is taken from the environment: Apache's sends neither endpoint nor region.
         if let Some(region) = self.get("client.region").or_else(|| self.get("s3.region")) {
             builder = builder.with_region(region);
@@ -66,7 +66,9 @@ impl VendedStorage {
             Error::refused(format!("cannot use the storage that the catalog gives for {name}"))
                 .because(e)
         })?;
-        Ok(Location::new(Arc::new(store), location.path().clone(), location.url().clone()))
+        let opened =
+            Location::new(Arc::new(store), location.path().clone(), location.url().clone());
+        Ok(opened.with_trust(location.trust().clone()))
     }
 
     /// Gives these credentials, and then such as the catalog gives later.

@@ -33,6 +33,8 @@ pub(super) struct Fake {
     pub(super) faults: VecDeque<Fault>,
     /// The token that is taken; none lets everybody in.
     pub(super) token: Option<String>,
+    /// What the header Authorization must be, in place of the token.
+    pub(super) authorization: Option<&'static str>,
     /// Tokens given away, and what they were asked for with.
     pub(super) tokens: Vec<String>,
     pub(super) expires_in: u64,
@@ -93,7 +95,8 @@ async fn answer(
         return fake.give_token(&body);
     }
     let bearer = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
-    let wanted = fake.token.as_ref().map(|token| format!("Bearer {token}"));
+    let token = fake.token.as_ref().map(|token| format!("Bearer {token}"));
+    let wanted = fake.authorization.map(str::to_owned).or(token);
     if wanted.is_some() && bearer != wanted {
         return refused(401, "NotAuthorizedException");
     }

@@ -259,6 +259,31 @@ async fn a_token_that_is_refused_is_not_tried_again_and_no_secret_shows() {
     assert_eq!(fake.lock().unwrap().requests.len(), 1);
 }
 
+#[rstest]
+#[case("sink:the-password", true)]
+#[case("sink:the-password:", false)]
+#[case("sink", false)]
+#[tokio::test]
+async fn a_user_and_a_password_go_with_each_request(#[case] auth: &str, #[case] right: bool) {
+    let fake = start().await;
+    fake.lock().unwrap().authorization = Some("Basic c2luazp0aGUtcGFzc3dvcmQ=");
+    let options = RestOptions { auth: Some(Secret::new(auth)), ..RestOptions::default() };
+    assert!(!format!("{options:?}").contains(auth));
+    match place(&fake, options).await {
+        Ok(place) => {
+            several_commits(place, 3, by_name()).await;
+            assert!(right);
+        }
+        Err(error) => {
+            let report = error.report();
+            assert!(!right && error.kind() == Kind::Refused, "{report}");
+            assert!(report.contains("CDC_SINK_CATALOG_AUTH"), "{report}");
+            assert!(!format!("{error:?} {report}").contains("the-password"), "{report}");
+            assert_eq!(fake.lock().unwrap().requests.len(), 1);
+        }
+    }
+}
+
 #[tokio::test]
 async fn storage_is_as_the_catalog_says() {
     let fake = start().await;
