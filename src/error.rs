@@ -134,7 +134,8 @@ impl Error {
             text.push_str(hint);
             text.push(')');
         }
-        text
+        // What a server or a library says may have lines of its own, or pass for some of ours.
+        text.replace(char::is_control, " ")
     }
 }
 
@@ -147,5 +148,20 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_deref().map(|e| e as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_one_line_whatever_was_answered() {
+        let answer = "403\r\n<Code>No</Code>\n2026-01-01 INFO all is well\x1b[2K";
+        let report = Error::refused("cannot write").because(answer).hint("ask\tsomebody").report();
+        assert_eq!(
+            report,
+            "cannot write: 403  <Code>No</Code> 2026-01-01 INFO all is well [2K (ask somebody)"
+        );
     }
 }
