@@ -18,6 +18,7 @@ mod contract;
 mod dashboards;
 mod dead_letters;
 mod decode;
+mod dependencies;
 mod evolution;
 mod fuzz;
 mod generated;
