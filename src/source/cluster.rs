@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::properties::Connection;
 use super::quiet;
@@ -26,8 +26,13 @@ impl ClientContext for Reason {
         quiet::log(level, facility, message);
     }
 
-    fn error(&self, _error: KafkaError, reason: &str) {
-        reason.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    fn error(&self, error: KafkaError, reason: &str) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // That all brokers are down comes after the reason of it.
+        let says_why = error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown);
+        if says_why || known.is_empty() {
+            reason.clone_into(&mut known);
+        }
     }
 }
 

@@ -178,7 +178,7 @@ async fn a_token_is_used_until_its_end_while_no_other_can_be_had() {
     assert!(fake.lock().unwrap().tokens.len() > 1);
     pass(1000).await;
     let plan = writer.plan(&[(3, "c")], &[]).await;
-    let error = writer.table.publish(&plan).await.unwrap_err();
+    let error = writer.table.publish(&plan).await.unwrap().unknown();
     assert_eq!(error.kind(), Kind::Unavailable);
     // Its length is the server's word.
     {
@@ -197,7 +197,8 @@ async fn a_token_is_used_until_its_end_while_no_other_can_be_had() {
     }
     let plan = writer.plan(&[(4, "d")], &[]).await;
     let before = fake.lock().unwrap().tokens.len();
-    assert_eq!(writer.table.publish(&plan).await.unwrap_err().kind(), Kind::Unavailable);
+    let error = writer.table.publish(&plan).await.unwrap().unknown();
+    assert_eq!(error.kind(), Kind::Unavailable);
     assert!(fake.lock().unwrap().tokens.len() > before);
 }
 
