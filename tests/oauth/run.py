@@ -37,6 +37,7 @@ REALM = json.loads((STACK / "conf/realm.json").read_text())
 SECRETS = {client["clientId"]: client["secret"] for client in REALM["clients"]}
 BUCKET = "lake-nessie"
 TOKENS_LIVE = 5  # seconds, those of the client `brief`
+GIVEN_LIVES = 15  # seconds, that of the client `given`: the program must start with it
 
 
 def say(text):
@@ -194,12 +195,12 @@ class Course:
 
     def given(self):
         """A token that is given and not asked for cannot be renewed: its table halts, and says why."""
-        client = self.client("given", {"TOKEN": token("brief")}, {})
+        client = self.client("given", {"TOKEN": token("given")}, {})
         self.send("given", 5)
         client.start(known_member=True)
         self.settle(client)
         stored = dict(self.tables["given"].rows)
-        time.sleep(TOKENS_LIVE + 1)
+        time.sleep(GIVEN_LIVES + 1)
         self.send("given", 5)
 
         def halted():

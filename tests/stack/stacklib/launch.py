@@ -131,8 +131,13 @@ def _nessie(name, options, ready):
 
 def keycloak():
     number, home, data = claim("keycloak"), PARTS / "keycloak", DATA / "keycloak"
+    realm = (HERE / "conf/realm.json").read_text()
+    if not (data / "realm.json").is_file() or (data / "realm.json").read_text() != realm:
+        shutil.rmtree(data, ignore_errors=True)  # a realm that is there is not imported again
+        data.mkdir()
+        (data / "realm.json").write_text(realm)
     (home / "data/import").mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(HERE / "conf/realm.json", home / "data/import/lake.json")
+    (home / "data/import/lake.json").write_text(realm)
     # A file: the keys that tokens are signed with outlive a restart.
     options = {
         "http-enabled": "true", "http-host": HOST, "http-port": number, "hostname": f"http://{HOST}:{number}", "cache": "local",
