@@ -83,10 +83,7 @@ class Case:
         group = f"{run}-{kill.name()}-{target}".lower()
         namespace = group.replace("-", "_")
         self.target = Target(group, formats, f"s3://{ENV['S3_BUCKET']}/{run}/{group}", ENV["ICEBERG_REST"] if catalog else "")
-        if changes := {"trickle": TRICKLE.get(target), "last": LAST}.get(kill.course):
-            self.tables = {topic(group, "trickle"): history.trickle(seed, changes)}
-        else:
-            self.tables = {topic(run, table.name): table for table in tables(seed)}
+        self.tables = self.fed_by(run, group, seed, target)
         self.ends = {(name, partition): end for name, table in self.tables.items() for partition, end in table.ends().items()}
         named = {name: f"{namespace}.{table.name}" for name, table in self.tables.items()}
         self.rest = Catalog(self.target.catalog) if catalog else None
@@ -96,6 +93,12 @@ class Case:
         self.programs = [Program(self.target, name, folder, named, settings) for name in "ab"]
         self.group = Group(group, self.ends)
         self.audit, self.killed = Audit(), []
+
+    def fed_by(self, run, group, seed, target):
+        """The tables by topic."""
+        if changes := {"trickle": TRICKLE.get(target), "last": LAST}.get(self.kill.course):
+            return {topic(group, "trickle"): history.trickle(seed, changes)}
+        return {topic(run, table.name): table for table in tables(seed)}
 
     def go(self):
         try:

@@ -1,6 +1,8 @@
 """The program under test, built to kill itself: its configuration, its processes, and what Kafka holds of its group."""
 import json
+import resource
 import signal
+from pathlib import Path
 
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -18,20 +20,27 @@ class Program(Instance):
     def __init__(self, target, name, folder, topics, settings):
         super().__init__(target, name, target.name, folder, {})
         self.topics, self.settings, self.point = topics, settings, ""
-        self.known_member = True
+        self.known_member, self.added, self.kafka = True, {}, {"fetch.wait.max.ms": "20"}
 
     def begin(self, point="", **options):
         self.point, self.options = point, self.settings | options
         self.start(self.known_member)
 
     def environment(self):
-        return super().environment() | ({"CDC_SINK_FAILPOINTS": self.point} if self.point else {})
+        return super().environment() | self.added | ({"CDC_SINK_FAILPOINTS": self.point} if self.point else {})
 
     def toml(self, known_member):
         self.options = BASE | {"topics": list(self.topics), "registry": None} | self.options
-        kafka = '"fetch.wait.max.ms" = "20"\n'
+        kafka = "".join(f"{json.dumps(name)} = {json.dumps(value)}\n" for name, value in self.kafka.items())
         tables = "".join(f'\n[tables."{topic}"]\nname = {json.dumps(table)}\n' for topic, table in self.topics.items())
         return super().toml(known_member) + kafka + tables
+
+    def resident_mib(self):
+        try:
+            pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
+        return pages * resource.getpagesize() // 2**20
 
     def was_killed(self):
         """True when it died at its point; anything but that or running is a failure."""

@@ -16,7 +16,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "readers"), str(HERE.parent / "e2e"
 import world  # noqa: E402
 from stack import ENV, Fail  # noqa: E402
 
-PARTS = {"kill-points": "kill_points", "group": "group"}
+PARTS = {"kill-points": "kill_points", "group": "group", "proxies": "proxies"}
 SHOWN = 8
 
 
@@ -25,7 +25,7 @@ def arguments():
     listed = {"type": lambda text: text.split(","), "metavar": "A,B"}
     parser.add_argument("--parts", default=list(PARTS), help=", ".join(PARTS), **listed)
     parser.add_argument("--points", default=[], help="kill points, such as K5,K6b", **listed)
-    parser.add_argument("--targets", default=[], help="of the kill points: delta, iceberg-rest, iceberg-files, both", **listed)
+    parser.add_argument("--targets", default=[], help="of kill points and proxies: delta, iceberg-rest, iceberg-files, both", **listed)
     parser.add_argument("--scenarios", default=[], help="of group life, words of their names", **listed)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--clean", action="store_true", help="remove what earlier runs left, and do nothing else")

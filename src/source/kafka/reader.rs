@@ -1,5 +1,6 @@
 //! The reading thread: one loop over the group's queue, the partitions' queues and what the pipeline asks.
 
+mod failing;
 mod offers;
 
 use std::collections::{HashMap, VecDeque};
@@ -8,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{CommitMode, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
@@ -36,8 +37,6 @@ const METADATA_WAIT: Duration = Duration::from_secs(3);
 const ACKNOWLEDGE_EVERY: Duration = Duration::from_secs(1);
 /// Partitions without a start are offered again after this.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// The same trouble is logged no more often.
-const LOG_EVERY: Duration = Duration::from_secs(30);
 /// Partition queues are polled this often though librdkafka did not say that there is something.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// After a rebalance the statistics may tell of the time before it for so long.
@@ -90,6 +89,8 @@ pub(super) struct Reader {
     acknowledged: Instant,
     /// The client is to be made anew for so many partitions, once none is assigned.
     redivide: Option<usize>,
+    /// How often it was made anew since partitions were last assigned, as it was fenced.
+    joined_anew: u32,
     logged: HashMap<String, (Instant, u32)>,
     failed: bool,
 }
@@ -121,6 +122,7 @@ impl Reader {
             outbox: VecDeque::new(),
             acknowledged: now,
             redivide: None,
+            joined_anew: 0,
             logged: HashMap::new(),
             failed: false,
         })
@@ -296,6 +298,10 @@ impl Reader {
         }
         self.offers.retain(|offer| !offer.partitions.is_empty());
         let assigned = self.take_out(partitions);
+        if lost {
+            // Of them nothing can be acknowledged any more: an attempt would only fence this member.
+            drop(self.control.acknowledged_of(partitions));
+        }
         let (answer, done) = oneshot::channel();
         let wait =
             if lost || partitions.is_empty() { Duration::ZERO } else { self.options.revoke_wait };
@@ -459,30 +465,6 @@ impl Reader {
             }
         }
         busy
-    }
-
-    /// Trouble that passes is logged now and then; a fatal error of the client ends the source.
-    fn trouble(&mut self, error: &KafkaError, reason: &str, now: Instant) {
-        if let KafkaError::MessageConsumptionFatal(code) = error {
-            let what = format!("group {} cannot be read on: {reason}", self.options.group);
-            let fenced = *code == RDKafkaErrorCode::FencedInstanceId;
-            let failure = if fenced { Error::fenced(what) } else { Error::refused(what) };
-            self.fail(failure.because(error.clone()));
-            return;
-        }
-        let entry = self.logged.entry(error.to_string()).or_insert((now, 0));
-        if entry.1 == 0 || now.duration_since(entry.0) >= LOG_EVERY {
-            warn!(%error, reason, seen = entry.1 + 1, "kafka trouble; trying on");
-            entry.0 = now;
-        }
-        entry.1 = entry.1.saturating_add(1);
-    }
-
-    fn fail(&mut self, error: Error) {
-        if !self.failed {
-            self.failed = true;
-            self.outbox.push_back(Event::Failed(error));
-        }
     }
 
     /// Leaves the group: last offsets, partitions back, then the client, all within the time for closing.

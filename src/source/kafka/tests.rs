@@ -621,3 +621,56 @@ async fn a_name_that_is_taken_over_ends_the_source() {
     newer.source.close().await;
     older.source.close().await;
 }
+
+/// The name of a member without partitions is taken for a moment, as by its own offsets after it was cut off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_without_partitions_that_is_fenced_joins_anew() {
+    let Some(servers) = needed("CDC_SINK_TEST_BROKERS") else { return };
+    let topic = format!("cdc-sink-test-{}.fenced", std::process::id());
+    let client = |properties: &[(&str, &str)]| {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &servers);
+        for (name, value) in properties {
+            config.set(*name, *value);
+        }
+        config
+    };
+    let producer: BaseProducer = client(&[]).create().unwrap();
+    producer.send(BaseRecord::<str, str>::to(&topic).payload("1")).unwrap();
+    producer.flush(PATIENCE).unwrap();
+    let start = |name: Option<&str>| {
+        let short = [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500")];
+        let named = name.map(|name| ("group.instance.id", name));
+        let properties = short.into_iter().chain(named);
+        let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let topics = Topics::parse([&topic]).unwrap();
+        let options =
+            KafkaOptions::new(&servers, &topic, topics, &properties.collect(), |_| None).unwrap();
+        Reader::new(options)
+    };
+    let mut reading = start(None);
+    reading.until(|r| r.reached(&id(&topic, 0), 1)).await;
+    let mut idle = start(Some("one"));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let taken = tokio::task::spawn_blocking({
+        let rival = client(&[
+            ("group.id", &topic),
+            ("group.instance.id", "one"),
+            ("partition.assignment.strategy", "cooperative-sticky"),
+            ("session.timeout.ms", "6000"),
+        ]);
+        let topic = topic.clone();
+        move || {
+            let rival: BaseConsumer = rival.create().unwrap();
+            rival.subscribe(&[&topic]).unwrap();
+            let until = std::time::Instant::now() + Duration::from_secs(4);
+            while std::time::Instant::now() < until {
+                drop(rival.poll(Duration::from_millis(100)));
+            }
+        }
+    });
+    taken.await.unwrap();
+    reading.source.close().await;
+    tokio::time::timeout(PATIENCE, idle.until(|r| r.reached(&id(&topic, 0), 1))).await.unwrap();
+    idle.source.close().await;
+}

@@ -69,6 +69,10 @@ def prometheus(folder, versions):
                ["-tags=remove_all_sd", "-gcflags=all=-N -l"], {"CGO_ENABLED": "0"})
 
 
+def toxiproxy(folder, versions):
+    go_install("toxiproxy", folder, [f"github.com/Shopify/toxiproxy/v2/cmd/server@{versions['version']}"])
+
+
 def iceberg_rest(folder, versions):
     iceberg, jetty, hadoop = versions["iceberg"], versions["jetty"], versions["hadoop"]
     maven("iceberg-rest", folder / "libs", [
@@ -131,7 +135,7 @@ def _venv(name, folder, packages):
 
 # A lane's parts are installed one after the other, lanes at the same time: one Maven at a time, since its repository has no lock.
 LANES = [
-    [minio, prometheus],
+    [minio, toxiproxy, prometheus],
     [registry, kafka, connectors, converter, postgres, iceberg_rest, nessie, keycloak, spark],
     [mysql, mariadb],
     [jdk, readers],

@@ -81,7 +81,10 @@ impl Reader {
         if !started.is_empty() {
             failpoint::reach(Point::K12);
             match self.client.consumer.incremental_assign(&list) {
-                Ok(()) => self.partitions.append(&mut started),
+                Ok(()) => {
+                    self.joined_anew = 0;
+                    self.partitions.append(&mut started);
+                }
                 Err(error) => {
                     warn!(%error, "partitions cannot be read now");
                     later.extend(started.into_iter().map(|partition| partition.id));
