@@ -151,6 +151,9 @@ class Scene:
         """Everything is in the tables; the processes end as asked; every version is looked at."""
         self.quiet()
         self.settle()
+        # What halted before a restart does so again; how a process ends depends on it.
+        for name, group in self.groups.items():
+            until(f"{name}: {self.halted} halt", lambda: group.reasons().keys() >= self.halted, NOTICED)  # noqa: B023  called at once
         self.each(Group.empty)
         for name in self.groups:
             for topic in self.topics.values():
