@@ -32,7 +32,7 @@ from delta_rs import storage_options  # noqa: E402
 from report import Report  # noqa: E402
 from sinks import Instance, Target, behind  # noqa: E402
 from sources import SOURCES  # noqa: E402
-from stack import ENV, Fail, lake, tail, until  # noqa: E402
+from stack import ENV, Fail, lake, run_name, tail, until  # noqa: E402
 from workload import Workload  # noqa: E402
 
 TARGETS = ("delta", "iceberg-v3", "iceberg-v2", "both", "nessie", "no-catalog")
@@ -322,14 +322,6 @@ class Course:
                              "expected": self.expected[kind, table.name, phase], "dropped": table.dropped(phase, phase - 1 if goes else 0)})
         return {"name": f"{kind}/{connector.encoding}/{table.name}", "where": self.where(target, connector, table), "key": table.key,
                 "columns": [(name, column.kind, column.was) for column in table.columns for name in column.names()], "versions": versions}
-
-
-def run_name():
-    digits, number = "", int(time.time()) % 36**6
-    while len(digits) < 6:
-        number, digit = divmod(number, 36)
-        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
-    return f"e{digits}"
 
 
 def needed(options):

@@ -52,6 +52,20 @@ def until(what, probe, seconds, step=0.1):
         time.sleep(step)
 
 
+def run_name(letter="e", digits=6, ticks=1):
+    """A name for what a run makes: the time in base 36. Runs that begin in different ticks, so many a second, have different ones."""
+    number = int(time.time() * ticks)
+    return letter + "".join("0123456789abcdefghijklmnopqrstuvwxyz"[number // 36**place % 36] for place in reversed(range(digits)))
+
+
+def ended(run, found, say):
+    """Tells what a run found wrong, and gives its exit code."""
+    for text in found:
+        print(f"FAILED {text}")
+    say(f"{run}: {len(found)} failed")
+    return 1 if found else 0
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -28,7 +28,7 @@ from catalogs import WORK, Folders  # noqa: E402
 from compare import differences  # noqa: E402
 from connectors import Kafka, remove  # noqa: E402
 from sinks import Instance, Target, behind  # noqa: E402
-from stack import ENV, Fail, lake, tail, until  # noqa: E402
+from stack import ENV, Fail, ended, lake, run_name, tail, until  # noqa: E402
 from values import Field  # noqa: E402
 from world import MySql, Postgres, Remade, SecondServers, Stream  # noqa: E402
 
@@ -283,9 +283,7 @@ def main():
     if missing := sorted({"BROKERS", "CONNECT", "S3", "REGISTRY", "POSTGRES", "MYSQL"} - ENV.keys()):
         print(f"not there: {', '.join(f'CDC_SINK_TEST_{name}' for name in missing)}. Run `tests/stack/stack start all` and read `stack env`")
         return 1
-    digits = "0123456789abcdefghijklmnopqrstuvwxyz"
-    number = int(time.time())
-    run = "e" + "".join(digits[number // 36**place % 36] for place in reversed(range(6)))
+    run = run_name()
     course = Course(run)
     try:
         course.go()
@@ -297,10 +295,7 @@ def main():
         if "--keep" not in sys.argv:
             cleanup.everything(run)
         course.second.stop()
-    for text in found:
-        print(f"FAILED {text}")
-    say(f"{run}: {len(found)} failed")
-    return 1 if found else 0
+    return ended(run, found, say)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import subprocess
 import time
 
 from logs import Store
-from scenarios import delete_records, halts, joined
+from scenarios import halts_on_loss, joined, records_lost_unread
 from scene import Group
 from stack import binary, until
 
@@ -42,20 +42,11 @@ def two_deployments_on_one_table(scene):
 
 def records_that_are_lost_are_accepted(scene):
     """The table that halted goes on behind them, and its history tells what is missing, and why."""
-    rows, _ = scene.usual(partitions=2)
+    rows, low = records_lost_unread(scene)
     scene.start("a")
-    joined(scene, "a")
-    time.sleep(2)
-    scene.each(Group.empty)
-    time.sleep(3)
-    place = (rows.name, 1)
-    low = max(scene.kafka.ends([rows.name])[place] - 5, 1)
-    delete_records(scene, {place: low})
-    scene.halted = {rows.name}
-    scene.start("a")
-    halts(scene, rows, rf"cannot read {re.escape(rows.name)}\[1\] from offset (\d+), .* has offsets from {low} to \d+", position_of=place)
+    halts_on_loss(scene, rows, low)
     for name, group in scene.groups.items():
-        stored = group.positions()[place]
+        stored = group.positions()[rows.name, 1]
         group.kill("a")
         said = command(group, "--topic", rows.name, "--partition", "1", "--reason", "a test of it")
         gap = f"offsets {stored} to {low} (not included) of {rows.name}[1]"

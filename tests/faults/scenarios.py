@@ -147,19 +147,10 @@ def records_are_deleted_that_were_read(scene):
 
 def records_are_deleted_before_they_were_read(scene):
     """The table halts and tells the exact range, in a metric too; the other one goes on; nothing is skipped after a restart either."""
-    rows, _ = scene.usual(partitions=2)
-    scene.start("a")
-    joined(scene, "a")
-    time.sleep(2)
-    scene.each(Group.empty)
-    time.sleep(3)
-    place = (rows.name, 1)
-    low = max(scene.kafka.ends([rows.name])[place] - 5, 1)
-    delete_records(scene, {place: low})
-    scene.halted = {rows.name}
+    unread = records_lost_unread(scene)
     for _ in range(2):
         scene.start("a")
-        halts(scene, rows, rf"cannot read {re.escape(rows.name)}\[1\] from offset (\d+), .* has offsets from {low} to \d+", position_of=place)
+        halts_on_loss(scene, *unread)
         time.sleep(2)
         scene.each(lambda group: group.kill("a"))
     scene.start("a")
@@ -289,6 +280,26 @@ def stored_offsets(group):
 def delete_records(scene, offsets):
     for future in scene.kafka.admin.delete_records([TopicPartition(*place, at) for place, at in offsets.items()]).values():
         future.result(20)
+
+
+def records_lost_unread(scene):
+    """Both groups read of two topics and end; then records that neither has read are deleted. The topic, and its oldest offset in partition 1."""
+    rows, _ = scene.usual(partitions=2)
+    scene.start("a")
+    joined(scene, "a")
+    time.sleep(2)
+    scene.each(Group.empty)
+    time.sleep(3)
+    place = (rows.name, 1)
+    low = max(scene.kafka.ends([rows.name])[place] - 5, 1)
+    delete_records(scene, {place: low})
+    scene.halted = {rows.name}
+    return rows, low
+
+
+def halts_on_loss(scene, rows, low):
+    pattern = rf"cannot read {re.escape(rows.name)}\[1\] from offset (\d+), .* has offsets from {low} to \d+"
+    halts(scene, rows, pattern, position_of=(rows.name, 1))
 
 
 def halts(scene, topic, pattern, position_of=None):

@@ -2,7 +2,6 @@
 import os
 import re
 import shutil
-import time
 
 from confluent_kafka import Producer
 from confluent_kafka.admin import NewTopic
@@ -11,7 +10,7 @@ from catalogs import WORK, Catalog
 from cleanup import is_running
 from connectors import Kafka
 from logs import Store
-from stack import ENV, Fail
+from stack import ENV, Fail, run_name
 
 
 class World:
@@ -20,9 +19,7 @@ class World:
 
     @classmethod
     def new(cls):
-        digits = "0123456789abcdefghijklmnopqrstuvwxyz"
-        number = int(time.time() * 10)
-        world = cls("f" + "".join(digits[number // 36**place % 36] for place in reversed(range(7))))
+        world = cls(run_name("f", 7, 10))
         world.folder.mkdir(parents=True)
         (world.folder / "pid").write_text(str(os.getpid()))
         return world

@@ -28,7 +28,7 @@ from connectors import Kafka  # noqa: E402
 from envelopes import Table  # noqa: E402
 from py_iceberg import keys  # noqa: E402
 from sinks import Instance, Target, behind  # noqa: E402
-from stack import ENV, Fail, lake, tail, until  # noqa: E402
+from stack import ENV, Fail, ended, lake, run_name, tail, until  # noqa: E402
 from stacklib import process, services  # noqa: E402
 from stacklib.base import HERE as STACK, locked  # noqa: E402
 
@@ -267,19 +267,14 @@ def main():
     if missing := sorted({"BROKERS", "S3", "NESSIE_OAUTH", "OAUTH"} - ENV.keys()):
         print(f"not there: {', '.join(f'CDC_SINK_TEST_{name}' for name in missing)}. Run `tests/stack/stack start default oauth` and read `stack env`")
         return 1
-    digits = "0123456789abcdefghijklmnopqrstuvwxyz"
-    number = int(time.time())
-    course = Course("e" + "".join(digits[number // 36**place % 36] for place in reversed(range(6))))
+    course = Course(run_name())
     try:
         found = course.go()
     except Exception:
         found = [traceback.format_exc()]
     if not found:
         course.clean()
-    for text in found:
-        print(f"FAILED {text}")
-    say(f"{course.run}: {len(found)} failed")
-    return 1 if found else 0
+    return ended(course.run, found, say)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from catalogs import WORK  # noqa: E402
 from connectors import Kafka  # noqa: E402
 from envelopes import Table  # noqa: E402
 from sinks import Instance, Target  # noqa: E402
-from stack import ENV, REPOSITORY, Fail, free_port, tail, until  # noqa: E402
+from stack import ENV, REPOSITORY, Fail, ended, free_port, run_name, tail, until  # noqa: E402
 
 STARTED = time.monotonic()
 TARGET = "cdc-sink:9187"  # where the shipped configuration looks
@@ -226,20 +226,15 @@ def main():
     if missing := sorted({"BROKERS", "S3", "PROMETHEUS"} - ENV.keys()):
         print(f"not there: {', '.join(f'CDC_SINK_TEST_{name}' for name in missing)}. Run `tests/stack/stack install all`, `start` and read `stack env`")
         return 1
-    digits = "0123456789abcdefghijklmnopqrstuvwxyz"
-    number = int(time.time())
     found = promtool()
-    course = Course("e" + "".join(digits[number // 36**place % 36] for place in reversed(range(6))))
+    course = Course(run_name())
     try:
         found += course.go()
     except (Fail, Exception) as error:  # noqa: B014
         found += [str(error) if isinstance(error, Fail) else traceback.format_exc()]
     finally:
         course.clean()
-    for text in found:
-        print(f"FAILED {text}")
-    say(f"{course.run}: {len(found)} failed")
-    return 1 if found else 0
+    return ended(course.run, found, say)
 
 
 if __name__ == "__main__":

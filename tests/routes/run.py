@@ -27,7 +27,7 @@ from connectors import Connector, Kafka, remove  # noqa: E402
 from routes import ROUTES  # noqa: E402
 from sinks import Instance, Target, behind  # noqa: E402
 from source import Postgres  # noqa: E402
-from stack import ENV, Fail, lake, tail, until  # noqa: E402
+from stack import ENV, Fail, ended, lake, run_name, tail, until  # noqa: E402
 from values import from_python  # noqa: E402
 
 STARTED = time.monotonic()
@@ -205,9 +205,7 @@ def main():
     if missing := sorted({"BROKERS", "CONNECT", "S3", "REGISTRY", "POSTGRES"} - ENV.keys()):
         print(f"not there: {', '.join(f'CDC_SINK_TEST_{name}' for name in missing)}. Run `tests/stack/stack start all` and read `stack env`")
         return 1
-    digits = "0123456789abcdefghijklmnopqrstuvwxyz"
-    number = int(time.time())
-    run = "e" + "".join(digits[number // 36**place % 36] for place in reversed(range(6)))
+    run = run_name()
     try:
         found = Course(run).go()
     except (Fail, Exception) as error:  # noqa: B014
@@ -215,10 +213,7 @@ def main():
     finally:
         if "--keep" not in sys.argv:
             cleanup.everything(run)
-    for text in found:
-        print(f"FAILED {text}")
-    say(f"{run}: {len(found)} failed")
-    return 1 if found else 0
+    return ended(run, found, say)
 
 
 if __name__ == "__main__":

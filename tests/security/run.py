@@ -16,7 +16,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "e2e"), str(HERE.parent / "readers"
 
 import catalogs  # noqa: E402
 import cleanup  # noqa: E402
-from stack import ENV, Fail  # noqa: E402
+from stack import ENV, Fail, ended, run_name  # noqa: E402
 
 from names import Names  # noqa: E402
 from secure import Secured  # noqa: E402
@@ -32,9 +32,7 @@ def main():
     if missing := sorted({"S3", "REGISTRY", "ICEBERG_REST", "BROKERS"} - ENV.keys()):
         print(f"not there: {', '.join(f'CDC_SINK_TEST_{name}' for name in missing)}. Run `tests/stack/stack start all` and read `stack env`")
         return 1
-    digits = "0123456789abcdefghijklmnopqrstuvwxyz"
-    number = int(time.time())
-    run = "e" + "".join(digits[number // 36**place % 36] for place in reversed(range(6)))
+    run = run_name()
     folder = catalogs.WORK / run
     folder.mkdir(parents=True)
     (folder / "pid").write_text(str(os.getpid()))
@@ -50,10 +48,7 @@ def main():
         if not found and "--keep" not in sys.argv:
             secured.clean()
             cleanup.everything(run)
-    for text in found:
-        print(f"FAILED {text}")
-    say(f"{run}: {len(found)} failed")
-    return 1 if found else 0
+    return ended(run, found, say)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from model import OPTIONS, Context  # noqa: E402
 from matrix import Report  # noqa: E402
 from sinks import Instance, Target  # noqa: E402
 from source import SOURCES, VARIANTS  # noqa: E402
-from stack import ENV, Fail, binary, lake, tail, until  # noqa: E402
+from stack import ENV, Fail, binary, lake, run_name, tail, until  # noqa: E402
 
 TARGETS = ("delta", "iceberg-v3", "both")
 READERS = {"delta": ("delta_rs", "duck_delta"), "iceberg": ("py_iceberg", "duck_iceberg")}
@@ -267,14 +267,6 @@ class Course:
         if ended.returncode or len(results) != 2 * len(listed):
             raise Fail(f"{reader} ended with exit code {ended.returncode} after {len(results)} of {2 * len(listed)} versions: {ended.stderr[-800:]}")
         return results
-
-
-def run_name():
-    digits, number = "", int(time.time()) % 36**6
-    for _ in range(6):
-        number, digit = divmod(number, 36)
-        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
-    return f"e{digits}"
 
 
 def main():
