@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
@@ -81,6 +82,9 @@ const CONSUMER: &[&str] = &[
     "session.timeout.ms",
 ];
 
+/// Librdkafka's own `session.timeout.ms`.
+const SESSION_TIMEOUT_MS: u64 = 45_000;
+
 /// Properties whose value is a secret: given only by reference.
 const SECRET: &[&str] =
     &["sasl.password", "ssl.key.password", "ssl.key.pem", "ssl.keystore.password"];
@@ -142,6 +146,17 @@ impl Connection {
     /// A property of the consumer or of both, if it was given.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.consumer.get(name).or_else(|| self.shared.get(name)).map(String::as_str)
+    }
+
+    /// How long the brokers keep a member that they do not hear of.
+    pub(super) fn session_timeout(&self) -> Duration {
+        let given = self.get("session.timeout.ms").and_then(|value| value.parse().ok());
+        Duration::from_millis(given.unwrap_or(SESSION_TIMEOUT_MS))
+    }
+
+    /// The name of a static member, if it has one.
+    pub(super) fn member_name(&self) -> Option<&str> {
+        self.get("group.instance.id")
     }
 
     /// The configuration of a producer or of a client that only asks.

@@ -4,7 +4,7 @@ import threading
 import time
 from random import Random
 
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions, NewTopic
 
 from stack import ENV, Fail
@@ -20,6 +20,7 @@ class Topic:
         self.kafka, self.name, self.partitions, self.transactions = kafka, name, partitions, transactions
         self.random = Random(f"{seed} {name}")
         self.rows, self.lsn, self.logs, self.sent = {}, 1000, {}, 0
+        self.unplaced = []  # delivered, at an offset that was not told
         self.read = {}  # by target: what its group read, where that is not the log
         self.ended, self.thread, self.error = threading.Event(), None, None
         self.make(config)
@@ -63,6 +64,24 @@ class Topic:
         left = self.producer.flush(30) if self.producer else 0
         if left or self.error:
             raise Fail(f"{self.name}: {left} records are not in Kafka: {self.error}")
+        if self.unplaced:
+            self.place()
+
+    def place(self):
+        """Of a record that had to be sent twice the broker does not tell the offset: it has one that no other has, in the order of sending."""
+        consumer = Consumer({"bootstrap.servers": ENV["BROKERS"], "group.id": f"{self.name}-place", "enable.partition.eof": True})
+        for partition in {partition for partition, _ in self.unplaced}:
+            log, changes = self.logs.setdefault(partition, {}), [change for where, change in self.unplaced if where == partition]
+            consumer.assign([TopicPartition(self.name, partition, 0)])
+            free = []
+            while (record := consumer.poll(20)) and not record.error():
+                if record.offset() not in log:
+                    free.append(record.offset())
+            if record is None or record.error().code() != KafkaError._PARTITION_EOF or len(free) != len(changes):
+                raise Fail(f"{self.name}[{partition}]: {len(changes)} records at offsets that were not told, of which {free} are free")
+            log.update(zip(free, changes))
+        consumer.close()
+        self.unplaced = []
 
     def delete(self):
         """No producer may be left: it asks for its topics, and the broker makes what is asked for."""
@@ -111,7 +130,11 @@ class Topic:
                 return
 
             def keep():
-                self.logs.setdefault(record.partition(), {})[record.offset()] = (key, lsn, op, after)
+                change = (key, lsn, op, after)
+                if record.offset() is None:
+                    self.unplaced.append((record.partition(), change))
+                else:
+                    self.logs.setdefault(record.partition(), {})[record.offset()] = change
 
             later.append(keep) if later is not None else keep()
 

@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
+use rdkafka::groups::GroupInfo;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::debug;
+use uuid::Uuid;
 
 use super::group::Group;
 use crate::failpoint::{self, Point};
@@ -13,6 +15,9 @@ use crate::position::TopicPartition;
 
 /// A round of questions for watermarks takes no longer.
 pub(super) const WATERMARKS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The members of the group are told within this time.
+const MEMBERS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is known of a log: below `position` no record is newer than `newest_ms`.
 #[derive(Debug, Clone, Copy)]
@@ -112,6 +117,26 @@ pub(super) fn commit(consumer: &BaseConsumer<Group>, offsets: Vec<Next>) -> Vec<
     }
 }
 
+/// True when the group has a static member of this name; its id is then the name and a UUID, joined by a dash
+/// (Kafka's `ClassicGroup.generateMemberId`). None when the brokers do not tell.
+pub(super) fn is_member(consumer: &BaseConsumer<Group>, group: &str, name: &str) -> Option<bool> {
+    match consumer.fetch_group_list(Some(group), MEMBERS_TIMEOUT) {
+        Ok(list) => {
+            let mut members = list.groups().iter().flat_map(GroupInfo::members);
+            Some(members.any(|member| has_name(member.id(), name)))
+        }
+        Err(error) => {
+            debug!(%error, "the brokers do not tell the members of the group");
+            None
+        }
+    }
+}
+
+fn has_name(id: &str, name: &str) -> bool {
+    let uuid = id.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
+    uuid.is_some_and(|uuid| Uuid::try_parse(uuid).is_ok())
+}
+
 /// A list of partitions, each at an offset.
 pub(super) fn list_at<'a>(
     partitions: impl Iterator<Item = (&'a TopicPartition, Offset)>,
@@ -128,6 +153,14 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    #[rstest]
+    #[case::its_own("a-b-6f2a1c1e-9a3b-4f7e-8d2c-0123456789ab", "a-b", true)]
+    #[case::a_longer_one("a-b-6f2a1c1e-9a3b-4f7e-8d2c-0123456789ab", "a", false)]
+    #[case::without_a_name("cdc-sink-6f2a1c1e-9a3b-4f7e-8d2c-0123456789ab", "a", false)]
+    fn a_static_member_is_told_by_its_id(#[case] id: &str, #[case] name: &str, #[case] is: bool) {
+        assert_eq!(has_name(id, name), is);
+    }
 
     /// Of a log that was read up to 5: the offsets of its first record, and of the first one that is newer than all of
     /// those that were read.

@@ -1,6 +1,7 @@
 //! The reading thread: one loop over the group's queue, the partitions' queues and what the pipeline asks.
 
 mod failing;
+mod name;
 mod offers;
 
 use std::collections::{HashMap, VecDeque};
@@ -15,6 +16,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
+use self::name::Nameless;
 use super::KafkaOptions;
 use super::calls::{self, Watermarks};
 use super::client::Client;
@@ -89,8 +91,8 @@ pub(super) struct Reader {
     acknowledged: Instant,
     /// The client is to be made anew for so many partitions, once none is assigned.
     redivide: Option<usize>,
-    /// How often it was made anew since partitions were last assigned, as it was fenced.
-    joined_anew: u32,
+    /// Fenced: waits for its name.
+    nameless: Option<Nameless>,
     logged: HashMap<String, (Instant, u32)>,
     failed: bool,
 }
@@ -122,7 +124,7 @@ impl Reader {
             outbox: VecDeque::new(),
             acknowledged: now,
             redivide: None,
-            joined_anew: 0,
+            nameless: None,
             logged: HashMap::new(),
             failed: false,
         })
@@ -156,16 +158,21 @@ impl Reader {
         };
         let topics = metadata.topics().iter().filter(|t| self.options.topics.matches(t.name()));
         let partitions = topics.map(|topic| topic.partitions().len()).sum();
-        if self.plan.is_outgrown_by(partitions) { self.reconnect(partitions) } else { Ok(()) }
+        if self.plan.is_outgrown_by(partitions) { self.divide(partitions) } else { Ok(()) }
     }
 
     /// Makes the client anew, with memory for `partitions`. No partition may be assigned.
-    fn reconnect(&mut self, partitions: usize) -> Result<()> {
-        let plan = Plan::new(self.options.memory, partitions);
-        let client = Client::new(&self.options, &self.control, &plan)?;
-        std::mem::replace(&mut self.client, client).discard(self.options.close_wait);
-        self.plan = plan;
+    fn divide(&mut self, partitions: usize) -> Result<()> {
+        self.plan = Plan::new(self.options.memory, partitions);
+        self.reconnect()?;
         info!(partitions, "reading memory was divided anew");
+        Ok(())
+    }
+
+    /// Makes the client anew, which joins nothing yet. No partition may be assigned.
+    fn reconnect(&mut self) -> Result<()> {
+        let client = Client::new(&self.options, &self.control, &self.plan)?;
+        std::mem::replace(&mut self.client, client).discard(self.options.close_wait);
         Ok(())
     }
 
@@ -180,6 +187,7 @@ impl Reader {
         self.serve_offers(now);
         self.serve_leaving(now);
         self.serve_redivide();
+        self.serve_nameless(now);
         self.serve_watermarks(now);
         self.acknowledge(now);
         let mut busy = self.send();
@@ -284,7 +292,7 @@ impl Reader {
             return;
         }
         if let Some(partitions) = self.redivide.take()
-            && let Err(error) = self.reconnect(partitions).and_then(|()| self.subscribe())
+            && let Err(error) = self.divide(partitions).and_then(|()| self.subscribe())
         {
             self.fail(error);
         }

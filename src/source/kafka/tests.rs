@@ -10,6 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
+use rstest::rstest;
 
 use super::*;
 use crate::clock::Clock;
@@ -622,11 +623,17 @@ async fn a_name_that_is_taken_over_ends_the_source() {
     older.source.close().await;
 }
 
-/// The name of a member without partitions is taken for a moment, as by its own offsets after it was cut off.
+/// The name of a member without partitions is taken: for a moment, as by its own offsets after it was cut off, or for good.
+#[rstest]
+#[case::for_a_moment(Duration::from_secs(2), true)]
+#[case::for_good(Duration::from_secs(15), false)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_without_partitions_that_is_fenced_joins_anew() {
+async fn a_fenced_member_without_partitions_waits_for_its_name(
+    #[case] taken_for: Duration,
+    #[case] joins: bool,
+) {
     let Some(servers) = needed("CDC_SINK_TEST_BROKERS") else { return };
-    let topic = format!("cdc-sink-test-{}.fenced", std::process::id());
+    let topic = format!("cdc-sink-test-{}.fenced-{joins}", std::process::id());
     let client = |properties: &[(&str, &str)]| {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &servers);
@@ -652,25 +659,39 @@ async fn a_member_without_partitions_that_is_fenced_joins_anew() {
     reading.until(|r| r.reached(&id(&topic, 0), 1)).await;
     let mut idle = start(Some("one"));
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let taken = tokio::task::spawn_blocking({
-        let rival = client(&[
-            ("group.id", &topic),
-            ("group.instance.id", "one"),
-            ("partition.assignment.strategy", "cooperative-sticky"),
-            ("session.timeout.ms", "6000"),
-        ]);
-        let topic = topic.clone();
-        move || {
-            let rival: BaseConsumer = rival.create().unwrap();
-            rival.subscribe(&[&topic]).unwrap();
-            let until = std::time::Instant::now() + Duration::from_secs(4);
-            while std::time::Instant::now() < until {
-                drop(rival.poll(Duration::from_millis(100)));
-            }
+    let rival = client(&[
+        ("group.id", &topic),
+        ("group.instance.id", "one"),
+        ("partition.assignment.strategy", "cooperative-sticky"),
+        ("session.timeout.ms", "6000"),
+    ]);
+    let subscribed = topic.clone();
+    let rival = tokio::task::spawn_blocking(move || {
+        let rival: BaseConsumer = rival.create().unwrap();
+        rival.subscribe(&[&subscribed]).unwrap();
+        let until = Instant::now() + taken_for;
+        while Instant::now() < until {
+            drop(rival.poll(Duration::from_millis(100)));
         }
     });
-    taken.await.unwrap();
-    reading.source.close().await;
-    tokio::time::timeout(PATIENCE, idle.until(|r| r.reached(&id(&topic, 0), 1))).await.unwrap();
+    if joins {
+        rival.await.unwrap();
+        reading.source.close().await;
+        let reached = idle.until(|r| r.reached(&id(&topic, 0), 1));
+        tokio::time::timeout(PATIENCE, reached).await.unwrap();
+    } else {
+        let ended = async {
+            loop {
+                if let Event::Failed(error) = idle.source.next().await {
+                    return error;
+                }
+            }
+        };
+        let error = tokio::time::timeout(PATIENCE, ended).await.unwrap();
+        assert_eq!(error.kind(), Kind::Fenced, "{}", error.report());
+        assert!(!rival.is_finished(), "it was told too late");
+        rival.await.unwrap();
+        reading.source.close().await;
+    }
     idle.source.close().await;
 }

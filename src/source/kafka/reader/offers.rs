@@ -82,7 +82,6 @@ impl Reader {
             failpoint::reach(Point::K12);
             match self.client.consumer.incremental_assign(&list) {
                 Ok(()) => {
-                    self.joined_anew = 0;
                     self.partitions.append(&mut started);
                 }
                 Err(error) => {
