@@ -132,7 +132,8 @@ pub(super) fn is_member(consumer: &BaseConsumer<Group>, group: &str, name: &str)
     }
 }
 
-fn has_name(id: &str, name: &str) -> bool {
+/// True for the id of the static member of this name.
+pub(super) fn has_name(id: &str, name: &str) -> bool {
     let uuid = id.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
     uuid.is_some_and(|uuid| Uuid::try_parse(uuid).is_ok())
 }

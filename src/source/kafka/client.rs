@@ -13,6 +13,7 @@ use super::control::Control;
 use super::group::Group;
 use super::helper::Helper;
 use super::plan::Plan;
+use super::unowned::{self, Standing};
 use crate::error::{Error, Result};
 
 /// One member of the group.
@@ -21,6 +22,8 @@ pub(super) struct Client {
     pub(super) watermarks: Helper<Vec<Asked>, Vec<Watermarks>>,
     /// Answers with the offsets that were not taken.
     pub(super) commits: Helper<Vec<Next>, Vec<Next>>,
+    /// Answers with how the group stands. A static member asks it.
+    pub(super) standing: Option<Helper<(), Option<Standing>>>,
     /// Disconnected when the consumer is gone.
     gone: mpsc::Receiver<()>,
 }
@@ -41,13 +44,19 @@ impl Client {
         let ask = |consumer: &_, asked: Vec<Asked>| calls::watermarks(consumer, &asked);
         let watermarks = Helper::start("kafka-watermarks", for_watermarks, ask)?;
         let commits = Helper::start("kafka-acknowledge", for_commits, calls::commit)?;
-        Ok(Self { consumer, watermarks, commits, gone })
+        let standing = options.connection.member_name().map(|name| {
+            let (options, name) = (options.clone(), name.to_owned());
+            let call = move |consumer: &_, ()| unowned::standing(consumer, &options, &name);
+            Helper::start("kafka-standing", weak(), call)
+        });
+        let standing = standing.transpose()?;
+        Ok(Self { consumer, watermarks, commits, standing, gone })
     }
 
     /// Gives the consumer up, on a thread of its own: its destructor has no deadline. No partition queue may be left.
     pub(super) fn discard(self, wait: Duration) {
-        let Self { consumer, watermarks, commits, gone } = self;
-        drop((watermarks, commits));
+        let Self { consumer, watermarks, commits, standing, gone } = self;
+        drop((watermarks, commits, standing));
         consumer.context().close();
         let dropping = thread::Builder::new().name("kafka-close".into()).spawn(|| drop(consumer));
         // Nothing is ever sent: the other end goes when the consumer is gone.

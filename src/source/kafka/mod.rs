@@ -22,6 +22,7 @@ mod plan;
 mod reader;
 mod sample;
 mod trouble;
+mod unowned;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -60,11 +60,11 @@ impl Plan {
     /// The consumer's configuration.
     pub(super) fn consumer(&self, options: &KafkaOptions) -> ClientConfig {
         let refresh = options.metadata_refresh.as_millis();
-        let session = options.connection.get("session.timeout.ms").unwrap_or("45000").to_owned();
+        let session = options.connection.session_timeout().as_millis();
         let mut config = options.connection.consumer();
         config
             .set("group.id", &options.group)
-            .set("session.timeout.ms", session)
+            .set("session.timeout.ms", session.to_string())
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")

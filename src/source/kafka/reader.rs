@@ -25,6 +25,7 @@ use super::group::{Rebalanced, Told};
 use super::partition::Partition;
 use super::plan::Plan;
 use super::trouble::{Trouble, broken, made_anew, out_of_range};
+use super::unowned::{self, Unowned};
 use crate::error::{Error, Result};
 use crate::failpoint::{self, Point};
 use crate::metrics::{self, Rebalance};
@@ -91,6 +92,7 @@ pub(super) struct Reader {
     acknowledged: Instant,
     /// The client is to be made anew for so many partitions, once none is assigned.
     redivide: Option<usize>,
+    unowned: Unowned,
     /// Fenced: waits for its name.
     nameless: Option<Nameless>,
     logged: HashMap<String, (Instant, u32)>,
@@ -107,6 +109,7 @@ impl Reader {
         let plan = Plan::new(options.memory, PARTITIONS_ASSUMED);
         let client = Client::new(&options, &control, &plan)?;
         let now = Instant::now();
+        let unowned = Unowned::new(&options, now);
         Ok(Self {
             options,
             control,
@@ -124,6 +127,7 @@ impl Reader {
             outbox: VecDeque::new(),
             acknowledged: now,
             redivide: None,
+            unowned,
             nameless: None,
             logged: HashMap::new(),
             failed: false,
@@ -188,6 +192,7 @@ impl Reader {
         self.serve_leaving(now);
         self.serve_redivide();
         self.serve_nameless(now);
+        self.serve_unowned(now);
         self.serve_watermarks(now);
         self.acknowledge(now);
         let mut busy = self.send();
@@ -231,6 +236,7 @@ impl Reader {
         // Rebalances first: librdkafka tells of one before it tells the statistics of the time after.
         for step in consumer.context().rebalances() {
             self.distrust_ends(now);
+            self.unowned.rebalanced(now);
             match step {
                 Rebalanced::Assigned(partitions) => self.assigned(partitions),
                 Rebalanced::Revoked { partitions, lost } => self.revoked(&partitions, lost, now),
@@ -393,6 +399,18 @@ impl Reader {
                 let partition = partition.id.clone();
                 self.outbox.push_back(Event::PartitionFailed { partition, error });
             }
+        }
+    }
+
+    /// Looks for partitions that nobody has, and makes the group divide them again.
+    fn serve_unowned(&mut self, now: Instant) {
+        let Some(helper) = &mut self.client.standing else { return };
+        let again = helper.answer().is_some_and(|standing| self.unowned.told(standing, now));
+        if self.unowned.is_due(now) {
+            helper.ask(());
+        }
+        if again {
+            unowned::join_for_a_moment(&self.options, &self.plan);
         }
     }
 
