@@ -89,6 +89,11 @@ pub struct Options {
     /// Halt a table rather than send more than this many of its records in a row to the dead letters [default: 1000]
     #[arg(long, env = "CDC_SINK_DEAD_LETTER_LIMIT", value_name = "N", help_heading = "Kafka")]
     pub dead_letter_limit: Option<usize>,
+    /// Larger records, by the bytes of key, value and headers, are not decoded: they go to the dead letters, complete. A
+    /// batch may have this much more than its size; topics may have records of some 90 MB at most
+    /// [default: an eighth of memory, at most 32MiB]
+    #[arg(long, env = "CDC_SINK_MAX_RECORD_BYTES", value_name = "SIZE", help_heading = "Kafka")]
+    pub max_record_bytes: Option<ByteSize>,
     /// Prefix of the fields and headers that the transformation ExtractNewRecordState adds to rows
     /// (`add.fields.prefix`, `add.headers.prefix`); what it added is no column [default: __]
     #[arg(long, env = "CDC_SINK_ADDED_PREFIX", value_name = "TEXT", help_heading = "Kafka")]
@@ -330,6 +335,7 @@ impl Options {
             schema_history: self.schema_history.or(file.schema_history),
             dead_letters: self.dead_letters.or(file.dead_letters),
             dead_letter_limit: self.dead_letter_limit.or(file.dead_letter_limit),
+            max_record_bytes: self.max_record_bytes.or(file.max_record_bytes),
             added_prefix: self.added_prefix.or(file.added_prefix),
             placeholder: self.placeholder.or(file.placeholder),
             outbox: self.outbox.or(file.outbox),
@@ -377,6 +383,7 @@ impl Options {
         let memory =
             at_least("memory", self.memory.unwrap_or(ByteSize::gib(1)), ByteSize::mib(64))?;
         let default_batch = ByteSize::mib(128).min(ByteSize(memory.as_u64() / 4));
+        let default_record = ByteSize::mib(32).min(ByteSize(memory.as_u64() / 8));
         let mut to = self.to.unwrap_or_else(|| vec![Format::Delta]);
         to.dedup();
         if to.is_empty() || to.len() > 2 {
@@ -394,6 +401,10 @@ impl Options {
             schema_history: self.schema_history.unwrap_or_default(),
             dead_letters: DeadLetterPlaces::parse(&self.dead_letters.unwrap_or_default())?,
             dead_letter_limit: self.dead_letter_limit.unwrap_or(1000),
+            max_record_bytes: bytes(
+                "max-record-bytes",
+                self.max_record_bytes.unwrap_or(default_record),
+            )?,
             added_prefix: self.added_prefix.unwrap_or_else(|| "__".to_owned()),
             placeholder: self.placeholder.unwrap_or_else(|| PLACEHOLDER.to_owned()),
             outbox: self.outbox.unwrap_or_default(),
@@ -454,6 +465,8 @@ pub struct Config {
     pub dead_letters: DeadLetterPlaces,
     /// Dead letters of one table in a row, at most.
     pub dead_letter_limit: usize,
+    /// Bytes of a record that is decoded, at most.
+    pub max_record_bytes: usize,
     /// Prefix of what the transformation ExtractNewRecordState adds.
     pub added_prefix: String,
     /// The connectors' placeholder for values that did not change.

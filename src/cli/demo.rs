@@ -173,6 +173,7 @@ impl Demo<'_> {
             once: false,
             dead_letters: None,
             dead_letter_limit: self.config.dead_letter_limit,
+            max_record_bytes: self.config.max_record_bytes,
         };
         let source = |group: &str| -> Result<Tracked> {
             let config = Config { group: group.to_owned(), ..self.config.clone() };

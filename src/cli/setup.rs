@@ -319,6 +319,7 @@ pub fn pipeline(
         partitions,
         dead_letters,
         dead_letter_limit: config.dead_letter_limit,
+        max_record_bytes: config.max_record_bytes,
     }
 }
 

@@ -93,6 +93,8 @@ pub struct Options {
     pub dead_letters: Option<Arc<DeadLetters>>,
     /// Dead letters of one table in a row, at most: with more, the table halts.
     pub dead_letter_limit: usize,
+    /// Bytes of a record's key, value and headers, at most: a larger one is rejected as it is.
+    pub max_record_bytes: usize,
 }
 
 /// What a worker needs to keep one table.

@@ -120,6 +120,7 @@ pub(super) struct Policy {
     partitions: Partitions,
     dead_letters: Option<Arc<DeadLetters>>,
     dead_letter_limit: usize,
+    max_record_bytes: usize,
 }
 
 impl Policy {
@@ -131,6 +132,7 @@ impl Policy {
             partitions: options.partitions.clone(),
             dead_letters: options.dead_letters.clone(),
             dead_letter_limit: options.dead_letter_limit,
+            max_record_bytes: options.max_record_bytes,
         }
     }
 

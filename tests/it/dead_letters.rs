@@ -238,6 +238,9 @@ fn log(records: i64) -> Logs {
     Arc::new([(at, Log::new((0..records).map(record).collect(), 0))].into())
 }
 
+/// Bytes of a record that these processes decode at most.
+const MAX_RECORD_BYTES: usize = 300;
+
 /// A process that reads the log; batches have `batch` records.
 async fn process(logs: &Logs, sink: &Dying, batch: usize, dead_letters: DeadLetters) -> Progress {
     let limits = Limits {
@@ -253,6 +256,7 @@ async fn process(logs: &Logs, sink: &Dying, batch: usize, dead_letters: DeadLett
         partitions: Partitions::new(|_| Box::pin(std::future::ready(Ok(1)))),
         dead_letters: Some(Arc::new(dead_letters)),
         dead_letter_limit: 10,
+        max_record_bytes: MAX_RECORD_BYTES,
     };
     let declared = [("id", "long"), ("n", "long")];
     let declared = declared.map(|(name, ty)| (name.to_owned(), ty.parse().unwrap()));
@@ -302,6 +306,44 @@ async fn a_crash_before_the_commit_doubles_no_letter(
         sink.sink.rows().into_iter().map(|row| (row["id"].clone(), row["n"].clone())).collect();
     let expected = (0..7).map(|id| (id.to_string(), last(id).to_string()));
     assert_eq!(rows, expected.collect());
+}
+
+/// However good it is: decoding takes a few times its size. Up to the limit a record is as any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_over_the_limit_is_a_complete_letter() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = lake(&folder, 3, &[0]);
+    let record = |offset: i64, bytes: usize| {
+        let key = format!(r#"{{"id":{offset}}}"#);
+        let row = format!(
+            r#"{{"before":null,"after":{{"id":{offset},"n":1}},"source":{{"ts_ms":1}},"op":"c"}}"#
+        );
+        let filling = " ".repeat(bytes - key.len() - row.len());
+        LoggedRecord {
+            offset,
+            timestamp_ms: Some(1),
+            key: Some(key.into_bytes()),
+            value: Some((filling + &row).into_bytes()),
+            headers: Vec::new(),
+        }
+    };
+    let sizes = [MAX_RECORD_BYTES, MAX_RECORD_BYTES + 1, MAX_RECORD_BYTES];
+    let records: Vec<LoggedRecord> =
+        (0..).zip(sizes).map(|(offset, bytes)| record(offset, bytes)).collect();
+    let large = records[1].value.clone().unwrap();
+    let at = TopicPartition { topic: "db.public.t".into(), partition: 0 };
+    let logs: Logs = Arc::new([(at, Log::new(records, 0))].into());
+    let sink = Dying { sink: MemorySink::default(), left: Arc::new(AtomicUsize::new(100)) };
+    let progress = process(&logs, &sink, 100, DeadLetters::default().to_table(lake.clone())).await;
+    assert!(progress.is_complete(), "{:?}", progress.tables());
+    let ids: BTreeSet<String> = sink.sink.rows().into_iter().map(|row| row["id"].clone()).collect();
+    assert_eq!(ids, ["0", "2"].map(str::to_owned).into());
+    let letters = rows(&lake).await;
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    let letter = &letters[&("db.public.t".to_owned(), 0, 1)];
+    let hex: String = large.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!((&letter["reason"], &letter["value"]), (&"too_large".to_owned(), &hex));
+    assert!(letter["error"].contains("301 bytes"), "{}", letter["error"]);
 }
 
 /// The table of dead letters is another's: that is said, and what was read is not lost.

@@ -204,6 +204,7 @@ async fn process<S: Sink + Send + Sync + 'static>(
         partitions: Partitions::new(move |_| Box::pin(async move { Ok(partitions) })),
         dead_letters: None,
         dead_letter_limit: 0,
+        max_record_bytes: usize::MAX,
     };
     let open = |topic: &Arc<str>| {
         let options = Options { source_position: told, ..Options::default() };

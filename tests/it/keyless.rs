@@ -73,6 +73,7 @@ async fn process(logs: &Logs, lake: &LakeOptions, options: &Options) -> Option<S
         partitions: Partitions::new(move |_| Box::pin(std::future::ready(Ok(count)))),
         dead_letters: None,
         dead_letter_limit: 0,
+        max_record_bytes: usize::MAX,
     };
     let open = |topic: &Arc<str>| {
         Ok(TableSetup {

@@ -64,6 +64,7 @@ async fn rows_wait_for_what_tells_of_a_rename(
         once: true,
         dead_letters: None,
         dead_letter_limit: 0,
+        max_record_bytes: usize::MAX,
         partitions: Partitions::new(|_| Box::pin(async { Ok(1) })),
     };
     let sink = MemorySink::default();

@@ -162,6 +162,7 @@ fn read() {
         partitions: Partitions::new(|_| Box::pin(std::future::ready(Ok(1)))),
         dead_letters: Some(Arc::new(dead_letters)),
         dead_letter_limit: 10,
+        max_record_bytes: usize::MAX,
     };
     let sink = MemorySink::default();
     let declared = vec![("id".to_owned(), "long".parse().unwrap())];

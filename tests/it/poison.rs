@@ -225,6 +225,7 @@ async fn feed(
         dead_letters: limit
             .map(|_| Arc::new(DeadLetters::default().to_topic(&connection, "dead").unwrap())),
         dead_letter_limit: limit.unwrap_or_default(),
+        max_record_bytes: usize::MAX,
     };
     let open = |topic: &Arc<str>| {
         let decoder = Decoder::new(options(), Some(Arc::clone(&registry)), None);

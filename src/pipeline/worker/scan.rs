@@ -20,6 +20,9 @@ impl<S: Sink + Send + Sync> Worker<S> {
         let mut waits = retry::waits().enumerate();
         let reject = loop {
             let Some(record) = records.get(index) else { return Ok(Outcome::Skipped) };
+            if let Some(reject) = self.too_large(&record) {
+                break reject;
+            }
             let id = match self.decoder.scan(&record) {
                 Ok(Scanned::Change(change)) => return self.change(&record, change).await,
                 Ok(Scanned::Skipped(skip)) => return Ok(self.skip(skip)),
@@ -36,6 +39,17 @@ impl<S: Sink + Send + Sync> Worker<S> {
             self.rejects.check(&record, &reject)?;
         }
         Ok(Outcome::Rejected(reject))
+    }
+
+    /// Decoding takes a few times a record's size at once, whatever the memory is.
+    fn too_large(&self, record: &Record<'_>) -> Option<Reject> {
+        let (size, limit) = (record.bytes(), self.policy.max_record_bytes);
+        (size > limit).then(|| Reject {
+            reason: "too_large",
+            message: format!(
+                "its {size} bytes are more than the {limit} of option max-record-bytes"
+            ),
+        })
     }
 
     fn skip(&mut self, skip: Skip) -> Outcome {

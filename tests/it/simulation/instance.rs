@@ -88,6 +88,7 @@ impl Cluster {
             }),
             dead_letters: None,
             dead_letter_limit: 0,
+            max_record_bytes: usize::MAX,
         };
         let (tables, topics) = (self.tables.clone(), Arc::clone(&self.topics));
         let (world, own) = (Arc::clone(&self.world), Arc::clone(&process));
