@@ -4,6 +4,7 @@ pub mod delta;
 pub mod iceberg;
 pub mod lake;
 pub mod memory;
+mod seal;
 pub mod storage;
 
 use crate::change::{Batch, Departed, Origin};

@@ -20,6 +20,7 @@ mod dead_letters;
 mod decode;
 mod dependencies;
 mod evolution;
+mod flipped;
 mod fuzz;
 mod generated;
 mod grown;

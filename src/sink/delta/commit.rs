@@ -11,6 +11,7 @@ use super::protocol::{Metadata, Protocol};
 use super::values;
 use crate::error::{Error, Result};
 use crate::schema::TableSchema;
+use crate::sink::seal;
 use crate::table::notes::Notes;
 use crate::table::partition::Partitioning;
 use crate::table::plan::{CommitPlan, DataFile};
@@ -61,6 +62,7 @@ struct AnyLine {
 impl Commit {
     /// Parses a commit of the log.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self> {
+        check(bytes)?;
         let mut commit = Self::default();
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty())
         {
@@ -93,6 +95,7 @@ impl Commit {
                 .map_err(|e| Error::internal("cannot write a Delta commit").because(e))?;
             bytes.push(b'\n');
         }
+        seal::seal(&mut bytes);
         Ok(bytes)
     }
 
@@ -125,6 +128,15 @@ impl Commit {
     }
 }
 
+/// Fails when a commit of ours is not what was written.
+pub(super) fn check(bytes: &[u8]) -> Result<()> {
+    if seal::is_whole(bytes) {
+        return Ok(());
+    }
+    Err(Error::data("a version of its log is damaged: its checksum does not match")
+        .hint("bring the file in _delta_log back from a copy, or make the table anew from a new initial snapshot"))
+}
+
 /// The application id under which a partition's position is stored.
 pub(super) fn application(topic: &str, partition: i32) -> String {
     format!("cdc-sink/{topic}/{partition}")
@@ -148,6 +160,7 @@ pub(super) fn created(metadata: &Metadata, now_millis: i64) -> Value {
         "isBlindAppend": true,
         "engineInfo": engine(),
         "operationMetrics": {},
+        seal::NAME: seal::ROOM,
     })
 }
 
@@ -177,6 +190,7 @@ pub(super) fn merged(plan: &CommitPlan, read_version: i64) -> Value {
         },
         BATCH_ID: plan.batch_id.to_string(),
         OFFSETS: plan.ranges,
+        seal::NAME: seal::ROOM,
     });
     if let Some(info) = info.as_object_mut() {
         if !plan.notes.is_empty() {

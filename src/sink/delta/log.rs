@@ -32,7 +32,8 @@ const NO_FILES: &str = "No files in log segment";
 const NO_CHECKPOINT: &str = "Had a _last_checkpoint hint but didn't find any checkpoints";
 
 /// Names of commits.
-static COMMIT: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^(\d{20})\.json$").ok());
+pub(super) static COMMIT: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"^(\d{20})\.json$").ok());
 
 /// The log of the table at a location.
 #[derive(Debug)]
@@ -113,11 +114,11 @@ impl Log {
         Ok(versions)
     }
 
-    fn folder(&self) -> Path {
+    pub(super) fn folder(&self) -> Path {
         self.location.path().clone().join("_delta_log")
     }
 
-    fn unlisted(&self, error: object_store::Error) -> Error {
+    pub(super) fn unlisted(&self, error: object_store::Error) -> Error {
         storage::failed(format!("cannot list the Delta log of {}", self.location.url()), error)
     }
 
@@ -148,6 +149,7 @@ impl Log {
 
     /// Replays the log up to its newest version.
     pub(super) async fn replay(&self) -> Result<Replay> {
+        self.check().await?;
         let what = || format!("cannot replay the Delta log of {}", self.location.url());
         let engine = self.store.engine(None);
         let root = self.location.url().clone();
@@ -201,7 +203,8 @@ impl Log {
         tokio::task::spawn_blocking(checkpoint)
             .await
             .map_err(|e| Error::internal(what()).because(e))?
-            .map_err(|e| failed(what(), e.into()))
+            .map_err(|e| failed(what(), e.into()))?;
+        self.note_checkpoint(version).await
     }
 
     /// Deletes commits and checkpoints that are older than `cutoff_millis` and not needed for a version since.

@@ -9,6 +9,7 @@
 
 mod commit;
 mod files;
+mod intact;
 mod log;
 mod protocol;
 mod schema;

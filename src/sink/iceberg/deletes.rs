@@ -23,6 +23,7 @@ use serde_json::json;
 use crate::error::{Error, Result};
 use crate::schema::FIELD_ID_KEY;
 use crate::table::bitmap;
+use crate::table::files::sums;
 
 /// Reserved field ids of position delete files (Iceberg specification, "Reserved Field IDs").
 const PATH_FIELD: i32 = 2_147_483_546;
@@ -143,8 +144,7 @@ fn positions(target: &str, deleted: &RoaringTreemap) -> Result<Vec<u8>> {
         .build();
     let options =
         ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-    let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new_with_options(&mut bytes, Arc::clone(&schema), options)
+    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)
         .map_err(failed)?;
     let mut rest = deleted.iter().map(|position| i64::try_from(position).unwrap_or(i64::MAX));
     loop {
@@ -158,8 +158,7 @@ fn positions(target: &str, deleted: &RoaringTreemap) -> Result<Vec<u8>> {
                 .map_err(|e| Error::internal("cannot write a position delete file").because(e))?;
         writer.write(&batch).map_err(failed)?;
     }
-    writer.close().map_err(failed)?;
-    Ok(bytes)
+    sums::finish(writer).map(|(bytes, _)| bytes).map_err(failed)
 }
 
 /// The deleted positions that a Parquet delete file has, by data file.
@@ -169,6 +168,7 @@ pub(super) fn decode_positions(
 ) -> Result<HashMap<String, RoaringTreemap>> {
     let broken = |why: &str| Error::data(format!("cannot read the delete file {name}: {why}"));
     let failed = |e| Error::data(format!("cannot read the delete file {name}")).because(e);
+    sums::check(&bytes).map_err(broken)?;
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)
         .and_then(ParquetRecordBatchReaderBuilder::build)

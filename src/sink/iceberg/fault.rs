@@ -1,5 +1,9 @@
 //! Errors of the object store and of the `iceberg` crate, in the terms of [`crate::error`].
 
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt;
+
 use crate::error::{Error, Kind};
 use crate::sink::storage;
 
@@ -19,6 +23,17 @@ pub(super) fn iceberg(what: impl Into<String>, error: iceberg::Error) -> Error {
         },
     };
     Error::new(kind, what).because(error)
+}
+
+/// Reads a manifest or a list of them. The crate's Avro reader panics at some damaged headers; that is an error as others are.
+pub(super) async fn contained<T>(
+    path: &str,
+    reading: impl Future<Output = iceberg::Result<T>>,
+) -> iceberg::Result<T> {
+    AssertUnwindSafe(reading).catch_unwind().await.unwrap_or_else(|_| {
+        let text = format!("{path} is damaged: it cannot be read as Avro");
+        Err(iceberg::Error::new(iceberg::ErrorKind::DataInvalid, text))
+    })
 }
 
 /// A file that is gone does not come back.

@@ -7,12 +7,14 @@ use futures::TryStreamExt;
 use iceberg::spec::{SortOrder, TableMetadata, TableMetadataBuilder};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutMode};
+use serde::Serialize;
 
 use super::catalog::{Answer, Commit, Creation, LoadedTable, Lookup};
 use super::fault;
 use super::storage::Folder;
 use crate::error::{Error, Result};
 use crate::failpoint::{self, Point};
+use crate::sink::seal;
 
 /// The hint's name, as Iceberg's Hadoop catalog has it.
 const HINT: &str = "metadata/version-hint.text";
@@ -45,6 +47,15 @@ pub(super) async fn load(home: &Folder, known: Option<&str>) -> Result<Lookup> {
             home.absolute(&path)
         )));
     };
+    if !seal::is_whole(&bytes) {
+        return Err(Error::data(format!(
+            "{} is damaged: its checksum does not match",
+            home.absolute(&path)
+        ))
+        .hint(
+            "bring the file back from a copy, or make the table anew from a new initial snapshot",
+        ));
+    }
     Ok(Lookup::Found(Box::new(LoadedTable::parse(&bytes, home.absolute(&path))?)))
 }
 
@@ -174,15 +185,26 @@ pub(super) async fn commit(home: &Folder, commit: Commit<'_>) -> Answer {
     }))
 }
 
+/// Metadata with room for its checksum. Readers pass over an entry that they do not know.
+#[derive(Serialize)]
+struct Sealed<'a> {
+    #[serde(rename = "cdc-sink.crc32")]
+    checksum: &'static str,
+    #[serde(flatten)]
+    metadata: &'a TableMetadata,
+}
+
 async fn put(
     home: &Folder,
     version: u64,
     metadata: &TableMetadata,
 ) -> Result<(), object_store::Error> {
-    let json = serde_json::to_vec(metadata).map_err(|e| object_store::Error::Generic {
+    let sealed = Sealed { metadata, checksum: seal::ROOM };
+    let mut json = serde_json::to_vec(&sealed).map_err(|e| object_store::Error::Generic {
         store: "table metadata",
         source: Box::new(e),
     })?;
+    seal::seal(&mut json);
     let path = home.location().file(&metadata_file(version));
     home.store().put_opts(&path, json.into(), PutMode::Create.into()).await.map(|_| ())
 }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::catalog::LoadedTable;
 use super::storage::Folder;
-use super::{Options, deletes, fault, schema, value};
+use super::{Options, deletes, fault, manifests, schema, value};
 use crate::error::{Error, Result};
 use crate::position::Position;
 use crate::schema::Column;
@@ -207,7 +207,9 @@ impl Reader<'_> {
         let failed = |e| fault::iceberg(format!("cannot read the table {}", self.name), e);
         stream::iter(manifests)
             .map(|file| async move {
-                let manifest = file.load_manifest(self.io).await.map_err(failed)?;
+                let reading = file.load_manifest(self.io);
+                let manifest = fault::contained(&file.manifest_path, reading).await;
+                let manifest = manifest.map_err(failed)?;
                 Ok((file, manifest))
             })
             .buffered(READS_AT_A_TIME)
@@ -229,6 +231,7 @@ impl Reader<'_> {
         let unread = |manifest: &&ManifestFile| !before.contains_key(&*manifest.manifest_path);
         let loaded = self.load(manifests.iter().filter(unread).cloned().collect()).await?;
         for (file, manifest) in loaded {
+            manifests::check(self.name, &file, &manifest)?;
             let name: Arc<str> = file.manifest_path.as_str().into();
             for entry in manifest.entries().iter().filter(|entry| entry.is_alive()) {
                 if file.partition_spec_id != known.metadata.default_partition_spec_id() {
@@ -290,6 +293,7 @@ impl Reader<'_> {
             known.deletes.extend(cached.map(|m| (m.file.manifest_path.as_str().into(), m.clone())));
         }
         for (file, manifest) in self.load(unread).await? {
+            manifests::check(self.name, &file, &manifest)?;
             let mut entries = Vec::new();
             for entry in manifest.entries().iter().filter(|entry| entry.is_alive()) {
                 if entry.content_type() != DataContentType::PositionDeletes {
@@ -415,8 +419,8 @@ pub(super) async fn manifest_list(
     version: FormatVersion,
 ) -> iceberg::Result<Vec<ManifestFile>> {
     let bytes = io.new_input(path)?.read().await?;
-    let list = ManifestList::parse_with_version(&bytes, version)?;
-    Ok(list.consume_entries().into_iter().collect())
+    let reading = async { ManifestList::parse_with_version(&bytes, version) };
+    Ok(fault::contained(path, reading).await?.consume_entries().into_iter().collect())
 }
 
 /// The position stored in the table and the batch that stored it. The nearest ancestor of the current snapshot that
@@ -433,6 +437,13 @@ fn progress(metadata: &TableMetadata, topic: &str) -> Result<(Position, Option<U
         snapshot = ancestor.parent_snapshot_id().and_then(|id| metadata.snapshot_by_id(id));
     }
     let Some(offsets) = found.get(OFFSETS) else { return Ok((Position::default(), None)) };
+    // A commit tells both places the same.
+    let told = metadata.properties();
+    if told.get(BATCH_ID) == found.get(BATCH_ID) && told.get(OFFSETS) != Some(offsets) {
+        return Err(Error::data(format!(
+            "{OFFSETS} of its newest snapshot is not {OFFSETS} of the table"
+        )));
+    }
     let offsets: Offsets = serde_json::from_str(offsets).map_err(|e| {
         Error::data(format!("{OFFSETS} is not the JSON that was written")).because(e)
     })?;

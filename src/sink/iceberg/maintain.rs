@@ -148,8 +148,10 @@ impl Keeper<'_> {
 
     /// The files that the manifests name as live.
     async fn files(&self, manifests: &[&ManifestFile]) -> Result<BTreeSet<String>> {
-        let reads: Vec<_> =
-            manifests.iter().map(|manifest| manifest.load_manifest(self.io)).collect();
+        let reads: Vec<_> = manifests
+            .iter()
+            .map(|m| fault::contained(&m.manifest_path, m.load_manifest(self.io)))
+            .collect();
         let loaded: Vec<_> = stream::iter(reads)
             .buffer_unordered(READS_AT_A_TIME)
             .try_collect()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::future::{BoxFuture, FutureExt};
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{
-    DataContentType, DataFile as IceFile, DataFileBuilder, DataFileFormat, FormatVersion,
+    DataContentType, DataFile as IceFile, DataFileBuilder, DataFileFormat, FormatVersion, Manifest,
     ManifestContentType, ManifestEntry, ManifestFile, ManifestListWriter, ManifestStatus,
     ManifestWriter, ManifestWriterBuilder, UNASSIGNED_SEQUENCE_NUMBER,
 };
@@ -16,7 +16,7 @@ use super::arrange::{DataPlan, DeletePlan, DeleteRewrite, NewDelete};
 use super::commit::{Builder, Upload};
 use super::known::{DeleteEntry, DeleteManifest};
 use super::summary::Counts;
-use super::value;
+use super::{fault, value};
 use crate::error::{Error, Result};
 use crate::table::plan::DataFile;
 
@@ -191,7 +191,10 @@ impl Builder<'_> {
         let mut writer = self.writer(&path, ManifestContentType::Data)?;
         let (mut naming, mut gone) = (Vec::new(), Vec::new());
         let mut every_row_has_an_id = true;
-        let reads: Vec<_> = group.iter().map(|file| file.load_manifest(self.io)).collect();
+        let reads = group
+            .iter()
+            .map(|file| fault::contained(&file.manifest_path, file.load_manifest(self.io)));
+        let reads: Vec<_> = reads.collect();
         let loaded: Vec<_> = stream::iter(reads)
             .buffered(READS_AT_A_TIME)
             .try_collect()
@@ -302,6 +305,26 @@ impl Builder<'_> {
         }
         Ok(next_row_id - first_row_id)
     }
+}
+
+/// Manifests have no checksums. What their list says of them is compared: a data file that one no longer names, or of which
+/// it tells other rows, would be missing without a word.
+pub(super) fn check(table: &str, file: &ManifestFile, manifest: &Manifest) -> Result<()> {
+    let alive = || manifest.entries().iter().filter(|entry| entry.is_alive());
+    let rows: u64 = alive().map(|entry| entry.data_file().record_count()).sum();
+    let sum = |added: Option<u64>, existing: Option<u64>| added?.checked_add(existing?);
+    let (added, existing) = (file.added_files_count, file.existing_files_count);
+    let files = sum(added.map(u64::from), existing.map(u64::from));
+    let has_files = files.is_none_or(|files| usize::try_from(files) == Ok(alive().count()));
+    let told = sum(file.added_rows_count, file.existing_rows_count);
+    if has_files && told.is_none_or(|told| told == rows) {
+        return Ok(());
+    }
+    Err(Error::data(format!(
+        "the manifest {} of the table {table} is damaged: it has not the files and rows that the manifest list says",
+        file.manifest_path
+    ))
+    .hint("bring the file back from a copy, or make the table anew from a new initial snapshot"))
 }
 
 fn assign(number: &mut i64, to: i64) {

@@ -15,6 +15,7 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 
+use super::sums;
 use crate::error::{Error, Result};
 
 /// Values of a column that are looked at to tell whether a dictionary pays.
@@ -52,8 +53,8 @@ pub(super) fn encode(rows: &RecordBatch, packed_integers: bool) -> Result<Encode
         ArrowWriter::try_new_with_options(Vec::with_capacity(capacity), rows.schema(), options)
             .map_err(failed)?;
     writer.write(rows).map_err(failed)?;
-    let metadata = writer.finish().map_err(failed)?;
-    Ok(Encoded { bytes: std::mem::take(writer.inner_mut()), metadata })
+    let (bytes, metadata) = sums::finish(writer).map_err(failed)?;
+    Ok(Encoded { bytes, metadata })
 }
 
 fn properties(rows: &RecordBatch, packed_integers: bool) -> Result<WriterProperties> {

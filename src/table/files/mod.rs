@@ -3,6 +3,7 @@
 mod encode;
 mod read;
 mod stats;
+pub(crate) mod sums;
 #[cfg(test)]
 mod tests;
 

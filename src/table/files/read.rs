@@ -18,6 +18,7 @@ use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
+use super::sums::{self, Sums};
 use super::{parquet_error, store_error};
 use crate::error::{Error, Result};
 use crate::schema::{Column, FIELD_ID_KEY};
@@ -25,7 +26,7 @@ use crate::sink::storage::Location;
 use crate::table::plan::DataFile;
 
 /// Bytes read at the end of a file in the hope that they hold the whole footer.
-const FOOTER_BYTES: usize = 64 * 1024;
+const FOOTER_BYTES: u64 = 64 * 1024;
 /// Rows of a batch that is read.
 const BATCH_ROWS: usize = 8192;
 
@@ -87,33 +88,106 @@ pub(super) async fn footer(
     })
 }
 
-/// Reads byte ranges of one file.
+/// Reads byte ranges of one file, and checks them where it has checksums.
 struct FileReader {
     store: Arc<dyn ObjectStore>,
     path: Path,
     size: u64,
+    /// The end of the file, with its footer.
+    end: Bytes,
+    sums: Option<Arc<Sums>>,
 }
 
 impl FileReader {
-    /// A reader of the file at `path`; its size is asked from the store when it is 0.
+    /// A reader of the file at `path`; its size is asked from the store when it is 0. A data error when its footer is not
+    /// the one that was written.
     async fn open(location: &Location, path: &str, size: u64) -> Result<Self> {
         let (store, file) = (Arc::clone(location.store()), location.file(path));
         let failed = |e| store_error(format!("cannot look at {}", location.file_url(path)), e);
         let size = if size == 0 { store.head(&file).await.map_err(failed)?.size } else { size };
-        Ok(Self { store, path: file, size })
+        let mut reader = Self { store, path: file, size, end: Bytes::new(), sums: None };
+        reader.end = reader.fetch(size.saturating_sub(FOOTER_BYTES)..size).await.map_err(failed)?;
+        let footer = sums::footer_bytes(&reader.end).unwrap_or_default();
+        if footer > FOOTER_BYTES && footer <= size {
+            reader.end = reader.fetch(size - footer..size).await.map_err(failed)?;
+        }
+        let Some(place) = sums::place(&reader.end) else { return Ok(reader) };
+        let damaged = |why| damaged(&location.file_url(path), why);
+        if place.end > size {
+            return Err(damaged("its checksums are not where its footer says"));
+        }
+        let section = reader.fetch(place.clone()).await.map_err(failed)?;
+        let read = Sums::read(&place, &section, &reader.end, reader.end_from());
+        reader.sums = Some(Arc::new(read.map_err(damaged)?));
+        Ok(reader)
     }
+
+    fn end_from(&self) -> u64 {
+        self.size.saturating_sub(u64::try_from(self.end.len()).unwrap_or_default())
+    }
+
+    /// What is at `range`, as it is.
+    async fn fetch(&self, range: Range<u64>) -> object_store::Result<Bytes> {
+        match part(&self.end, self.end_from(), &range) {
+            Some(known) => Ok(known),
+            None => self.store.get_range(&self.path, range).await,
+        }
+    }
+
+    /// What is at `ranges`, checked where that can be.
+    async fn checked(&self, ranges: Vec<Range<u64>>) -> parquet::errors::Result<Vec<Bytes>> {
+        let told = |range: &Range<u64>| self.sums.as_ref().and_then(|sums| sums.whole(range));
+        let whole: Vec<Range<u64>> =
+            ranges.iter().map(|range| told(range).unwrap_or_else(|| range.clone())).collect();
+        let known = whole.iter().map(|range| part(&self.end, self.end_from(), range));
+        let read = match known.collect::<Option<Vec<Bytes>>>() {
+            Some(known) => known,
+            None => self.store.get_ranges(&self.path, &whole).await.map_err(external)?,
+        };
+        let mut found = Vec::with_capacity(ranges.len());
+        for ((range, whole), bytes) in ranges.iter().zip(&whole).zip(read) {
+            let sums = self.sums.as_ref().filter(|sums| sums.whole(range).is_some());
+            if sums.is_some_and(|sums| !sums.match_in(whole, &bytes)) {
+                return Err(ParquetError::General(sums::MISMATCH.to_owned()));
+            }
+            let part = part(&bytes, whole.start, range);
+            found.push(part.ok_or_else(|| ParquetError::EOF("the file is cut short".to_owned()))?);
+        }
+        Ok(found)
+    }
+
+    /// Where the footer starts, which was checked when the file was opened.
+    fn footer_from(&self) -> u64 {
+        self.size.saturating_sub(sums::footer_bytes(&self.end).unwrap_or_default())
+    }
+}
+
+/// The bytes at `range`, when they are among `bytes`, which start at `from`.
+fn part(bytes: &Bytes, from: u64, range: &Range<u64>) -> Option<Bytes> {
+    let at = |offset: u64| usize::try_from(offset.checked_sub(from)?).ok();
+    let (start, end) = (at(range.start)?, at(range.end)?);
+    (start <= end && end <= bytes.len()).then(|| bytes.slice(start..end))
 }
 
 impl AsyncFileReader for FileReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
-        async move { self.store.get_range(&self.path, range).await.map_err(external) }.boxed()
+        async move {
+            let footer = Some(&range).filter(|range| range.start >= self.footer_from());
+            match footer.and_then(|range| part(&self.end, self.end_from(), range)) {
+                Some(known) => Ok(known),
+                None => self.checked(vec![range]).await?.pop().ok_or_else(|| {
+                    ParquetError::General("a range that was asked for was not read".to_owned())
+                }),
+            }
+        }
+        .boxed()
     }
 
     fn get_byte_ranges(
         &mut self,
         ranges: Vec<Range<u64>>,
     ) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
-        async move { self.store.get_ranges(&self.path, &ranges).await.map_err(external) }.boxed()
+        self.checked(ranges).boxed()
     }
 
     fn get_metadata<'a>(
@@ -121,11 +195,19 @@ impl AsyncFileReader for FileReader {
         options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
         let size = self.size;
+        // The footer alone: the page index is read by itself, so that it is checked.
+        let footer = usize::try_from(self.size - self.footer_from()).unwrap_or(usize::MAX);
         let reader = ParquetMetaDataReader::new()
-            .with_prefetch_hint(Some(FOOTER_BYTES))
+            .with_prefetch_hint(Some(footer.min(self.end.len())))
             .with_arrow_reader_options(options);
         async move { Ok(Arc::new(reader.load_and_finish(self, size).await?)) }.boxed()
     }
+}
+
+/// A file has other bytes than were written.
+fn damaged(file: &str, why: &str) -> Error {
+    Error::data(format!("{file} is damaged: {why}"))
+        .hint("bring the file back from a copy, or make the table anew from a new initial snapshot")
 }
 
 fn external(error: object_store::Error) -> ParquetError {
