@@ -12,7 +12,7 @@ use cdc_sink::key::Key;
 use cdc_sink::position::OffsetRange;
 use cdc_sink::schema::{Column, ColumnType, TableSchema};
 use cdc_sink::sink::iceberg::{Catalog, TableName};
-use cdc_sink::sink::lake::{LakeOptions, LakeSink, LogSetup};
+use cdc_sink::sink::lake::{LakeOptions, LakeSink, LogSetup, Turns};
 use cdc_sink::sink::storage::Location;
 use cdc_sink::sink::{Merged, Sink as _, delta, iceberg};
 use cdc_sink::table::index::Budget;
@@ -89,6 +89,7 @@ impl Table {
                 match_rows: false,
             },
             owner: None,
+            turns: Turns::default(),
             clock: Clock::system(),
         });
         Self { sink, schema, offset: 0 }

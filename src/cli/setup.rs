@@ -17,7 +17,7 @@ use crate::pipeline::{self, Partitions, TableSetup};
 use crate::retry;
 use crate::sink::delta;
 use crate::sink::iceberg::{self, Catalog, RestCatalog, RestOptions, Secret};
-use crate::sink::lake::{LakeOptions, LakeSink, LogSetup, Owner};
+use crate::sink::lake::{LakeOptions, LakeSink, LogSetup, Owner, Turns};
 use crate::sink::storage::Location;
 use crate::source::properties::Connection;
 use crate::source::{self, KafkaOptions, PartitionCounts, Topics};
@@ -43,6 +43,7 @@ pub struct Tables {
     pub(super) splits: Mutex<HashMap<Arc<str>, Split>>,
     index: Budget,
     owner: Option<Owner>,
+    turns: Turns,
     clock: Clock,
 }
 
@@ -68,6 +69,7 @@ impl Tables {
             splits: Mutex::default(),
             index: Budget::new(config.memory / 2),
             owner: None,
+            turns: Turns::default(),
             clock,
         })
     }
@@ -156,6 +158,7 @@ impl Tables {
                 match_rows: keyless(&self.config, topic) == Keyless::Match,
             },
             owner: self.owner.clone(),
+            turns: self.turns.clone(),
             clock: self.clock.clone(),
         }
     }

@@ -277,6 +277,7 @@ where
         };
         metrics::records_received(&topic, records.len());
         worker.queued += 1;
+        self.policy.queue(records.bytes());
         let behind = worker.queued >= HOLD_AT || self.policy.is_over_budget();
         if (behind || worker.halted) && worker.held.insert(partition) {
             source.hold(&TopicPartition { topic: Arc::clone(&topic), partition }, true);

@@ -136,6 +136,11 @@ impl Policy {
         }
     }
 
+    /// Counts what is on its way to a worker, until it takes it.
+    pub(super) fn queue(&self, bytes: usize) {
+        self.buffered.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// True when the tables together buffer more than they may.
     pub(super) fn is_over_budget(&self) -> bool {
         self.buffered.load(Ordering::Relaxed) >= self.buffer_bytes
@@ -357,7 +362,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
     /// Scans a chunk into the buffer.
     async fn take(&mut self, mut records: Records) -> Result<()> {
         failpoint::reach(Point::K1);
-        let partition = records.partition();
+        let (partition, queued) = (records.partition(), records.bytes());
         let mut failed = None;
         let mut position = None;
         if !self.halted && self.assigned.contains_key(&partition) {
@@ -388,6 +393,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
         if let Some(position) = position {
             self.report_reached(partition, position, self.buffer.is_empty()).await;
         }
+        self.account(queued, 0);
         let skipped = std::mem::take(&mut self.skipped);
         self.report(Report::Handled { topic: Arc::clone(&self.topic), skipped }).await;
         let Some(error) = failed else { return Ok(()) };

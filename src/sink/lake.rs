@@ -5,6 +5,7 @@
 //! authority's state, never from Kafka.
 
 mod follower;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 
+pub use self::turns::Turns;
 use super::delta::{self, DeltaTable};
 use super::iceberg::{self, Catalog, IcebergTable, TableName};
 use super::storage::Location;
@@ -76,6 +78,8 @@ pub struct LakeOptions {
     pub physical: Options,
     /// The deployment that writes it; none for a table that all may write.
     pub owner: Option<Owner>,
+    /// What tables wait for, so that they do not do everything at once.
+    pub turns: Turns,
     /// Tells the wall time.
     pub clock: Clock,
 }
@@ -98,6 +102,9 @@ struct Open {
     followed: Option<i64>,
     /// The table in memory may be half-way between two versions: it has to be opened again.
     stale: bool,
+    /// The newest batch as it was planned, when its commit failed: its data files serve the next attempt. Else an outage,
+    /// or a full disk, would get a copy of them with each.
+    tried: Option<Planned>,
 }
 
 #[derive(Debug)]
@@ -116,6 +123,7 @@ impl LakeSink {
     async fn open(&mut self) -> Result<Option<&mut Open>> {
         if self.open.as_ref().is_none_or(|open| open.stale) {
             self.open = None;
+            let _turn = self.options.turns.to_open().await;
             let Some(setup) = self.options.logs.first() else {
                 return Err(Error::internal("a lake table needs a format"));
             };
@@ -143,7 +151,8 @@ impl LakeSink {
             }),
         };
         let version = authority.state().version;
-        let mut open = Open { table, authority, follower, version, followed: None, stale: false };
+        let (followed, stale, tried) = (None, false, None);
+        let mut open = Open { table, authority, follower, version, followed, stale, tried };
         open.check_owner(&self.options)?;
         open.bring_up(&self.options).await?;
         Ok(open)
@@ -191,6 +200,7 @@ impl Sink for LakeSink {
     }
 
     async fn merge(&mut self, batch: &Batch) -> Result<Merged> {
+        let _turn = self.options.turns.to_merge().await;
         if self.open().await?.is_none() {
             self.open = Some(self.create(&batch.schema).await?);
             failpoint::reach(Point::K14);
@@ -217,7 +227,6 @@ impl Open {
         if self.lacks_notes(batch) {
             self.refresh().await?;
         }
-        let mut earlier: Option<Planned> = None;
         let started = Instant::now();
         let mut waits = retry::races();
         for attempt in 0..CONFLICTS {
@@ -240,14 +249,11 @@ impl Open {
             };
             let batch = complete.as_ref().unwrap_or(batch);
             let now = options.clock.now_millis();
-            let mut planned = match &earlier {
-                None => self.table.plan(batch, now).await?,
-                Some(earlier) => self.table.replan(batch, earlier, now).await?,
-            };
+            let mut planned = self.plan(batch, now).await?;
             self.claim(&mut planned.commit, options);
             let done = CommitOutcome::Committed;
-            match self.authority.timed_publish(&planned.commit, options, done).await? {
-                Published::Committed { version, .. } => {
+            match self.authority.timed_publish(&planned.commit, options, done).await {
+                Ok(Published::Committed { version, .. }) => {
                     let is_even = self.followed == Some(self.version);
                     self.apply(&planned, options, version)?;
                     if is_even {
@@ -255,22 +261,37 @@ impl Open {
                     }
                     return Ok(self.committed(batch));
                 }
-                Published::Conflict => {
-                    earlier = Some(planned);
+                Ok(Published::Conflict) => {
+                    self.tried = Some(planned);
                     // Not after the refresh: what others commit meanwhile would make the next attempt a lost one.
                     if attempt > 2 {
                         tokio::time::sleep(waits.next().unwrap_or_default()).await;
                     }
                     self.refresh().await?;
                 }
-                // The caller comes again with the same batch, and with no other before.
-                Published::Unknown(error) => return Err(error),
+                // After what is unknown the caller comes again with the same batch, and with no other before.
+                Ok(Published::Unknown(error)) | Err(error) => {
+                    self.tried = Some(planned);
+                    return Err(error);
+                }
             }
         }
         Err(Error::unavailable(format!(
             "cannot commit to {}: others committed first {CONFLICTS} times in a row",
             options.name
         )))
+    }
+
+    /// Plans the batch, with the data files of an attempt before where there was one.
+    async fn plan(&mut self, batch: &Batch, now_millis: i64) -> Result<Planned> {
+        let Some(tried) = self.tried.take() else {
+            return self.table.plan(batch, now_millis).await;
+        };
+        let planned = self.table.replan(batch, &tried, now_millis).await;
+        if planned.is_err() {
+            self.tried = Some(tried);
+        }
+        planned
     }
 
     /// Fails when the table belongs to another deployment.

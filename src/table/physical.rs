@@ -31,6 +31,8 @@ use crate::source_position::SourcePosition;
 
 /// Data files written at once.
 const CONCURRENT_WRITES: usize = 8;
+/// Data files that no commit names yet are used within this time: whoever removes what was left behind waits longer.
+const USED_WITHIN_MILLIS: i64 = 3_600_000;
 
 /// What a table may take, and how it writes.
 #[derive(Debug, Clone)]
@@ -70,6 +72,7 @@ struct Written {
     rows: Vec<(Key, RowId)>,
     /// The rows that the batch deletes again, in a file that is no part of the table: only notes name it.
     departing: Option<Arc<DataFile>>,
+    at_millis: i64,
 }
 
 /// A table as it lies in the store, whatever its formats.
@@ -184,7 +187,7 @@ impl Table {
         let position = self.check(batch)?;
         let located = self.locate(batch)?;
         let sources = self.sources(batch).await?;
-        let written = self.write(batch, &sources).await?;
+        let written = self.write(batch, &sources, now_millis).await?;
         self.assemble(batch, position, &located, (written, sources), now_millis)
     }
 
@@ -201,7 +204,7 @@ impl Table {
     }
 
     /// Plans the same batch again, on a table that was refreshed since. The data files of `earlier` are used again
-    /// unless values were filled in from rows that have changed since.
+    /// unless values were filled in from rows that have changed since, or they are old. Any other batch is planned anew.
     pub async fn replan(
         &self,
         batch: &Batch,
@@ -215,10 +218,11 @@ impl Table {
             // Equal rows are numbered anew.
             && !batch.matched
             && earlier.commit.schema == batch.schema
-            && earlier.sources == sources;
+            && earlier.sources == sources
+            && now_millis.saturating_sub(earlier.written.at_millis) < USED_WITHIN_MILLIS;
         let written = match same {
             true => earlier.written.clone(),
-            false => self.write(batch, &sources).await?,
+            false => self.write(batch, &sources, now_millis).await?,
         };
         self.assemble(batch, position, &located, (written, sources), now_millis)
     }
@@ -330,8 +334,13 @@ impl Table {
     }
 
     /// Writes the batch's rows, a file for each partition, and tells where each of them lies.
-    async fn write(&self, batch: &Batch, sources: &[Option<Source>]) -> Result<Written> {
-        let mut written = Written::default();
+    async fn write(
+        &self,
+        batch: &Batch,
+        sources: &[Option<Source>],
+        at_millis: i64,
+    ) -> Result<Written> {
+        let mut written = Written { at_millis, ..Written::default() };
         if batch.rows.num_rows() == 0 {
             return Ok(written);
         }

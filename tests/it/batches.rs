@@ -13,7 +13,7 @@ use cdc_sink::position::OffsetRange;
 use cdc_sink::schema::{Column, ColumnType, TableSchema};
 use cdc_sink::sink::delta;
 use cdc_sink::sink::iceberg::{self, Catalog, Retention, TableName};
-use cdc_sink::sink::lake::{LakeOptions, LogSetup, read};
+use cdc_sink::sink::lake::{LakeOptions, LogSetup, Turns, read};
 use cdc_sink::sink::storage::Location;
 use cdc_sink::table::index::Budget;
 use cdc_sink::table::physical;
@@ -56,6 +56,7 @@ pub(crate) fn options(folder: &tempfile::TempDir, logs: Vec<LogSetup>) -> LakeOp
             match_rows: false,
         },
         owner: None,
+        turns: Turns::default(),
         clock: Clock::from_fn(|| 1_700_000_000_000_000),
     }
 }

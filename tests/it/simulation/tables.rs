@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cdc_sink::clock::Clock;
 use cdc_sink::sink::delta;
 use cdc_sink::sink::iceberg::{self, Catalog, Retention, TableName};
-use cdc_sink::sink::lake::{LakeOptions, LogSetup, Owner};
+use cdc_sink::sink::lake::{LakeOptions, LogSetup, Owner, Turns};
 use cdc_sink::sink::storage::Location;
 use cdc_sink::table::index::Budget;
 use cdc_sink::table::physical;
@@ -64,6 +64,7 @@ impl Tables {
                 match_rows: false,
             },
             owner: Some(Owner { id: "simulated".into(), take_over: false }),
+            turns: Turns::default(),
             clock: self.clock.clone(),
         }
     }
