@@ -45,8 +45,11 @@ class Instance:
         with open(self.log, "ab") as log:
             log.write(f"--- start {time.strftime('%H:%M:%S')}\n".encode())
             log.flush()
-            self.process = subprocess.Popen([binary(), "run", "--config", self.config], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            env=self.environment(), cwd=self.log.parent)
+            self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(),
+                                            cwd=self.log.parent)
+
+    def command(self):
+        return [binary(), "run", "--config", self.config]
 
     def environment(self):
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("CDC_SINK_", "AWS_"))}

@@ -14,12 +14,14 @@ sys.path.insert(0, str(REPOSITORY / "tests" / "stack"))
 from stacklib import java  # noqa: E402
 from stacklib.base import HERE, PARTS  # noqa: E402
 
-# What is done to the answers.
+# What is done to the answers, or to what is sent; rates are KB/s.
 TOXICS = {
     "latency": {"type": "latency", "attributes": {"latency": 800, "jitter": 200}},
     "reset": {"type": "reset_peer", "attributes": {"timeout": 300}},
     "cut": {"type": "limit_data", "attributes": {"bytes": 4000}},
     "silence": {"type": "timeout", "attributes": {"timeout": 0}},
+    "narrow": {"type": "bandwidth", "stream": "upstream", "attributes": {"rate": 3000}},
+    "trickle": {"type": "bandwidth", "stream": "upstream", "attributes": {"rate": 20}},
 }
 
 
