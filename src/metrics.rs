@@ -188,6 +188,13 @@ const TABLE_HALTED: Metric = gauge(
     &["table"],
     "1 when the table stopped and waits for a person, else 0. /status and the log say why.",
 );
+const TABLE_WAITING: Metric = gauge(
+    "cdc_sink_table_waiting",
+    Unit::Count,
+    &["table"],
+    "1 while the table waits for a server that does not answer (store, catalog, registry, brokers), and goes on by itself \
+     once it does. /status and the log say for which.",
+);
 const BUFFERED: Metric = gauge(
     "cdc_sink_buffered_bytes",
     Unit::Bytes,
@@ -217,7 +224,7 @@ const ERRORS: Metric =
 const BUILD_INFO: Metric =
     gauge("cdc_sink_build_info", Unit::Count, &["version"], "Always 1; the label says what runs.");
 
-static CATALOGUE: [Metric; 28] = [
+static CATALOGUE: [Metric; 29] = [
     RECORDS_RECEIVED,
     RECORDS,
     CHANGES_MERGED,
@@ -239,6 +246,7 @@ static CATALOGUE: [Metric; 28] = [
     MISSING_VALUES,
     RENAMES,
     TABLE_HALTED,
+    TABLE_WAITING,
     BUFFERED,
     BUFFER_LIMIT,
     REBALANCES,
@@ -413,6 +421,7 @@ pub fn table_started(table: &str, formats: &[&'static str]) {
     columns_renamed(table, 0);
     rename_unknown(table, 0);
     table_halted(table, false);
+    table_waiting(table, false);
 }
 
 /// `records` were read from `topic`.
@@ -532,6 +541,11 @@ pub fn rename_unknown(table: &str, times: u64) {
 /// The table halted, or runs.
 pub fn table_halted(table: &str, halted: bool) {
     gauge!(TABLE_HALTED.name, "table" => table.to_owned()).set(f64::from(u8::from(halted)));
+}
+
+/// The table waits for a server, or does not.
+pub fn table_waiting(table: &str, waiting: bool) {
+    gauge!(TABLE_WAITING.name, "table" => table.to_owned()).set(f64::from(u8::from(waiting)));
 }
 
 /// Records of `bytes` wait for their commit.

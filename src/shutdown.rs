@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
 
-/// Exit code after a second interrupt.
+/// Exit code after a second signal.
 pub const INTERRUPTED: u8 = 130;
 
 /// Cancels `token` at the first SIGTERM or SIGINT; returns at the second, when the process shall end at once.

@@ -52,6 +52,9 @@ pub struct TableState {
     pub state: RunState,
     /// Why it halted, for an operator; none while it runs.
     pub reason: Option<String>,
+    /// What it waits for that does not answer, and goes on by itself once it does; none while nothing is waited for.
+    #[serde(default)]
+    pub waiting: Option<String>,
     /// The partitions of the topic that this instance reads.
     pub partitions: Vec<PartitionStatus>,
     /// The last commit of this instance.
@@ -184,6 +187,7 @@ impl Health {
         if self.lock().states.remove(table).is_some() {
             metrics::table_staleness(table, 0.0);
             metrics::table_halted(table, false);
+            metrics::table_waiting(table, false);
         }
     }
 
@@ -237,6 +241,7 @@ impl Health {
         let mut shown = BTreeSet::new();
         for state in tables.states.values() {
             metrics::table_halted(&state.table, state.state == RunState::Halted);
+            metrics::table_waiting(&state.table, state.waiting.is_some());
             if let Some(seconds) = state.staleness_seconds(now) {
                 metrics::table_staleness(&state.table, seconds);
             }

@@ -46,6 +46,7 @@ fn orders() -> TableState {
         topic: "pg.shop.orders".into(),
         state: RunState::Running,
         reason: None,
+        waiting: None,
         partitions: vec![
             PartitionStatus { partition: 0, position: Some(90), high_watermark: Some(100) },
             PartitionStatus { partition: 1, position: None, high_watermark: Some(5) },
@@ -127,6 +128,7 @@ async fn a_scrape_works_out_ages_and_forgets_what_was_given_away() {
     state.table = "pg_shop.scraped".into();
     state.topic = "pg.shop.scraped".into();
     state.state = RunState::Halted;
+    state.waiting = Some("the store does not answer".into());
     server.health.table(state.clone());
     let (_, first) = server.get("/metrics").await;
     for line in [
@@ -134,6 +136,7 @@ async fn a_scrape_works_out_ages_and_forgets_what_was_given_away() {
         r#"cdc_sink_stored_offset{topic="pg.shop.scraped",partition="0"} 90"#,
         r#"cdc_sink_staleness_seconds{table="pg_shop.scraped"} 1.5"#,
         r#"cdc_sink_table_halted{table="pg_shop.scraped"} 1"#,
+        r#"cdc_sink_table_waiting{table="pg_shop.scraped"} 1"#,
         r#"cdc_sink_last_commit_timestamp_seconds{table="pg_shop.scraped"} 999"#,
     ] {
         assert!(first.lines().any(|shown| shown == line), "not shown: {line}\n{first}");

@@ -42,8 +42,12 @@ Examples:
   A table halted because retention deleted records before they were read; go on behind them:
     cdc-sink offsets accept-gap --topic shop.public.orders --partition 0 --reason 'outage of May' --config cdc-sink.toml
 
+SIGTERM and SIGINT: what is buffered is committed and the group is left, within 75 seconds; within 25 where all that is
+left waits for a server that does not answer. What was not committed is read again by the next start. A second signal
+ends the process at once.
+
 Exit codes: 0 done, 1 a table or the run failed, 2 wrong usage or configuration, 3 fenced by another owner,
-130 second interrupt.";
+130 second signal.";
 
 /// Debezium topics in, Delta Lake and Apache Iceberg tables out
 ///

@@ -71,6 +71,7 @@ fn row(table: &TableStatus, width: usize) -> String {
         },
     );
     let word = match state.state {
+        RunState::Running if state.waiting.is_some() => "waiting",
         RunState::Running => "running",
         RunState::Halted => "HALTED",
     };
@@ -83,7 +84,7 @@ fn row(table: &TableStatus, width: usize) -> String {
         let skipped = skipped.collect::<Vec<_>>().join(", ");
         row.push_str(&format!("{:width$}  passed over: {skipped}\n", ""));
     }
-    if let Some(reason) = &state.reason {
+    if let Some(reason) = state.reason.as_ref().or(state.waiting.as_ref()) {
         row.push_str(&format!("{:width$}  why: {reason}\n", ""));
     }
     row

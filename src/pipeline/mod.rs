@@ -23,6 +23,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use progress::{PartitionProgress, Progress, TableProgress};
@@ -50,6 +51,8 @@ const MAILBOX: usize = 1024;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a stopping pipeline waits for its tables' last commits.
 const DRAIN: Duration = Duration::from_secs(60);
+/// The same, when all that is left are tables whose servers do not answer.
+const UNANSWERED: Duration = Duration::from_secs(10);
 /// How long a run until the end waits for a first partition.
 const FIRST_ASSIGNMENT: Duration = Duration::from_secs(60);
 
@@ -151,8 +154,12 @@ where
                     .hint("check option topics and option group"));
             }
             () = tokio::time::sleep(HEARTBEAT) => {}
-            event = source.next() => if let Err(error) = router.on_event(&mut source, event).await {
-                break Err(error);
+            event = source.next() => tokio::select! {
+                biased;
+                done = router.on_event(&mut source, event) => if let Err(error) = done {
+                    break Err(error);
+                },
+                () = stop.cancelled() => break Ok(()),
             },
         }
         if router.is_fenced() {
@@ -165,7 +172,9 @@ where
     };
     router.progress.stopping();
     failpoint::reach(Point::K13);
-    router.drain(&mut source, &mut inbox).await;
+    // At the ends nobody waits for the process: the last commits may take as long as any other.
+    let told = outcome.is_err().then(Instant::now);
+    router.drain(&mut source, &mut inbox, told, &stop).await;
     failpoint::reach(Point::K13b);
     source.close().await;
     outcome.map(|()| router.progress)
@@ -189,6 +198,8 @@ struct Handle {
     halted: bool,
     /// It halted because its table belongs to another deployment.
     fenced: bool,
+    /// It waits for a server that does not answer.
+    waiting: bool,
 }
 
 impl<F, Si> Router<F>
@@ -301,6 +312,12 @@ where
                 self.progress.committed(&topic, &committed, &summary);
             }
             Report::PassedOver { topic, records } => self.progress.passed_over(&topic, records),
+            Report::Waiting { topic, reason } => {
+                if let Some(worker) = self.workers.get_mut(&topic) {
+                    worker.waiting = reason.is_some();
+                }
+                self.progress.waiting(&topic, reason);
+            }
             Report::RolledBack { topic, partitions } => {
                 let of_topic = |partition| TopicPartition { topic: Arc::clone(&topic), partition };
                 source.read_again(partitions.into_iter().map(of_topic).collect());
@@ -351,8 +368,14 @@ where
             self.reports.clone(),
         );
         self.tasks.spawn(worker.run());
-        let handle =
-            Handle { mailbox, queued: 0, held: HashSet::new(), halted: false, fenced: false };
+        let handle = Handle {
+            mailbox,
+            queued: 0,
+            held: HashSet::new(),
+            halted: false,
+            fenced: false,
+            waiting: false,
+        };
         self.workers.insert(Arc::clone(topic), handle);
         Ok(())
     }
@@ -377,14 +400,29 @@ where
         self.tasks.shutdown().await;
     }
 
-    /// Lets every worker commit what it has, within a bounded time.
-    async fn drain(&mut self, source: &mut impl Source, inbox: &mut mpsc::Receiver<Report>) {
+    /// Lets every worker commit what it has, within a bounded time from when the process was `told` to end.
+    async fn drain(
+        &mut self,
+        source: &mut impl Source,
+        inbox: &mut mpsc::Receiver<Report>,
+        mut told: Option<Instant>,
+        stop: &CancellationToken,
+    ) {
         for worker in self.workers.values() {
-            worker.mailbox.send(Message::Finish).await.ok();
+            let mailbox = worker.mailbox.clone();
+            self.replies.spawn(async move {
+                mailbox.send(Message::Finish).await.ok();
+            });
         }
-        let deadline = tokio::time::sleep(DRAIN);
-        tokio::pin!(deadline);
         loop {
+            self.progress.beat();
+            if stop.is_cancelled() {
+                told.get_or_insert_with(Instant::now);
+            }
+            if told.is_some_and(|told| self.is_late(told.elapsed())) {
+                self.abandon().await;
+                break;
+            }
             tokio::select! {
                 biased;
                 Some(report) = inbox.recv() => self.on_report(source, report),
@@ -392,12 +430,19 @@ where
                     None => break,
                     Some(ended) => self.on_ended(ended),
                 },
-                () = &mut deadline => self.abandon().await,
+                () = tokio::time::sleep(HEARTBEAT) => {}
             }
         }
         while let Ok(report) = inbox.try_recv() {
             self.on_report(source, report);
         }
+    }
+
+    /// True when the last commits are not waited for any longer.
+    fn is_late(&self, since: Duration) -> bool {
+        let at_work = self.workers.values().filter(|worker| !worker.mailbox.is_closed());
+        let limit = if at_work.clone().all(|worker| worker.waiting) { UNANSWERED } else { DRAIN };
+        since >= limit && at_work.count() > 0
     }
 }
 

@@ -29,6 +29,8 @@ pub struct TableProgress {
     pub name: Arc<str>,
     /// Why the table halted, if it did.
     pub halted: Option<String>,
+    /// What it waits for that does not answer, if it does.
+    pub waiting: Option<String>,
     /// Commits since the start.
     pub commits: u64,
     /// The versions the last of them made, by format.
@@ -212,7 +214,15 @@ impl Progress {
     }
 
     pub(super) fn halted(&mut self, topic: &Arc<str>, reason: String) {
-        self.table(topic).halted.get_or_insert(reason);
+        let table = self.table(topic);
+        table.halted.get_or_insert(reason);
+        table.waiting = None;
+        self.tell(topic);
+    }
+
+    /// The table waits for a server that does not answer, or does so no more.
+    pub(super) fn waiting(&mut self, topic: &Arc<str>, reason: Option<String>) {
+        self.table(topic).waiting = reason;
         self.tell(topic);
     }
 
@@ -240,6 +250,7 @@ impl Progress {
             topic: topic.to_string(),
             state: if table.halted.is_some() { RunState::Halted } else { RunState::Running },
             reason: table.halted.clone(),
+            waiting: table.waiting.clone(),
             partitions: partitions
                 .map(|(at, progress)| PartitionStatus {
                     partition: at.partition,

@@ -5,6 +5,7 @@ mod history;
 mod order;
 mod scan;
 mod snapshot;
+mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -63,6 +64,8 @@ pub(super) enum Report {
     Committed { topic: Arc<str>, committed: Committed, summary: Summary },
     /// So many records turned out to be nothing for the table, without a commit.
     PassedOver { topic: Arc<str>, records: usize },
+    /// The table waits for a server that does not answer, and why it thinks so; or does so no more.
+    Waiting { topic: Arc<str>, reason: Option<String> },
     /// The table went back: its partitions are to be read again from where it says.
     RolledBack { topic: Arc<str>, partitions: Vec<i32> },
     /// The table cannot go on without a person; `fenced` when it belongs to another deployment.
@@ -186,6 +189,10 @@ pub(super) struct Worker<S> {
     /// Passed over in the present chunk.
     skipped: Skips,
     halted: bool,
+    /// It was told that it waits for a server.
+    waiting: bool,
+    /// The process ends before a record could be taken in: what follows it is not taken in either.
+    leaving: bool,
 }
 
 impl<S: Sink + Send + Sync> Worker<S> {
@@ -214,6 +221,8 @@ impl<S: Sink + Send + Sync> Worker<S> {
             snapshot: InitialSnapshot::default(),
             skipped: Skips::new(),
             halted: false,
+            waiting: false,
+            leaving: false,
         }
     }
 
@@ -275,7 +284,8 @@ impl<S: Sink + Send + Sync> Worker<S> {
             Message::Records(records) => self.take(records).await?,
             Message::Partitions(count) => self.take_partitions(count),
             Message::Reached { partition, position } => {
-                if let Some(end) = self.assigned.get_mut(&partition).filter(|_| !self.halted) {
+                let takes = !self.halted && !self.leaving;
+                if let Some(end) = self.assigned.get_mut(&partition).filter(|_| takes) {
                     *end = End::Reached;
                     self.buffer.reach(partition, position);
                     self.report_reached(partition, position, self.buffer.is_empty()).await;
@@ -318,9 +328,15 @@ impl<S: Sink + Send + Sync> Worker<S> {
         let mut waits = retry::waits();
         loop {
             match self.sink.position().await {
-                Ok(position) => return Ok(position),
+                Ok(position) => {
+                    self.go_on().await;
+                    return Ok(position);
+                }
                 Err(error) => {
                     self.wait_out(&error, "read the table's position", &mut waits).await?;
+                    if self.leaves_empty() {
+                        return Ok(Position::default());
+                    }
                 }
             }
         }
@@ -365,13 +381,14 @@ impl<S: Sink + Send + Sync> Worker<S> {
         let (partition, queued) = (records.partition(), records.bytes());
         let mut failed = None;
         let mut position = None;
-        if !self.halted && self.assigned.contains_key(&partition) {
+        let takes = !self.halted && !self.leaving;
+        if takes && self.assigned.contains_key(&partition) {
             let mut outcomes = Vec::with_capacity(records.len());
             for index in 0..records.len() {
                 match self.outcome(&records, index).await {
-                    Ok(outcome) => outcomes.push(outcome),
-                    Err(error) => {
-                        failed = Some(error);
+                    Ok(Some(outcome)) => outcomes.push(outcome),
+                    left => {
+                        failed = left.err();
                         records.truncate(index);
                         break;
                     }
@@ -502,53 +519,15 @@ impl<S: Sink + Send + Sync> Worker<S> {
         let mut waits = retry::waits();
         loop {
             match self.sink.merge(batch).await {
-                Ok(merged) => return Ok(Some(merged)),
+                Ok(merged) => {
+                    self.go_on().await;
+                    return Ok(Some(merged));
+                }
                 Err(error) => self.wait_out(&error, "merge a batch", &mut waits).await?,
             }
             if batch.ranges.iter().any(|range| !self.assigned.contains_key(&range.partition)) {
+                self.go_on().await;
                 return Ok(None);
-            }
-        }
-    }
-
-    /// Waits before the next attempt when the failure may pass, else gives the error back.
-    async fn wait_out(
-        &mut self,
-        error: &Error,
-        attempted: &str,
-        waits: &mut (impl Iterator<Item = Duration> + Send),
-    ) -> Result<()> {
-        let wait = waits.next().filter(|_| error.is_retryable());
-        let Some(wait) = wait else {
-            return Err(Error::new(error.kind(), error.report()));
-        };
-        metrics::retried(error.kind());
-        let (table, retry_in) = (&*self.name, format!("{wait:.1?}"));
-        tracing::warn!(table, error = error.report(), retry_in, "cannot {attempted}; trying again");
-        self.pause(wait).await;
-        Ok(())
-    }
-
-    /// Waits, and meanwhile lets go of partitions that are revoked.
-    async fn pause(&mut self, wait: Duration) {
-        let until = tokio::time::Instant::now() + wait;
-        while let Ok(Some(message)) = tokio::time::timeout_at(until, self.mailbox.recv()).await {
-            match message {
-                Message::Revoked { partitions, done } => {
-                    self.forget(&partitions);
-                    done.send(()).ok();
-                }
-                other => self.backlog.push_back(other),
-            }
-        }
-    }
-
-    /// Partitions are lost while earlier messages wait: what those say of them counts no more.
-    fn forget(&mut self, lost: &[i32]) {
-        self.assigned.retain(|partition, _| !lost.contains(partition));
-        for message in &mut self.backlog {
-            if let Message::Assigned { partitions, .. } = message {
-                partitions.retain(|partition| !lost.contains(partition));
             }
         }
     }

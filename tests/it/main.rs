@@ -35,6 +35,7 @@ mod poison;
 mod readers;
 mod rounds;
 mod simulation;
+mod stop;
 mod tidy;
 mod torn;
 mod vectors;

@@ -15,18 +15,25 @@ use crate::sink::Sink;
 const SCHEMA_ATTEMPTS: usize = 6;
 
 impl<S: Sink + Send + Sync> Worker<S> {
-    /// What a record is for the table; an error when the table must halt before it.
-    pub(super) async fn outcome(&mut self, records: &Records, index: usize) -> Result<Outcome> {
+    /// What a record is for the table; none when the process ends before that is known, an error when the table must
+    /// halt before it.
+    pub(super) async fn outcome(
+        &mut self,
+        records: &Records,
+        index: usize,
+    ) -> Result<Option<Outcome>> {
         let mut waits = retry::waits().enumerate();
         let reject = loop {
-            let Some(record) = records.get(index) else { return Ok(Outcome::Skipped) };
+            let Some(record) = records.get(index) else { return Ok(Some(Outcome::Skipped)) };
             if let Some(reject) = self.too_large(&record) {
                 break reject;
             }
             let id = match self.decoder.scan(&record) {
-                Ok(Scanned::Change(change)) => return self.change(&record, change).await,
-                Ok(Scanned::Skipped(skip)) => return Ok(self.skip(skip)),
-                Ok(Scanned::Truncate { alone }) => return self.truncate(&record, alone).await,
+                Ok(Scanned::Change(change)) => return self.change(&record, change).await.map(Some),
+                Ok(Scanned::Skipped(skip)) => return Ok(Some(self.skip(skip))),
+                Ok(Scanned::Truncate { alone }) => {
+                    return self.truncate(&record, alone).await.map(Some);
+                }
                 Err(ScanError::Reject(reject)) => break reject,
                 Err(ScanError::NeedsSchema(id)) => id,
                 Err(ScanError::KeyChanged(what)) => return Err(key_changed(&record, &what)),
@@ -34,11 +41,14 @@ impl<S: Sink + Send + Sync> Worker<S> {
             if let Some(reject) = self.fetch_schema(id, &mut waits).await? {
                 break reject;
             }
+            if self.leaving {
+                return Ok(None);
+            }
         };
         if let Some(record) = records.get(index) {
             self.rejects.check(&record, &reject)?;
         }
-        Ok(Outcome::Rejected(reject))
+        Ok(Some(Outcome::Rejected(reject)))
     }
 
     /// Decoding takes a few times a record's size at once, whatever the memory is.
@@ -86,7 +96,10 @@ impl<S: Sink + Send + Sync> Worker<S> {
         let mut waits = retry::waits();
         loop {
             match self.policy.partitions.of(&self.topic).await {
-                Ok(partitions) => return Ok(partitions),
+                Ok(partitions) => {
+                    self.go_on().await;
+                    return Ok(partitions);
+                }
                 Err(error) => {
                     self.wait_out(&error, "ask for the topic's partitions", &mut waits).await?;
                 }
@@ -112,20 +125,24 @@ impl<S: Sink + Send + Sync> Worker<S> {
     }
 
     /// Asks the registry for a writer schema. An unknown one is asked for again, as registries replicate; after that
-    /// its record is rejected.
+    /// its record is rejected. A process that ends waits for none: what is before the record can be committed.
     async fn fetch_schema(
         &mut self,
         id: SchemaId,
         waits: &mut (impl Iterator<Item = (usize, Duration)> + Send),
     ) -> Result<Option<Reject>> {
         match self.decoder.fetch_schema(id).await {
-            Ok(()) => Ok(None),
+            Ok(()) => {
+                self.go_on().await;
+                Ok(None)
+            }
             Err(error) => {
                 let (attempt, wait) = waits.next().unwrap_or_default();
                 match error.kind() {
                     Kind::Unavailable => {}
                     Kind::Data if attempt < SCHEMA_ATTEMPTS => {}
                     Kind::Data => {
+                        self.go_on().await;
                         let message = error.report();
                         return Ok(Some(Reject { reason: "unknown_schema", message }));
                     }
@@ -136,7 +153,8 @@ impl<S: Sink + Send + Sync> Worker<S> {
                     error = error.report(),
                     "waiting for a writer schema"
                 );
-                self.pause(wait).await;
+                self.wait(&error, wait).await;
+                self.leaving = self.is_last();
                 Ok(None)
             }
         }

@@ -13,9 +13,12 @@ impl<S: Sink + Send + Sync> Worker<S> {
     /// Reads from the table where it is in an initial snapshot, where that is of use.
     pub(super) async fn read_snapshot(&mut self) -> Result<InitialSnapshot> {
         let mut waits = retry::waits();
-        while self.decoder.follows_snapshots() {
+        while self.decoder.follows_snapshots() && !self.leaves_empty() {
             match self.sink.departed(&[]).await {
-                Ok(departed) => return Ok(departed.snapshot),
+                Ok(departed) => {
+                    self.go_on().await;
+                    return Ok(departed.snapshot);
+                }
                 Err(error) => {
                     self.wait_out(&error, "read the table's notes", &mut waits).await?;
                 }
