@@ -25,7 +25,7 @@ class Server:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         # The server drops CATALOG_, reads `__` as `-` and `_` as `.`, and lowers the rest.
-        env = {
+        self.env = {
             "AWS_REGION": ENV["S3_REGION"], "CATALOG_REST_PORT": str(port), "CATALOG_CATALOG__IMPL": "org.apache.iceberg.jdbc.JdbcCatalog",
             "CATALOG_JDBC_SCHEMA__VERSION": "V1", "CATALOG_URI": f"jdbc:sqlite:{folder}/{name}.db?journal_mode=WAL&busy_timeout=10000",
             "CATALOG_JDBC_USER": "x", "CATALOG_JDBC_PASSWORD": "x", "CATALOG_WAREHOUSE": warehouse,
@@ -33,10 +33,13 @@ class Server:
             "CATALOG_S3_PATH__STYLE__ACCESS": "true", "CATALOG_S3_ACCESS__KEY__ID": ENV["S3_ACCESS_KEY"],
             "CATALOG_S3_SECRET__ACCESS__KEY": ENV["S3_SECRET_KEY"], "CATALOG_CLIENT_REGION": ENV["S3_REGION"],
         }
-        with open(self.log, "wb") as log:
+        self.start()
+
+    def start(self):
+        with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [java.need(17), "-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{PARTS / 'iceberg-rest/libs'}/*",
-                 "org.apache.iceberg.rest.RESTCatalogServer"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | env)
+                 "org.apache.iceberg.rest.RESTCatalogServer"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | self.env)
 
     def wait(self):
         def ready():

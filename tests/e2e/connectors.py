@@ -64,8 +64,9 @@ class Kafka:
     """What is in the topics."""
 
     def __init__(self):
-        self.consumer = Consumer({"bootstrap.servers": ENV["BROKERS"], "group.id": "e2e-observer", "enable.auto.commit": False})
-        self.admin = AdminClient({"bootstrap.servers": ENV["BROKERS"]})
+        common = {"bootstrap.servers": ENV["BROKERS"], "log_level": 2}
+        self.consumer = Consumer(common | {"group.id": "e2e-observer", "enable.auto.commit": False})
+        self.admin = AdminClient(common)
 
     def topics(self):
         return {name: len(topic.partitions) for name, topic in self.consumer.list_topics(timeout=15).topics.items()}

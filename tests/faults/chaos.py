@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Chaos: kills, pauses, instances that come and go, growing topics and retention at random, from a seed, for as long as is asked for.
+"""Chaos: kills, pauses, instances that come and go, growing topics, retention, servers that are cut off, brokers that restart, answers that are lost,
+and somebody else who rewrites data files, at random, from a seed, for as long as is asked for.
 
 In rounds of some minutes, each with topics and tables of its own: changes come all the time, something happens every few seconds to the group that keeps
 Delta tables and to the one that keeps Iceberg tables, and after each everything that was in Kafka by then must get into the tables by itself. At the end
 of a round two readers must find at every version of every table the fold of its topic up to the position that is stored with it.
 """
 import argparse
-import re
 import signal
 import sys
 import time
 import traceback
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -19,16 +19,25 @@ from statistics import median
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "readers"), str(HERE.parent / "e2e")]
 
+import strangers  # noqa: E402
+import watch  # noqa: E402
+from connectors import Kafka  # noqa: E402
+from lossy import Lossy  # noqa: E402
 from scenarios import delete_records, joined  # noqa: E402
 from scene import SESSION, TARGETS, Scene  # noqa: E402
 from stack import ENV, Fail, until  # noqa: E402
+from toxics import Broker, Toxiproxy  # noqa: E402
 from world import World  # noqa: E402
 
 ROUND = 300
 MEMBERS = "abcd"
 PARTITIONS = 4
 # After this long without a fault nothing may be left.
-RECOVERS = 60
+RECOVERS = 90
+# How a server is cut off, and for how many seconds at most.
+CUTS, LONGEST_CUT = ("silence", "reset", "down", "latency"), 8
+# Of the requests that write, while answers are lost: a commit in a catalog, and a file in the store.
+LOST, WRITES = 0.3, r"^POST .*/tables/[^/]+$|^PUT .*\.(json|parquet|bin|puffin|avro)$"
 # Fewer versions than elsewhere: each is looked at.
 BATCHES = {"batch-age": "2s", "batch-idle": "1s", "batch-rows": 1000}
 STARTED = time.monotonic()
@@ -38,19 +47,65 @@ def say(text):
     print(f"[{time.monotonic() - STARTED:7.1f}s] {text}", flush=True)
 
 
+class Between:
+    """What stands between the processes and the servers: before each one that cuts off, and for store and catalog one that loses answers, to which the first
+    leads for a while. The brokers are the run's own, which tell clients another address."""
+
+    def __init__(self, folder, seed):
+        self.servers = {"store": ENV["S3"], "catalog": ENV["ICEBERG_REST"]}
+        self.lossy = {name: Lossy(url, WRITES, LOST, f"{seed} {name}", silence=5) for name, url in self.servers.items()}
+        self.proxies = {}
+        for name, url in self.servers.items():
+            (folder / name).mkdir()
+            self.proxies[name] = Toxiproxy(folder / name, url.removeprefix("http://"))
+        (folder / "brokers").mkdir()
+        self.broker = Broker(folder / "brokers")
+        self.proxies["brokers"] = self.broker.proxy
+        self.broker.start()
+        ENV["BROKERS"] = f"127.0.0.1:{self.broker.port}"
+
+    def place(self, scene):
+        for name, group in scene.groups.items():
+            group.options |= {"brokers": self.address("brokers")}
+            group.added |= {"AWS_ENDPOINT_URL": f"http://{self.address('store')}", "AWS_TIMEOUT": "3 seconds"}
+            if name == "iceberg":
+                # PyIceberg, the stranger, writes no other version.
+                group.options |= {"catalog": f"http://{self.address('catalog')}", "format-version": 2}
+
+    def address(self, name):
+        return f"127.0.0.1:{self.proxies[name].port}"
+
+    def lose_answers(self, seconds):
+        for name, lossy in self.lossy.items():
+            self.proxies[name].lead_to(lossy.url.removeprefix("http://"))
+        time.sleep(seconds)
+        for name, url in self.servers.items():
+            self.proxies[name].lead_to(url.removeprefix("http://"))
+
+    def lost(self):
+        return sum((lossy.lost for lossy in self.lossy.values()), Counter())
+
+    def stop(self):
+        for server in (self.broker, self.proxies["store"], self.proxies["catalog"], *self.lossy.values()):
+            server.stop()
+
+
 class Chaos:
     """One round."""
 
-    def __init__(self, scene, seed):
-        self.scene, self.random = scene, Random(seed)
-        self.faults, self.recovered, self.memory = Counter(), [], []
-        self.rows, _ = scene.usual(PARTITIONS)
+    def __init__(self, scene, seed, between):
+        self.scene, self.random, self.between = scene, Random(seed), between
+        self.faults, self.recovered = Counter(), defaultdict(list)
+        between.place(scene)
+        self.rows, self.other = scene.usual(PARTITIONS)
+        self.watch = watch.Watch(lambda: [member for group in scene.groups.values() for member in group.members.values()])
 
     def go(self, seconds):
         begin = time.monotonic()
         self.scene.start("a", "b", **BATCHES)
         joined(self.scene, "ab")
-        deeds = [self.kill, self.kill, self.kill, self.kill_all, self.pause, self.pause_past_the_session, self.join, self.leave, self.lose_what_was_read, self.grow]
+        deeds = [self.kill] * 4 + [self.rewrite_files, self.cut_off, self.lose_answers] * 2 + [
+            self.kill_all, self.pause, self.pause_past_the_session, self.join, self.leave, self.lose_what_was_read, self.grow, self.restart_brokers]
         while time.monotonic() - begin < seconds:
             time.sleep(self.random.uniform(0.5, 4))
             deed = self.random.choice(deeds)
@@ -72,8 +127,7 @@ class Chaos:
                 return all(positions.get(place, -1) >= end for place, end in wanted.items())
 
             until(f"{name} recovers after {deed}; halted: {group.reasons()}", is_there, RECOVERS, step=0.05)
-        self.recovered.append(time.monotonic() - begin)
-        self.memory += [(time.monotonic() - STARTED, resident(member)) for group in self.scene.groups.values() for member in group.alive()]
+        self.recovered[deed].append(time.monotonic() - begin)
 
     def one(self, group):
         return self.random.choice(group.alive())
@@ -142,24 +196,46 @@ class Chaos:
         self.rows.grow(self.rows.partitions + 1)
         return True
 
+    def rewrite_files(self):
+        """By somebody else, while commits go on; who is slower than a commit has done nothing."""
+        done = False
+        for topic in (self.rows, self.other):
+            place = self.scene.place("delta", topic)
+            done |= strangers.optimize(f"s3://{place.store.bucket}/{place.store.prefix}")
+            done |= strangers.rewrite(place.namespace, place.table)
+        return done
 
-def resident(member):
-    """MiB of memory that a process has."""
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{member.process.pid}/status").read_text())
-    return int(found[1]) // 1024 if found else 0
+    def cut_off(self):
+        name, how = self.random.choice(list(self.between.proxies)), self.random.choice(CUTS)
+        self.between.proxies[name].add(how)
+        time.sleep(self.random.uniform(1, LONGEST_CUT))
+        self.between.proxies[name].heal()
+        return True
+
+    def lose_answers(self):
+        self.between.lose_answers(self.random.uniform(3, LONGEST_CUT))
+        return True
+
+    def restart_brokers(self):
+        self.between.broker.kill() if self.random.random() < 0.5 else self.between.broker.end()
+        time.sleep(self.random.uniform(0, 5))
+        self.between.broker.start()
+        return True
 
 
-def run_round(world, number, seed, seconds):
-    scene = Scene(world.run, world.folder, f"chaos {number}", seed)
+def run_round(world, between, number, seed, seconds):
+    scene = Scene(world.run, world.folder, f"chaos {number}", seed, ENV["ICEBERG_REST"])
     chaos = None
     try:
-        chaos = Chaos(scene, f"{seed} {number}")
+        chaos = Chaos(scene, f"{seed} {number}", between)
         chaos.go(seconds)
     except Exception as error:  # What was found before, and the other rounds, are worth knowing.
         for wrong in scene.wrong.values():
             wrong.append(str(error) if isinstance(error, Fail) else traceback.format_exc())
     finally:
         scene.close()
+        if chaos:
+            chaos.watch.stop()
     for name in TARGETS:
         say(f"round {number}, {name}: {'FAILED' if scene.wrong[name] else 'passed'}, {scene.seen(name)}")
         for text in scene.wrong[name][:6]:
@@ -173,34 +249,45 @@ def main():
     parser.add_argument("--seed", default=str(int(time.time())), help="printed; the same one makes the same plan, though not the same moments")
     parser.add_argument("--keep", action="store_true", help="leave topics, tables and objects where they are, as after a failure")
     options = parser.parse_args()
-    if missing := sorted({"BROKERS", "S3"} - ENV.keys()):
-        print(f"not there: {', '.join(f'CDC_SINK_TEST_{name}' for name in missing)}. Run `tests/stack/stack start` and read `stack env`")
+    if missing := sorted({"BROKERS", "S3", "ICEBERG_REST"} - ENV.keys()):
+        print(f"not there: {', '.join(f'CDC_SINK_TEST_{name}' for name in missing)}. Run `tests/stack/stack start all` and read `stack env`")
         return 1
     world, left, number, wrong, rounds = World.new(), options.minutes * 60, 0, 0, []
     say(f"seed {options.seed}, {options.minutes:g} minutes")
-    while left > 0:
-        chaos, differences = run_round(world, number, options.seed, min(left, ROUND))
-        wrong += differences
-        rounds += [chaos] if chaos else []
-        left, number = left - ROUND, number + 1
-    report(rounds, wrong)
-    print(f"logs: {world.folder}")
-    if not (wrong or options.keep):
-        world.remove()
+    between = Between(world.folder, options.seed)
+    world.kafka = Kafka()
+    try:
+        while left > 0:
+            chaos, differences = run_round(world, between, number, options.seed, min(left, ROUND))
+            wrong += differences
+            rounds += [chaos] if chaos else []
+            left, number = left - ROUND, number + 1
+        report(rounds, wrong, between, world.folder)
+        if not (wrong or options.keep):
+            world.remove()
+    finally:
+        between.stop()
     return 1 if wrong or not rounds else 0
 
 
-def report(rounds, wrong):
+def report(rounds, wrong, between, folder):
     faults = sum((chaos.faults for chaos in rounds), Counter())
-    print("faults survived: " + ", ".join(f"{name} {count}" for name, count in sorted(faults.items())))
-    if recovered := sorted(seconds for chaos in rounds for seconds in chaos.recovered):
-        print(f"seconds until everything was in the tables again: median {median(recovered):.1f}, 9 of 10 {recovered[len(recovered) * 9 // 10]:.1f}, "
-              f"longest {recovered[-1]:.1f}")
-    memory = [mib for chaos in rounds for _, mib in chaos.memory]
-    if memory:
-        quarter = max(len(memory) // 4, 1)
-        print(f"MiB of memory of a process: {max(memory[:quarter])} at most in the first quarter, {max(memory[-quarter:])} in the last, {max(memory)} ever")
-    print(f"{wrong} wrong")
+    print("faults survived: " + counts(faults))
+    print("answers lost: " + counts(between.lost()))
+    print("seconds until everything was in the tables again, after each:")
+    for deed in sorted({deed for chaos in rounds for deed in chaos.recovered}):
+        took = sorted(seconds for chaos in rounds for seconds in chaos.recovered[deed])
+        print(f"  {deed.replace('_', ' '):24}{len(took):4} times, median {median(took):5.1f}, longest {took[-1]:5.1f}")
+    print("commits, by how they ended: " + counts(sum((chaos.watch.outcomes() for chaos in rounds), Counter())))
+    begin = min((chaos.watch.started for chaos in rounds), default=0)
+    memory = [(at + chaos.watch.started - begin, mib) for chaos in rounds for at, mib in chaos.watch.memory]
+    print(f"MiB of memory of a process, at most, over the time: {watch.told(memory)}")
+    watch.picture(memory, folder / "memory.svg")
+    print(f"{wrong} wrong; logs and memory.svg: {folder}")
+
+
+def counts(counter):
+    return ", ".join(f"{name} {count}" for name, count in sorted(counter.items()) if count) or "none"
 
 
 if __name__ == "__main__":

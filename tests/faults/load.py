@@ -34,7 +34,7 @@ class Topic:
 
     def open(self):
         options = {"bootstrap.servers": ENV["BROKERS"], "linger.ms": 5, "topic.metadata.refresh.interval.ms": 1000, "enable.idempotence": True,
-                   "log_level": 3}
+                   "log_level": 2}
         if self.transactions:
             options["transactional.id"] = f"{self.name}-writer"
         producer = Producer(options)

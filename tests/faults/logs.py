@@ -130,9 +130,11 @@ class Iceberg:
         return log
 
     def version(self, snapshot, log):
+        """Somebody else's has the position of the one before."""
         summary = snapshot.summary.additional_properties
-        offsets = json.loads(summary["cdc-sink.offsets"])["offsets"]
-        version = Version(snapshot.snapshot_id, {int(partition): at for partition, at in offsets.items()}, summary["cdc-sink.batch-id"])
+        version = Version(snapshot.snapshot_id, log.position(), summary.get("cdc-sink.batch-id"))
+        if offsets := summary.get("cdc-sink.offsets"):
+            version.position = {int(partition): at for partition, at in json.loads(offsets)["offsets"].items()}
         log.needed.add(self.store.relative(snapshot.manifest_list))
         for manifest in snapshot.manifests(self.io):
             log.needed.add(self.store.relative(manifest.manifest_path))

@@ -1,6 +1,6 @@
 """The program under test, built to kill itself: its configuration, its processes, and what Kafka holds of its group."""
 import json
-import resource
+import re
 import signal
 from pathlib import Path
 
@@ -35,12 +35,13 @@ class Program(Instance):
         tables = "".join(f'\n[tables."{topic}"]\nname = {json.dumps(table)}\n' for topic, table in self.topics.items())
         return super().toml(known_member) + kafka + tables
 
-    def resident_mib(self):
+    def peak_mib(self):
+        """The most memory that it had resident."""
         try:
-            pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+            found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())
         except (FileNotFoundError, ProcessLookupError):
-            return 0
-        return pages * resource.getpagesize() // 2**20
+            found = None
+        return int(found[1]) // 1024 if found else 0
 
     def was_killed(self):
         """True when it died at its point; anything but that or running is a failure."""

@@ -51,7 +51,7 @@ class Losing(Case):
 
         def done():
             first.expect_alive()
-            self.resident = max(self.resident, first.resident_mib())
+            self.resident = max(self.resident, first.peak_mib())
             return settled([first], self.ends)
 
         try:

@@ -16,7 +16,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "readers"), str(HERE.parent / "e2e"
 import world  # noqa: E402
 from stack import ENV, Fail  # noqa: E402
 
-PARTS = {"kill-points": "kill_points", "group": "group", "proxies": "proxies"}
+PARTS = {"kill-points": "kill_points", "group": "group", "signals": "signals", "outages": "outages", "proxies": "proxies"}
 SHOWN = 8
 
 

@@ -3,6 +3,7 @@ import signal
 import urllib.request
 
 from audit import READERS, Audit, Place, different, rows
+from catalogs import Catalog
 from connectors import Kafka
 from load import NAMES, Topic
 from sinks import Instance, Target
@@ -15,19 +16,31 @@ SESSION = 6
 NOTICED = 45
 
 
-class Group:
-    """The instances that keep the tables of one target."""
+class Member(Instance):
+    """An instance of a group."""
 
-    def __init__(self, scene, name):
+    def __init__(self, group, name, options):
+        super().__init__(group.target, name, group.name, group.scene.folder, options)
+        self.group = group
+
+    def environment(self):
+        return super().environment() | self.group.added
+
+
+class Group:
+    """The instances that keep the tables of one target; `options` and `added` variables of the environment are theirs."""
+
+    def __init__(self, scene, name, catalog=""):
         self.name, self.scene = f"{scene.run}-{scene.slug}-{name}", scene
-        self.target = Target(name, (name,), f"s3://{ENV['S3_BUCKET']}/{scene.run}/{scene.slug}/{name}")
-        self.members = {}
+        self.target = Target(name, (name,), f"s3://{ENV['S3_BUCKET']}/{scene.run}/{scene.slug}/{name}", catalog)
+        self.members, self.options, self.added = {}, {}, {}
+        self.catalog = Catalog(catalog) if catalog else None
 
     def start(self, *names, known_member=False, **more):
         """`more` are options of the program."""
         for name in names:
-            options = BATCHES | {"group": self.name, "topics": self.topics(), "registry": None} | more
-            member = self.members.setdefault(name, Instance(self.target, name, self.name, self.scene.folder, options))
+            options = BATCHES | {"group": self.name, "topics": self.topics(), "registry": None} | self.options | more
+            member = self.members.setdefault(name, Member(self, name, options))
             member.start(known_member)
 
     def topics(self):
@@ -83,14 +96,15 @@ class Group:
 
 
 class Scene:
-    def __init__(self, run, folder, name, seed):
+    def __init__(self, run, folder, name, seed, catalog=""):
+        """With a catalog, Iceberg's tables are in it."""
         self.run, self.seed = run, seed
         self.slug = "".join(letter if letter.isalnum() else "-" for letter in name.lower())[:40].strip("-")
         self.folder = folder / self.slug
         self.folder.mkdir()
         self.kafka = Kafka()
         self.topics = {}
-        self.groups = {name: Group(self, name) for name in TARGETS}
+        self.groups = {name: Group(self, name, catalog if name == "iceberg" else "") for name in TARGETS}
         self.wrong = {name: [] for name in TARGETS}
         self.audits = {name: Audit() for name in TARGETS}
         self.halted, self.gone = set(), set()
@@ -161,7 +175,7 @@ class Scene:
 
     def place(self, name, topic):
         connector, schema, table = topic.name.split(".")
-        return Place(self.groups[name].target, f"{connector}_{schema}.{table}", topic.name, None)
+        return Place(self.groups[name].target, f"{connector}_{schema}.{table}", topic.name, self.groups[name].catalog)
 
     def look(self, name, topic):
         audit, place = self.audits[name], self.place(name, topic)

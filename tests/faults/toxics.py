@@ -1,5 +1,6 @@
 """Toxiproxy, and a broker of the test's own that is reached through it: a broker tells its clients its address, so the usual one cannot be."""
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -22,6 +23,8 @@ TOXICS = {
     "silence": {"type": "timeout", "attributes": {"timeout": 0}},
     "narrow": {"type": "bandwidth", "stream": "upstream", "attributes": {"rate": 3000}},
     "trickle": {"type": "bandwidth", "stream": "upstream", "attributes": {"rate": 20}},
+    "slow": {"type": "latency", "attributes": {"latency": 3000, "jitter": 200}},
+    "short": {"type": "limit_data", "attributes": {"bytes": 200}},
 }
 
 
@@ -46,6 +49,10 @@ class Toxiproxy:
             http("POST", f"{self.api}/proxies/it", {"enabled": False})
         else:
             http("POST", f"{self.api}/proxies/it/toxics", {"name": trouble, "stream": "downstream"} | TOXICS[trouble])
+
+    def lead_to(self, upstream):
+        """Another server from now on; connections are cut."""
+        http("POST", f"{self.api}/proxies/it", {"upstream": upstream})
 
     def heal(self):
         http("POST", f"{self.api}/reset")
@@ -94,6 +101,10 @@ listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:
 
         until("the broker's answer", ready, 60)
 
+    def end(self):
+        self.process.terminate()
+        self.process.wait(60)
+
     def kill(self):
         self.process.kill()
         self.process.wait()
@@ -101,4 +112,5 @@ listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:
     def stop(self):
         if self.process:
             self.kill()
+        shutil.rmtree(self.folder / "broker", ignore_errors=True)
         self.proxy.stop()

@@ -71,7 +71,7 @@ def make(admin, tables):
 
 
 def sender():
-    return Producer({"bootstrap.servers": ENV["BROKERS"], "enable.idempotence": True, "linger.ms": 5, "log_level": 3})
+    return Producer({"bootstrap.servers": ENV["BROKERS"], "enable.idempotence": True, "linger.ms": 5, "log_level": 2})
 
 
 def send(producer, topic, records):

@@ -7,7 +7,7 @@ from sinks import Target
 from stack import ENV, Fail, tail
 
 class Program(sinks.Instance):
-    """`kafka` are properties of its Kafka client, `settings` further variables."""
+    """`kafka` are properties of its Kafka client, `settings` further variables; none takes one away."""
 
     def __init__(self, name, run, folder, formats, options, kafka, settings):
         super().__init__(Target(name, formats, f"s3://{ENV['S3_BUCKET']}/{run}/{name}"), "a", run, folder, options)
@@ -15,7 +15,8 @@ class Program(sinks.Instance):
 
     def environment(self):
         general = {key: value for key, value in super().environment().items() if not key.startswith("AWS_")}
-        return general | {"AWS_REGION": ENV["S3_REGION"]} | self.settings
+        settings = {"AWS_REGION": ENV["S3_REGION"]} | self.settings
+        return general | {name: value for name, value in settings.items() if value is not None}
 
     def toml(self, known_member):
         own = [f'"{name}" = "{value}"' for name, value in self.kafka.items()]

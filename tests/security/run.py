@@ -39,7 +39,7 @@ def main():
     secured, found = Secured(run, folder, say), []
     try:
         secured.prepare()
-        for check in (secured.right, secured.wrong, secured.settings, Names(run, folder, secured.broker, say).check, secured.shown):
+        for check in (secured.right, secured.wrong, secured.vended, secured.settings, Names(run, folder, secured.broker, say).check, secured.shown):
             found += check()
     except Exception as error:  # What was found before is worth telling.
         found.append(str(error) if isinstance(error, Fail) else traceback.format_exc())

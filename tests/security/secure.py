@@ -21,6 +21,7 @@ from py_iceberg import keys
 from records import Sender
 from sinks import behind
 from stack import ENV, Fail, lake, tail, until
+from vending import Vending
 
 ROWS = [{"id": number, "name": f"row {number}"} for number in range(200)]
 # How long a program with something wrong goes on before it is looked at; the first words must come within the longer time.
@@ -250,6 +251,42 @@ class Secured:
             self.say(f"setting {name}: {len(wrong)} failed: {said.strip().splitlines()[-1]}")
             found += [f"setting {name}: {text}" for text in wrong]
         return found
+
+    def vended(self):
+        """Nessie hands out credentials for a store behind TLS; where its certificate is not to be trusted, nothing is written."""
+        if "NESSIE" not in ENV:
+            return ["there is no Nessie"]
+        self.sender.avro(self.topic("vended"), ROWS)
+        nothing = dict.fromkeys(("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "CDC_SINK_CATALOG_AUTH"))
+        found = []
+        for name in ("expired", "right"):
+            vending = Vending(ENV["NESSIE"], self.certificates.servers["right"], ENV["S3"], self.gate["store", name].url)
+            options = {"catalog": vending.url, "vended-credentials": True, "warehouse": f"s3://lake-nessie/{self.run}", "once": name == "right" or None}
+            program = self.program(f"vended-{name}", [self.topic("vended")], formats=("iceberg",), options=options, settings=nothing)
+            passed = self.gate["store", name].passed
+            program.start(known_member=False)
+            wrong = self.vends(program) if name == "right" else self.vends_nothing(program)
+            wrong += [] if vending.told else ["Nessie did not name its store"]
+            wrong += [] if (self.gate["store", name].passed > passed) == (name == "right") else ["the store's gate was not asked as it should be"]
+            self.say(f"vended credentials, {name}: {len(wrong)} failed")
+            found += [f"vended credentials, {name}: {text}; the end of {program.log}:\n{tail(program.log, 6)}" for text in wrong]
+        return found
+
+    def vends_nothing(self, program):
+        try:
+            until("it says why", lambda: REASONS["expired"] in program.said(), LONG)
+        except Fail as error:
+            return [str(error)]
+        finally:
+            program.shut()
+        return []
+
+    def vends(self, program):
+        if code := program.ended(90):
+            return [f"exit code {code}"]
+        reader = load_catalog("vended", type="rest", uri=ENV["NESSIE"], **keys(lake()))
+        rows = reader.load_table(f"{self.run}_shop.vended").scan(selected_fields=("id", "name")).to_arrow().to_pylist()
+        return [] if sorted(rows, key=lambda row: row["id"]) == ROWS else [f"PyIceberg reads {len(rows)} rows, not the {len(ROWS)} that were sent"]
 
     def bucket(self):
         return boto3.resource("s3", endpoint_url=ENV["S3"], aws_access_key_id=ENV["S3_ACCESS_KEY"], aws_secret_access_key=ENV["S3_SECRET_KEY"],
