@@ -4,7 +4,8 @@ and somebody else who rewrites data files, at random, from a seed, for as long a
 
 In rounds of some minutes, each with topics and tables of its own: changes come all the time, something happens every few seconds to the group that keeps
 Delta tables and to the one that keeps Iceberg tables, and after each everything that was in Kafka by then must get into the tables by itself. At the end
-of a round two readers must find at every version of every table the fold of its topic up to the position that is stored with it.
+of a round two readers in turn, and both at the end, must find at every version of every table the fold of its topic up to the position that is stored
+with it.
 """
 import argparse
 import signal
@@ -61,7 +62,11 @@ class Between:
         (folder / "brokers").mkdir()
         self.broker = Broker(folder / "brokers")
         self.proxies["brokers"] = self.broker.proxy
-        self.broker.start()
+        try:
+            self.broker.start()
+        except Fail:
+            self.stop()
+            raise
         ENV["BROKERS"] = f"127.0.0.1:{self.broker.port}"
 
     def place(self, scene):
@@ -97,6 +102,7 @@ class Chaos:
         self.scene, self.random, self.between = scene, Random(seed), between
         self.faults, self.recovered = Counter(), defaultdict(list)
         between.place(scene)
+        scene.by_turns = True
         self.rows, self.other = scene.usual(PARTITIONS)
         self.watch = watch.Watch(lambda: [member for group in scene.groups.values() for member in group.members.values()])
 
@@ -106,9 +112,12 @@ class Chaos:
         joined(self.scene, "ab")
         deeds = [self.kill] * 4 + [self.rewrite_files, self.cut_off, self.lose_answers] * 2 + [
             self.kill_all, self.pause, self.pause_past_the_session, self.join, self.leave, self.lose_what_was_read, self.grow, self.restart_brokers]
+        left = []
         while time.monotonic() - begin < seconds:
             time.sleep(self.random.uniform(0.5, 4))
-            deed = self.random.choice(deeds)
+            if not left:
+                left = self.random.sample(deeds, len(deeds))
+            deed = left.pop()
             if deed():
                 self.faults[deed.__name__.replace("_", " ")] += 1
                 self.recover(deed.__name__)
@@ -198,12 +207,12 @@ class Chaos:
 
     def rewrite_files(self):
         """By somebody else, while commits go on; who is slower than a commit has done nothing."""
-        done = False
+        before = sum(self.faults.values())
         for topic in (self.rows, self.other):
             place = self.scene.place("delta", topic)
-            done |= strangers.optimize(f"s3://{place.store.bucket}/{place.store.prefix}")
-            done |= strangers.rewrite(place.namespace, place.table)
-        return done
+            self.faults["OPTIMIZE by deltalake"] += strangers.optimize(f"s3://{place.store.bucket}/{place.store.prefix}")
+            self.faults["rewrite by PyIceberg"] += strangers.rewrite(place.namespace, place.table)
+        return sum(self.faults.values()) > before
 
     def cut_off(self):
         name, how = self.random.choice(list(self.between.proxies)), self.random.choice(CUTS)

@@ -21,7 +21,7 @@ class Minio:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen([PARTS / "minio/minio", "server", self.data, "--address", f"127.0.0.1:{self.port}"],
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | environment)
-        until("the store's answer", self.answers, 60)
+        until("the store's answer", self.answers, 120)
 
     def answers(self):
         if self.process.poll() is not None:

@@ -99,7 +99,7 @@ listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:
             with suppress(KafkaException):
                 return admin.list_topics(timeout=2).brokers
 
-        until("the broker's answer", ready, 60)
+        until("the broker's answer", ready, 120)
 
     def end(self):
         self.process.terminate()
