@@ -65,7 +65,7 @@ fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -75,7 +75,7 @@ mod tests {
     use crate::error::Kind;
 
     /// Signed by itself; its key is thrown away.
-    const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----
+    pub(crate) const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----
 MIIBGzCBwqADAgECAgEBMAoGCCqGSM49BAMCMAwxCjAIBgNVBAMMAWEwIBcNMDAw
 MTAxMDAwMDAwWhgPMjk5OTAxMDEwMDAwMDBaMAwxCjAIBgNVBAMMAWEwWTATBgcq
 hkjOPQIBBggqhkjOPQMBBwNCAATth7TnAhntp2kHHjj1zA6si/Y4Jyn6Q+1PMSye

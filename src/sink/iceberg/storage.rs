@@ -60,7 +60,8 @@ impl Folder {
             return Location::open(url.as_str(), self.location.trust()).map(Self::new);
         }
         let path = Path::from_url_path(url.path()).map_err(|e| wrong().because(e))?;
-        Ok(Self::new(Location::new(Arc::clone(self.store()), path, url)))
+        let there = Location::new(Arc::clone(self.store()), path, url);
+        Ok(Self::new(there.with_trust(self.location.trust().clone())))
     }
 
     /// The folder as metadata names it, without a `/` at the end.
@@ -251,6 +252,19 @@ impl StorageFactory for FolderStorageFactory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trust::{Trust, tests::AUTHORITY};
+
+    #[test]
+    fn a_folder_elsewhere_trusts_the_same_authorities() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), AUTHORITY).unwrap();
+        let trust = Trust::read(file.path()).unwrap();
+        let folder = Folder::new(Location::open("s3://lake/here", &trust).unwrap());
+        for place in ["s3://lake/elsewhere", "s3://other/lake"] {
+            let found = folder.elsewhere(place).unwrap();
+            assert_eq!(format!("{:?}", found.location().trust()), format!("{trust:?}"), "{place}");
+        }
+    }
 
     #[test]
     fn paths_of_other_engines_are_recognised() {
