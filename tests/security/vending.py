@@ -1,4 +1,4 @@
-"""A catalog behind TLS that hands out credentials for a store behind TLS: what Nessie answers, with the store's gate in place of its own address."""
+"""A catalog behind TLS that hands out credentials for a store behind TLS: what Nessie answers, with the gates' addresses in place of the servers'."""
 import ssl
 import threading
 from http.client import HTTPConnection
@@ -9,7 +9,7 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length",
 
 
 class Vending:
-    """`store` is the address that stands in the answers instead of `plain`."""
+    """`store` is the address that stands in the answers instead of `plain`; how often is counted."""
 
     def __init__(self, catalog, certificate, plain, store):
         self.behind, self.plain, self.store, self.told = urlparse(catalog), plain.encode(), store.encode(), 0
@@ -18,8 +18,14 @@ class Vending:
         context.load_cert_chain(certificate)
         server.socket = context.wrap_socket(server.socket, server_side=True)
         server.daemon_threads = True
-        self.url = f"https://localhost:{server.server_address[1]}{self.behind.path}"
+        self.origin = f"https://localhost:{server.server_address[1]}"
+        self.url = f"{self.origin}{self.behind.path}"
         threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def shown(self, text):
+        """An answer as who asks sees it: it names the store, and in its configuration the catalog itself."""
+        self.told += text.count(self.plain)
+        return text.replace(self.plain, self.store).replace(f"http://{self.behind.netloc}".encode(), self.origin.encode())
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -33,8 +39,7 @@ class Handler(BaseHTTPRequestHandler):
         connection.request(self.command, self.path, body, given)
         answer = connection.getresponse()
         text = answer.read()
-        self.vending.told += text.count(self.vending.plain)
-        text = text.replace(self.vending.plain, self.vending.store)
+        text = self.vending.shown(text)
         self.send_response(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in HOP_BY_HOP:
