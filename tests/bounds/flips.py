@@ -9,7 +9,7 @@ from random import Random
 
 from audit import READERS, different
 from disk import LocalPlace
-from logs import Log, Version
+from logs import Iceberg, Log, Version, vector
 from streams import Stream
 
 # What there is to read again, by format.
@@ -19,6 +19,29 @@ KINDS = {
     "iceberg": {"data": r"data/.*\.parquet", "vector": r"data/.*\.puffin", "manifest": r"metadata/.*-m\d+\.avro", "list": r"metadata/snap-.*\.avro",
                 "metadata": r"metadata/v\d+\.metadata\.json", "hint": r"metadata/version-hint\.text"},
 }
+
+
+def live(place):
+    """Data files of the newest version of a Delta table, and their vectors."""
+    found = {}
+    for name in sorted(path for path in place.store.list() if re.fullmatch(r"_delta_log/\d{20}\.json", path)):
+        for action in map(json.loads, place.store.read(name).splitlines()):
+            if remove := action.get("remove"):
+                found.pop(remove["path"], None)
+            if add := action.get("add"):
+                found[add["path"]] = vector(add)
+    return set(found).union(*found.values())
+
+
+def live_in_iceberg(place, there):
+    """Manifests of the newest snapshot of an Iceberg table, and what they name."""
+    table = Iceberg(place.store, place.metadata(there))
+    snapshot = table.content.current_snapshot()
+    found = {place.store.relative(snapshot.manifest_list)}
+    for manifest in snapshot.manifests(table.io):
+        found.add(place.store.relative(manifest.manifest_path))
+        found |= {path for _, status, _, path in table.entries(manifest) if status != 2}
+    return found
 
 
 class FlippedBits:
@@ -41,13 +64,15 @@ class FlippedBits:
         self.table = Path(place.store.folder)
         self.make()
         random, outcomes = Random(f"{self.seed} {course.target.name}"), Counter()
+        # Of the log the newest files are in use.
+        there = sorted(place.store.list(), key=lambda path: -(self.table / path).stat().st_mtime_ns)
+        used = live(place) if course.target.name == "delta" else live_in_iceberg(place, there)
         for kind, pattern in KINDS[course.target.name].items():
-            files = [path for path in LocalPlace(course, self.stream.topic).store.list() if re.fullmatch(pattern, path)]
-            course.check(files, f"there is no file of the kind {kind}")
-            # The newest ones are in use.
-            newest = sorted(files, key=lambda path: (self.table / path).stat().st_mtime_ns)[-3:]
-            for number in range(self.each if files else 0):
-                outcomes[f"{kind} {self.flip(kind, newest[number % len(newest)], random)}"] += 1
+            found = [path for path in there if re.fullmatch(pattern, path)]
+            newest = ([path for path in found if path in used] or found)[:2]
+            course.check(newest, f"there is no file of the kind {kind}")
+            for number in range(self.each if newest else 0):
+                outcomes[f"{kind} {self.flip(newest[number % len(newest)], random)}"] += 1
         course.tell(**{name.replace(" ", "_"): times for name, times in sorted(outcomes.items())})
 
     def make(self):
@@ -81,7 +106,7 @@ class FlippedBits:
         process.end()
         return code
 
-    def flip(self, kind, path, random):
+    def flip(self, path, random):
         """What became of a flip."""
         shutil.rmtree(self.home)
         shutil.copytree(self.kept, self.home)

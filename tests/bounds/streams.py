@@ -128,7 +128,7 @@ class Transaction(Stream):
         return {partition: len(range(partition, self.sent, self.SPREAD)) for partition in range(self.SPREAD)}
 
     def seen(self, got):
-        return columns(got.select(NAMES).sort_by("id"))
+        return columns(got)
 
     def fold(self, position):
         ids = sorted(partition + self.SPREAD * offset for partition, end in position.items() for offset in range(end))
@@ -142,10 +142,10 @@ class Transaction(Stream):
 
 
 def columns(table):
-    """The columns of a table, each as one whole."""
+    """The columns of a table in the order of its ids, each as one whole."""
     kinds = {"text": pa.string(), "_cdc_op": pa.string()}
-    plain = [table[name].cast(kinds.get(name, pa.int64())).combine_chunks() for name in NAMES]
-    return [(name, Column(values)) for name, values in zip(NAMES, plain)]
+    plain = pa.table({name: table[name].cast(kinds.get(name, pa.int64())) for name in NAMES}).sort_by("id")
+    return [(name, Column(plain[name].combine_chunks())) for name in NAMES]
 
 
 class Column:

