@@ -250,6 +250,10 @@ impl Open {
             let batch = complete.as_ref().unwrap_or(batch);
             let now = options.clock.now_millis();
             let mut planned = self.plan(batch, now).await?;
+            if planned.commit.unnamed.too_long(options.clock.now_millis()) {
+                self.tried = Some(planned);
+                continue;
+            }
             self.claim(&mut planned.commit, options);
             let done = CommitOutcome::Committed;
             match self.authority.timed_publish(&planned.commit, options, done).await {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::files::read_footer;
 use super::physical::Table;
-use super::plan::{CommitPlan, Counts, DataFile, Deletion, LiveFile, TableState};
+use super::plan::{CommitPlan, Counts, DataFile, Deletion, LiveFile, TableState, Unnamed};
 use crate::error::{Error, Result};
 use crate::position::OffsetRange;
 
@@ -70,6 +70,7 @@ impl Table {
             counts,
             newest_source_micros: None,
             now_millis,
+            unnamed: Unnamed::since(now_millis),
         }))
     }
 

@@ -17,7 +17,7 @@ use super::holes::{self, Source};
 use super::index::{Budget, Index, RowId};
 use super::notes::{Note, NotedRow, Notes};
 use super::partition::Partitioning;
-use super::plan::{CommitPlan, Counts, DataFile, Deletion, LiveFile};
+use super::plan::{CommitPlan, Counts, DataFile, Deletion, LiveFile, Unnamed};
 use super::source_positions::SourcePositions;
 use super::split::Split;
 use crate::change::{Batch, Departing, Departure, Origin};
@@ -31,8 +31,6 @@ use crate::source_position::SourcePosition;
 
 /// Data files written at once.
 const CONCURRENT_WRITES: usize = 8;
-/// Data files that no commit names yet are used within this time: whoever removes what was left behind waits longer.
-const USED_WITHIN_MILLIS: i64 = 3_600_000;
 
 /// What a table may take, and how it writes.
 #[derive(Debug, Clone)]
@@ -65,14 +63,14 @@ pub struct Planned {
 }
 
 /// The data files of a batch.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Written {
+    since: Unnamed,
     files: Vec<Arc<DataFile>>,
     /// Where each row of the batch lies; the file is its place in `files`.
     rows: Vec<(Key, RowId)>,
     /// The rows that the batch deletes again, in a file that is no part of the table: only notes name it.
     departing: Option<Arc<DataFile>>,
-    at_millis: i64,
 }
 
 /// A table as it lies in the store, whatever its formats.
@@ -101,6 +99,12 @@ struct Located {
 }
 
 impl Written {
+    /// Nothing yet.
+    fn since(now_millis: i64) -> Self {
+        let since = Unnamed::since(now_millis);
+        Self { since, files: Vec::new(), rows: Vec::new(), departing: None }
+    }
+
     /// Where the row `number` of a batch lies, which it deletes again; those rows start behind its `kept` ones.
     fn departing(&self, number: usize, kept: usize) -> Option<Source> {
         let row = u32::try_from(number.checked_sub(kept)?).ok()?;
@@ -204,7 +208,8 @@ impl Table {
     }
 
     /// Plans the same batch again, on a table that was refreshed since. The data files of `earlier` are used again
-    /// unless values were filled in from rows that have changed since, or they are old. Any other batch is planned anew.
+    /// unless values were filled in from rows that have changed since, or they have waited too long ([`Unnamed`]). Any
+    /// other batch is planned anew.
     pub async fn replan(
         &self,
         batch: &Batch,
@@ -219,7 +224,7 @@ impl Table {
             && !batch.matched
             && earlier.commit.schema == batch.schema
             && earlier.sources == sources
-            && now_millis.saturating_sub(earlier.written.at_millis) < USED_WITHIN_MILLIS;
+            && !earlier.written.since.too_long(now_millis);
         let written = match same {
             true => earlier.written.clone(),
             false => self.write(batch, &sources, now_millis).await?,
@@ -338,9 +343,9 @@ impl Table {
         &self,
         batch: &Batch,
         sources: &[Option<Source>],
-        at_millis: i64,
+        now_millis: i64,
     ) -> Result<Written> {
-        let mut written = Written { at_millis, ..Written::default() };
+        let mut written = Written::since(now_millis);
         if batch.rows.num_rows() == 0 {
             return Ok(written);
         }
@@ -421,6 +426,7 @@ impl Table {
             counts: located.counts,
             newest_source_micros: batch.newest_source_micros,
             now_millis,
+            unnamed: written.since,
         };
         let unfilled = u64::try_from(unfilled).unwrap_or(u64::MAX);
         Ok(Planned {

@@ -4,8 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use roaring::RoaringTreemap;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -13,6 +15,32 @@ use crate::position::{OffsetRange, Position};
 use crate::schema::TableSchema;
 use crate::table::notes::Notes;
 use crate::table::partition::Partitioning;
+
+/// How long files may wait for the commit that names them. Until then no version does, and whoever collects orphans
+/// takes them for some once they are older than an hour, at the least ([`crate::sink::orphans`]).
+const LONGEST_UNNAMED: Duration = Duration::from_secs(15 * 60);
+
+/// Since when there may be files that wait for the commit that names them.
+#[derive(Debug, Clone, Copy)]
+pub struct Unnamed {
+    millis: i64,
+    at: Instant,
+}
+
+impl Unnamed {
+    /// Since now, which is this wall time.
+    pub fn since(now_millis: i64) -> Self {
+        Self { millis: now_millis, at: Instant::now() }
+    }
+
+    /// True when they must not be committed any more: somebody may be removing them. What waited is written again.
+    ///
+    /// Asks both clocks. One stands still while the machine sleeps, the other one is set.
+    pub fn too_long(&self, now_millis: i64) -> bool {
+        let waited = Duration::from_millis(now_millis.abs_diff(self.millis));
+        waited.max(self.at.elapsed()) > LONGEST_UNNAMED
+    }
+}
 
 /// A value of a column, for statistics and partition values.
 #[derive(Debug, Clone, PartialEq, PartialOrd)]
@@ -132,6 +160,21 @@ pub struct CommitPlan {
     pub newest_source_micros: Option<i64>,
     /// Wall time of the commit, milliseconds since the epoch.
     pub now_millis: i64,
+    /// Since when its data files are written. A publisher does not send a commit whose files have waited too long.
+    pub unnamed: Unnamed,
+}
+
+impl CommitPlan {
+    /// Fails when its files have waited too long. To be asked right before the commit is sent.
+    pub fn check_age(&self) -> Result<(), Error> {
+        if self.unnamed.too_long(self.now_millis) {
+            let batch = self.batch_id;
+            return Err(Error::unavailable(format!(
+                "the files of batch {batch} were written too long ago to be committed; they are written again"
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// Rows a commit touches.

@@ -285,6 +285,7 @@ impl DeltaTable {
         let files = self.planned_files(plan, &commit)?;
         let version = self.state.version + 1;
         failpoint::reach(Point::K5);
+        plan.check_age()?;
         match self.log.put(version, commit.bytes()?).await? {
             Put::Done => {
                 failpoint::reach(Point::K7);

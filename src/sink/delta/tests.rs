@@ -6,6 +6,7 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use rstest::rstest;
 use uuid::Uuid;
 
 use self::support::{Fault, Table, options, plain_schema, rows, schema};
@@ -13,7 +14,7 @@ use super::*;
 use crate::error::Kind;
 use crate::schema::{Column, ColumnType, ListElement};
 use crate::table::partition::{PartitionField, Transform};
-use crate::table::plan::Scalar;
+use crate::table::plan::{Scalar, Unnamed};
 
 fn committed(published: Published) -> i64 {
     match published {
@@ -518,4 +519,25 @@ fn log_retention_is_read_as_delta_writes_it() {
     assert_eq!(retention("INTERVAL 1 week"), Some(Duration::from_secs(7 * 24 * 3600)));
     assert_eq!(retention("interval 1 day 3 hours"), None);
     assert_eq!(retention("soon"), None);
+}
+
+#[rstest]
+#[case::the_clock_tells(Duration::ZERO, 16)]
+#[case::the_clock_was_set_back(Duration::ZERO, -16)]
+#[case::time_passed_on_a_clock_that_stands(Duration::from_secs(16 * 60), 0)]
+#[tokio::test(start_paused = true)]
+async fn files_that_have_waited_long_are_not_committed(
+    #[case] passed: Duration,
+    #[case] minutes: i64,
+) {
+    let (mut table, place) = Table::create(schema(), Partitioning::default()).await;
+    let file = table.write(0..3).await;
+    let mut plan = table.plan().add(&file).advance(0, 0, 3).build();
+    plan.now_millis += minutes * 60 * 1000;
+    tokio::time::advance(passed).await;
+    let error = table.delta.publish(&plan).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert_eq!(place.open().await.state().version, 0);
+    plan.unnamed = Unnamed::since(plan.now_millis);
+    committed(table.delta.publish(&plan).await.unwrap());
 }

@@ -276,8 +276,13 @@ impl IcebergTable {
                 Fate::Landed(version) if same_batch => {
                     Some(Published::Committed { version, found: true })
                 }
-                // Sent again as it is: the same snapshot cannot be in the table twice.
-                Fate::Open(attempt) if same_batch => Some(self.send(*attempt).await?),
+                // Sent again as it is: the same snapshot cannot be in the table twice. Not when it has waited long: files
+                // of it may be gone.
+                Fate::Open(attempt)
+                    if same_batch && !attempt.plan.unnamed.too_long(plan.now_millis) =>
+                {
+                    Some(self.send(*attempt).await?)
+                }
                 // The table is not the one that this plan was made on.
                 Fate::Landed(_) | Fate::Lost if !same_batch => Some(Published::Conflict),
                 // Should an attempt given up still come in, the next one conflicts with it.
@@ -344,6 +349,7 @@ impl IcebergTable {
             base: &self.known.metadata_location,
         };
         failpoint::reach(Point::K5);
+        attempt.plan.check_age()?;
         let cause = match self.catalog.commit(&self.home(), &self.name, commit).await {
             Answer::Done(loaded) => {
                 failpoint::reach(Point::K7);

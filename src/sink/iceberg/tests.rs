@@ -165,6 +165,30 @@ async fn a_batch_that_is_in_by_an_earlier_plan_conflicts_with_a_later_one() {
     }
 }
 
+/// Files of the earlier plan may have been taken for orphans by then.
+#[tokio::test]
+async fn a_commit_that_has_waited_long_is_not_sent_again() {
+    let place = Place::new();
+    let mut writer = place.create(options(3), plain()).await;
+    writer.commit(&[(1, "a"), (2, "b")], &[]).await;
+    let first = writer.plan(&[(3, "c")], &[1]).await;
+    place.faults.lost_requests.store(1, Ordering::SeqCst);
+    place.faults.unreadable.store(3, Ordering::SeqCst);
+    writer.table.publish(&first).await.unwrap().unknown();
+    place.faults.unreadable.store(0, Ordering::SeqCst);
+    let before = stored(&place.location()).await;
+    writer.now += 16 * 60 * 1000;
+    let second = writer.plan(&[(3, "c")], &[1]).await;
+    let second = CommitPlan { batch_id: first.batch_id, ..second };
+    let published = writer.table.publish(&second).await.unwrap();
+    assert!(matches!(published, Published::Committed { version: 2, found: false }));
+    writer.committed(&[(3, "c")], &[1], &second);
+    writer.check(&place).await;
+    // Manifests and delete files are others as well.
+    let list = writer.table.known.metadata.current_snapshot().unwrap().manifest_list();
+    assert!(!before.iter().any(|file| list.ends_with(file)), "{list}");
+}
+
 /// The plan was made before another writer's commit, and the table was read since.
 #[tokio::test]
 async fn a_plan_does_not_take_back_the_position_of_another_partition() {

@@ -37,7 +37,7 @@ use crate::sink::storage::Location;
 use crate::table::notes::Notes;
 use crate::table::partition::Partitioning;
 use crate::table::plan::{
-    ColumnStats, CommitPlan, Counts, DataFile, Deletion, LiveFile, Scalar, TableState,
+    ColumnStats, CommitPlan, Counts, DataFile, Deletion, LiveFile, Scalar, TableState, Unnamed,
 };
 
 /// What goes wrong with the next conditional put.
@@ -289,6 +289,7 @@ impl Table {
                 counts: Counts { inserted: 1, updated: 2, deleted: 3 },
                 newest_source_micros: None,
                 now_millis: 1_790_000_000_000,
+                unnamed: Unnamed::since(1_790_000_000_000),
             },
             state,
         }

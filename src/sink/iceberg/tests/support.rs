@@ -35,7 +35,7 @@ use crate::position::OffsetRange;
 use crate::schema::{Column, ColumnType, ListElement};
 use crate::table::notes::Notes;
 use crate::table::partition::{PartitionField, Transform};
-use crate::table::plan::{ColumnStats, Counts, DataFile, Deletion, LiveFile, Scalar};
+use crate::table::plan::{ColumnStats, Counts, DataFile, Deletion, LiveFile, Scalar, Unnamed};
 
 /// When the source committed the rows, milliseconds.
 const NOW: i64 = 1_760_000_000_000;
@@ -242,6 +242,7 @@ impl Writer {
             counts: Counts::default(),
             newest_source_micros: None,
             now_millis: self.now,
+            unnamed: Unnamed::since(self.now),
         }
     }
 
