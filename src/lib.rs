@@ -31,7 +31,8 @@
 //!    ([`sink::Committed`]) that the acknowledgement takes.
 //! 4. A batch starts at the stored position: no gap, no overlap.
 //! 5. A batch is in one version; no data file is added twice.
-//! 6. Files of a commit whose outcome is unknown are never deleted.
+//! 6. No version names a file that is not there: files of a commit whose outcome is unknown are kept as long as it may
+//!    come in, and a commit is not sent once its files may have been taken for orphans ([`sink::orphans`]).
 //! 7. Records consumed = applied + collapsed + filtered + dead letters.
 //! 8. What goes wrong with one table stops that table only; what goes wrong outside is waited out.
 //! 9. No secret and no row's value in a log, a metric, a commit or an error.
@@ -48,7 +49,7 @@
 //! | [`decode`] | Debezium's envelopes in JSON and Avro: scan, schemas, columns; the one table of types; which columns were renamed |
 //! | [`batch`] | what is buffered for a table, when it is due, the collapse |
 //! | [`table`] | the physical layer, no format in it: primary-key index, data files, deletion bitmaps, the commit plan |
-//! | [`sink`] | the contract of a sink and its receipt; the model in memory; the lake sink with its Delta and Iceberg publishers |
+//! | [`sink`] | the contract of a sink and its receipt; the model in memory; the lake sink with its Delta and Iceberg publishers; the removal of orphans |
 //! | [`pipeline`] | the data path: routing, one worker per table, progress |
 //! | [`dead_letter`] | where records go that are no changes |
 //! | [`cli`], [`config`], [`admin`], [`metrics`] | the outer face |

@@ -3,6 +3,7 @@
 mod demo;
 mod display;
 mod log;
+mod maintain;
 mod naming;
 mod offsets;
 mod plan;
@@ -42,6 +43,9 @@ Examples:
   A table halted because retention deleted records before they were read; go on behind them:
     cdc-sink offsets accept-gap --topic shop.public.orders --partition 0 --reason 'outage of May' --config cdc-sink.toml
 
+  Every night, remove what attempts at commits left behind in the tables' folders:
+    cdc-sink maintain --config cdc-sink.toml
+
 SIGTERM and SIGINT: what is buffered is committed and the group is left, within 75 seconds; within 25 where all that is
 left waits for a server that does not answer. What was not committed is read again by the next start. A second signal
 ends the process at once.
@@ -74,6 +78,21 @@ enum Command {
     Status(status::StatusArgs),
     /// The positions that tables store
     Offsets(offsets::OffsetsArgs),
+    /// Remove files from the tables' folders that no version of a table refers to
+    ///
+    /// Attempts at commits that did not get into the table leave files behind: after a crash, a lost race, a commit that a
+    /// catalog refused. They cost space and nothing else. This removes those that are older than --orphans-older-than, in
+    /// all tables of the warehouse that belong to this deployment (with --brokers: consumer group and cluster; without: the
+    /// consumer group), in both formats at once. It may run while instances write the tables, at any time.
+    ///
+    /// It never removes what a version needs that can still be read, in any format, nor files that are young or whose
+    /// names neither cdc-sink nor an Iceberg catalog gives: those it counts. Snapshots and log files expire by themselves,
+    /// when instances commit; what only they referred to is removed here, once nothing does.
+    ///
+    /// Prints a line for each table. Takes the same options as `run`; needs no Kafka. Exit code 0 when all of that is
+    /// done, 1 when a table could not be looked at (the others are), 3 when a table that --tables names is another
+    /// deployment's.
+    Maintain(Box<maintain::MaintainArgs>),
 }
 
 /// Parses the command line, runs the command and tells how it ended.
@@ -110,6 +129,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Plan(args) => plan::run(*args).await,
         Command::Status(args) => status::run(args).await,
         Command::Offsets(args) => offsets::run(args).await,
+        Command::Maintain(args) => maintain::run(*args).await,
     }
 }
 

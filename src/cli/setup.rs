@@ -85,9 +85,24 @@ impl Tables {
     pub(super) async fn owned(self, kafka: &KafkaOptions) -> Result<Self> {
         let ask = || source::cluster_id(kafka.connection.clone());
         let cluster = retry::hold("the brokers", ask).await?;
-        let id = format!("consumer group {} of Kafka cluster {cluster}", self.config.group).into();
+        let id = deployment(&self.config.group, &cluster).into();
         let take_over = self.config.take_over;
         Ok(Self { owner: Some(Owner { id, take_over }), ..self })
+    }
+
+    /// Where the tables lie, unless the catalog chooses.
+    pub(super) fn warehouse(&self) -> &Location {
+        &self.warehouse
+    }
+
+    /// Where Iceberg tables are found.
+    pub(super) fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// Whom the tables are to belong to; none where that does not matter, or was not asked yet.
+    pub(super) fn owner(&self) -> Option<&Owner> {
+        self.owner.as_ref()
     }
 
     /// Waits until the warehouse is known to be one that two writers cannot overwrite each other's commits in: Delta,
@@ -225,6 +240,11 @@ impl Tables {
         };
         self.config.to.iter().map(setup).collect()
     }
+}
+
+/// What a consumer group of a Kafka cluster is called as the owner of tables.
+pub(super) fn deployment(group: &str, cluster: &str) -> String {
+    format!("consumer group {group} of Kafka cluster {cluster}")
 }
 
 /// How the records of `topic` are decoded, whose table is called `table`.

@@ -4,6 +4,7 @@ pub mod delta;
 pub mod iceberg;
 pub mod lake;
 pub mod memory;
+pub mod orphans;
 mod seal;
 pub mod storage;
 

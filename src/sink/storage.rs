@@ -9,7 +9,7 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, ObjectStoreExt, RetryConfig};
 use url::Url;
 use uuid::Uuid;
 
@@ -129,6 +129,21 @@ impl Location {
     /// Leaves nothing behind.
     pub async fn check_conditional_put(&self) -> Result<()> {
         race::check(self).await
+    }
+
+    /// What time it is by the clock that the store stamps files with, milliseconds since the epoch: that of a file made
+    /// below the location and removed again.
+    pub async fn store_millis(&self) -> Result<i64> {
+        let file = self.path.clone().join(format!(".cdc-sink-probe-{}", self.new_name()));
+        let asked = async {
+            self.store.put(&file, Vec::new().into()).await?;
+            self.store.head(&file).await
+        };
+        let (stamped, removed) = (asked.await, self.store.delete(&file).await);
+        let what = || format!("cannot ask the store of {} for its time", self.url);
+        let stamped = stamped.map_err(|e| failed(what(), e))?;
+        removed.map_err(|e| failed(what(), e))?;
+        Ok(stamped.last_modified.timestamp_millis())
     }
 
     /// A name that no file has.

@@ -107,6 +107,11 @@ impl Notes {
         }
     }
 
+    /// The data files in which noted rows lie.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.key_changes.iter().filter_map(|note| Some(note.row.as_ref()?.path.as_str()))
+    }
+
     /// The note of a key change.
     pub fn get(&self, key_change: KeyChange) -> Option<&Note> {
         self.key_changes.iter().find(|note| note.key_change == key_change)

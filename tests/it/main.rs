@@ -29,6 +29,7 @@ mod lake;
 mod late_history;
 #[cfg(target_os = "linux")]
 mod memory;
+mod orphans;
 mod owner;
 mod pipeline;
 mod poison;

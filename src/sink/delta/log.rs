@@ -147,6 +147,17 @@ impl Log {
         })
     }
 
+    /// Protocol and metadata of the newest version, and nothing else of it.
+    pub(super) async fn head(&self) -> Result<(Protocol, Metadata)> {
+        let what = || format!("cannot read the Delta log of {}", self.location.url());
+        let newest = DeltaSnapshot::try_new(self.store.as_ref(), None)
+            .await
+            .map_err(|e| failed(what(), e))?;
+        let unreadable = |e: serde_json::Error| Error::data(what()).because(e);
+        let protocol = convert(newest.protocol()).map_err(unreadable)?;
+        Ok((protocol, convert(newest.metadata()).map_err(unreadable)?))
+    }
+
     /// Replays the log up to its newest version.
     pub(super) async fn replay(&self) -> Result<Replay> {
         self.check().await?;

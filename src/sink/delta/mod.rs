@@ -12,6 +12,7 @@ mod files;
 mod intact;
 mod log;
 mod protocol;
+mod references;
 mod schema;
 mod values;
 mod vectors;
@@ -30,6 +31,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 pub use self::schema::type_name;
+
+pub(super) use self::references::{References, Take};
 
 use self::commit::Commit;
 use self::log::{Log, Put};

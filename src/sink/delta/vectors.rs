@@ -134,16 +134,7 @@ fn place(descriptor: &DeletionVectorDescriptor) -> Result<Place> {
             ))
         }
         StorageType::UuidRelativePath => {
-            let text = &descriptor.path_or_inline_dv;
-            let (prefix, id) = text
-                .len()
-                .checked_sub(20)
-                .and_then(|at| text.split_at_checked(at))
-                .ok_or_else(broken)?;
-            let id =
-                unz85(id).and_then(|bytes| Uuid::from_slice(&bytes).ok()).ok_or_else(broken)?;
-            let name = file_name(id);
-            let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+            let path = relative(&descriptor.path_or_inline_dv).ok_or_else(broken)?;
             let offset = u64::try_from(descriptor.offset.unwrap_or(1)).map_err(|_| broken())?;
             Ok(Place::File(path, offset..offset + size + FRAME))
         }
@@ -153,6 +144,13 @@ fn place(descriptor: &DeletionVectorDescriptor) -> Result<Place> {
         ))
         .hint("OPTIMIZE or REORG … APPLY (PURGE) the table")),
     }
+}
+
+/// The path, below the table's root, of the file that a descriptor of storage type `u` names so.
+pub(super) fn relative(text: &str) -> Option<String> {
+    let (prefix, id) = text.split_at_checked(text.len().checked_sub(20)?)?;
+    let name = file_name(Uuid::from_slice(&unz85(id)?).ok()?);
+    Some(if prefix.is_empty() { name } else { format!("{prefix}/{name}") })
 }
 
 /// Z85 (rfc.zeromq.org/spec/32) of bytes, a multiple of four.

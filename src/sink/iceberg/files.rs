@@ -97,6 +97,20 @@ pub(super) async fn superseded(home: &Folder, kept: u64) -> Result<Vec<Path>> {
     Ok(versions.into_iter().map(|(_, path)| path).collect())
 }
 
+/// The metadata files that lead to the newest one, each the next of the one before. A writer that was slow may have left
+/// one behind that is none of them.
+pub(super) async fn versions(home: &Folder) -> Result<Vec<String>> {
+    let mut numbers: Vec<u64> = listed(home).await?.into_iter().map(|(number, _)| number).collect();
+    numbers.sort_unstable();
+    let mut next = numbers.last().copied();
+    let leads = |number: &u64| {
+        let leads = next == Some(*number);
+        next = if leads { number.checked_sub(1) } else { next };
+        leads
+    };
+    Ok(numbers.into_iter().rev().take_while(leads).map(metadata_file).collect())
+}
+
 fn hinted(hint: &[u8]) -> Option<u64> {
     std::str::from_utf8(hint).ok()?.trim().parse().ok()
 }

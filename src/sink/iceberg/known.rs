@@ -455,7 +455,7 @@ fn progress(metadata: &TableMetadata, topic: &str) -> Result<(Position, Option<U
 }
 
 /// What cannot be read is as if it were not there: a create that needs it says so.
-fn notes(metadata: &TableMetadata) -> Notes {
+pub(super) fn notes(metadata: &TableMetadata) -> Notes {
     let notes = metadata.properties().get(NOTES);
     notes.and_then(|notes| serde_json::from_str(notes).ok()).unwrap_or_default()
 }

@@ -20,6 +20,7 @@ mod files;
 mod known;
 mod maintain;
 mod manifests;
+mod references;
 mod rest;
 mod schema;
 mod storage;
@@ -38,6 +39,8 @@ use iceberg::spec::FormatVersion;
 pub use self::catalog::{Catalog, TableName};
 pub use self::rest::{RestCatalog, RestOptions, Secret};
 pub use self::schema::type_name;
+
+pub(super) use self::references::References;
 
 use self::catalog::{Answer, Commit, Creation, LoadedTable, Lookup};
 use self::commit::{Attempt, Builder};
@@ -120,6 +123,19 @@ impl Options {
             properties.insert(GC_ENABLED.to_owned(), "false".to_owned());
         }
         Ok(properties)
+    }
+}
+
+/// The folder in the store that the catalog hands out for the table, if it does.
+fn stored(
+    root: Folder,
+    loaded: &mut LoadedTable,
+    catalog: &Arc<Catalog>,
+    name: &TableName,
+) -> Result<Folder> {
+    match loaded.storage.take() {
+        Some(storage) => storage.open(root.location(), catalog, name).map(Folder::new),
+        None => Ok(root),
     }
 }
 
@@ -221,10 +237,7 @@ impl IcebergTable {
         let asked = options.home(&root);
         let follows = matches!(*catalog, Catalog::Rest(_)) && !options.two_formats;
         let root = if follows && !asked.is_named(chosen) { root.elsewhere(chosen)? } else { root };
-        let root = match loaded.storage.take() {
-            Some(storage) => Folder::new(storage.open(root.location(), &catalog, &name)?),
-            None => root,
-        };
+        let root = stored(root, &mut loaded, &catalog, &name)?;
         let io = root.io();
         let reader = Reader { root: &root, io: &io, options: &options, name: &name.to_string() };
         let known = reader.read(loaded, None).await?;

@@ -14,12 +14,13 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::token::Authority;
 pub(super) use self::vended::VendedStorage;
 use self::wire::{CatalogConfig, LoadResult, commit_body, refusal};
 use super::catalog::{Answer, Commit, Creation, LoadedTable, Lookup, TableName};
+use super::known::TOPIC;
 use super::storage::Folder;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
@@ -249,6 +250,46 @@ impl RestCatalog {
         };
         let body = self.load_body(name).await?.ok_or_else(none)?;
         LoadResult::parse(&body, name)?.storage(&self.storage).ok_or_else(none)
+    }
+
+    /// The tables that cdc-sink made, in all namespaces of one level.
+    pub async fn tables(&self) -> Result<Vec<TableName>> {
+        let mut found = Vec::new();
+        let namespaces = self.pages(&format!("{}/namespaces", self.base), "namespaces").await?;
+        for namespace in namespaces {
+            let Ok(levels) = serde_json::from_value::<Vec<String>>(namespace) else { continue };
+            let url = format!("{}/tables", self.namespace_url(&levels));
+            let tables = self.pages(&url, "identifiers").await?;
+            for table in tables.iter().filter_map(|table| table.get("name")?.as_str()) {
+                let name = TableName { namespace: levels.clone(), name: table.to_owned() };
+                let Some(body) = self.load_body(&name).await? else { continue };
+                if LoadResult::parse(&body, &name)?.has_property(TOPIC) {
+                    found.push(name);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The entries of all pages of a list.
+    async fn pages(&self, url: &str, entries: &str) -> Result<Vec<Value>> {
+        let what = format!("cannot list the {entries} of the Iceberg catalog");
+        let (mut found, mut token) = (Vec::new(), None::<String>);
+        loop {
+            let query: Vec<_> = token.iter().map(|token| ("pageToken", token)).collect();
+            let request = || self.client.get(url).query(&query);
+            let body = self.call(&what, request).await.map_err(|failure| failure.error)?;
+            let mut page: Value = serde_json::from_slice(&body)
+                .map_err(|e| Error::refused(what.clone()).because(e))?;
+            if let Some(Value::Array(entries)) = page.get_mut(entries).map(Value::take) {
+                found.extend(entries);
+            }
+            let next = page.get("next-page-token").and_then(Value::as_str);
+            // A catalog that gives the same page for ever is not followed.
+            let next = next.filter(|next| !next.is_empty() && token.as_deref() != Some(*next));
+            let Some(next) = next else { return Ok(found) };
+            token = Some(next.to_owned());
+        }
     }
 
     pub(super) fn clock(&self) -> &Clock {

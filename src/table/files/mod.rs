@@ -15,7 +15,7 @@ use object_store::{ObjectStoreExt, PutPayload};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
-pub use read::{Rows, read_columns};
+pub use read::{FileReader, Rows, read_columns};
 
 use crate::error::{Error, Kind, Result};
 use crate::schema::TableSchema;
@@ -141,7 +141,7 @@ pub(super) fn store_error(what: String, error: object_store::Error) -> Error {
 }
 
 /// An error of reading a Parquet file: the store's own when it was the store.
-pub(super) fn parquet_error(what: String, error: ParquetError) -> Error {
+pub fn parquet_error(what: String, error: ParquetError) -> Error {
     match error {
         ParquetError::External(cause) => match cause.downcast::<object_store::Error>() {
             Ok(cause) => store_error(what, *cause),

@@ -89,7 +89,7 @@ pub(super) async fn footer(
 }
 
 /// Reads byte ranges of one file, and checks them where it has checksums.
-struct FileReader {
+pub struct FileReader {
     store: Arc<dyn ObjectStore>,
     path: Path,
     size: u64,
@@ -101,7 +101,7 @@ struct FileReader {
 impl FileReader {
     /// A reader of the file at `path`; its size is asked from the store when it is 0. A data error when its footer is not
     /// the one that was written.
-    async fn open(location: &Location, path: &str, size: u64) -> Result<Self> {
+    pub async fn open(location: &Location, path: &str, size: u64) -> Result<Self> {
         let (store, file) = (Arc::clone(location.store()), location.file(path));
         let failed = |e| store_error(format!("cannot look at {}", location.file_url(path)), e);
         let size = if size == 0 { store.head(&file).await.map_err(failed)?.size } else { size };

@@ -69,6 +69,17 @@ impl<'a> LoadResult<'a> {
         )
     }
 
+    /// True when the table has a property of this name.
+    pub(super) fn has_property(&self, name: &str) -> bool {
+        #[derive(Deserialize)]
+        struct Described {
+            #[serde(default)]
+            properties: HashMap<String, String>,
+        }
+        serde_json::from_str(self.metadata.get())
+            .is_ok_and(|Described { properties }| properties.contains_key(name))
+    }
+
     /// Settings of the table's storage: the catalog's `common` ones, this table's, and those of the longest prefix
     /// that the table is under. None when there are no credentials among them.
     pub(super) fn storage(&self, common: &HashMap<String, Secret>) -> Option<VendedStorage> {
