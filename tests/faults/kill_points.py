@@ -1,4 +1,5 @@
 """Kill points: the process kills itself at a named point of its code, by SIGKILL, and is started again. `src/failpoint.rs` says what each is."""
+import subprocess
 import time
 import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -11,7 +12,7 @@ from audit import Audit, Place
 from catalogs import Catalog
 from program import Group, Program, settled, wait_killed, wait_settled
 from sinks import Target
-from stack import ENV, Fail, until
+from stack import ENV, Fail, binary, until
 from world import World, make, send, sender, topic
 
 TARGETS = {"delta": (("delta",), False), "iceberg-rest": (("iceberg",), True), "iceberg-files": (("iceberg",), False),
@@ -92,7 +93,7 @@ class Case:
         settings = {"group": group, "dead-letters": f"table:{self.letters.name}", **dict(kill.options)}
         self.programs = [Program(self.target, name, folder, named, settings) for name in "ab"]
         self.group = Group(group, self.ends)
-        self.audit, self.killed = Audit(), []
+        self.audit, self.killed, self.orphans = Audit(), [], 0
 
     def fed_by(self, run, group, seed, target):
         """The tables by topic."""
@@ -110,10 +111,26 @@ class Case:
             for program in self.programs:
                 program.end()
         self.look()
+        self.clean()
         for name, table in self.tables.items():
             self.audit.table(self.places[name], table, by_turns=self.kill.course == "trickle")
         if poisoned := next(iter(self.tables.values())).poisoned():
             self.audit.letters(self.letters, poisoned)
+        if self.audit.orphans:
+            self.audit.wrong.append(f"{self.audit.orphans} orphans are left")
+        self.audit.orphans = self.orphans
+
+    def clean(self):
+        """Removes what the kills left behind. The audit finds whether anything went with it that a version needs."""
+        before = Audit()
+        for place in (*self.places.values(), self.letters):
+            before.left_over(*place.logs())
+        self.orphans = before.orphans
+        first = self.programs[0]
+        command = [binary(), "maintain", "--config", first.config, "--orphans-older-than", "0s", "--break-tables-that-are-written"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=first.environment())
+        if done.returncode:
+            self.audit.wrong.append(f"maintain ended with exit code {done.returncode}: {done.stdout}{done.stderr[-600:]}")
 
     def look(self):
         """The process is dead: what Kafka was told must be in the tables."""
