@@ -191,13 +191,18 @@ async fn sweep(
     };
     let Some(mut table) = Table::open(place).await? else { return Ok(None) };
     let iceberg_first = config.to.first() == Some(&Format::Iceberg);
-    if let Some(owner) = table.owner(iceberg_first)
-        && !is_ours(config, tables, owner)
-    {
-        return Ok(Some(Outcome::Others(
-            Error::fenced(format!("it belongs to another deployment, {owner}"))
-                .hint("give the --group, and the --brokers, of the instance that writes it"),
-        )));
+    match table.owner(iceberg_first) {
+        Some(owner) if !is_ours(config, tables, owner) => {
+            return Ok(Some(Outcome::Others(
+                Error::fenced(format!("it belongs to another deployment, {owner}"))
+                    .hint("give the --group, and the --brokers, of the instance that writes it"),
+            )));
+        }
+        // All may write it, as tables of dead letters. A catalog has those of other warehouses as well.
+        None if !table.location().url().as_str().starts_with(tables.warehouse().url().as_str()) => {
+            return Ok(None);
+        }
+        _ => {}
     }
     let mut tell = |Unneeded { form, path, size }: Unneeded<'_>| {
         if rules.dry_run {

@@ -121,6 +121,11 @@ impl Table {
         delta.or_else(iceberg).unwrap_or_default()
     }
 
+    /// Where it is: the catalog may have chosen that.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
     /// The deployment that the table belongs to, as its authority says: Delta, unless `iceberg_first`.
     pub fn owner(&self, iceberg_first: bool) -> Option<&Arc<str>> {
         let delta = self.delta.as_ref().map(delta::References::owner);
