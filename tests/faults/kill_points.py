@@ -33,7 +33,7 @@ class Kill:
     targets: tuple = tuple(TARGETS)
 
     def name(self):
-        return f"{self.point}-{self.course}" if self.course == "last" else self.point
+        return f"{self.point}-{self.course}" if self.course in ("last", "static") else self.point
 
     def starts(self):
         return [f"{self.point}@{hit}" for hit in self.hits]
@@ -60,6 +60,7 @@ KILLS = [
     Kill("K10", (3, 2)),
     Kill("K10b", (1,), "trickle", targets=tuple(TRICKLE)),
     Kill("K11", (1,), "second"),
+    Kill("K11", (1,), "static"),
     Kill("K12", (1, 1), "later"),
     Kill("K13", (1,), "stop"),
     Kill("K13b", (1,), "stop"),
@@ -203,6 +204,17 @@ class Case:
         first.begin()
         self.settle()
 
+    def static(self):
+        """The same under names that the group keeps partitions for: the first one is killed while it gives some back, and there again at once."""
+        first, second = self.programs
+        first.begin(*self.kill.starts(), **PATIENT)
+        until(f"{self.name}: a first commit", lambda: self.progress(first), 30, step=0.02)
+        second.begin()
+        self.die(first)
+        first.begin()
+        # A session, and one look for new partitions and a bit more.
+        wait_settled(self.programs, self.ends, 6 + 60)
+
     def stop(self):
         """The process is told to stop while it has records that are not committed."""
         first = self.programs[0]
@@ -238,7 +250,7 @@ class Result:
 
     def line(self):
         point, target = self.name.split()
-        return (f"{point:10}{target:15}{' '.join(self.killed):22}{self.versions:>9}{self.rows:>9}{self.orphans:>9}{self.seconds:>8.1f}  "
+        return (f"{point:11}{target:15}{' '.join(self.killed):22}{self.versions:>9}{self.rows:>9}{self.orphans:>9}{self.seconds:>8.1f}  "
                 f"{'FAILED' if self.wrong else 'passed'}")
 
 
@@ -256,7 +268,7 @@ def run(options):
     try:
         world.fill(shared)
         print(f"{world.run}: {sum(len(table.records) for table in shared.values())} records in {len(shared)} topics")
-        print(f"{'point':10}{'target':15}{'killed at':22}{'versions':>9}{'rows':>9}{'orphans':>9}{'seconds':>8}", flush=True)
+        print(f"{'point':11}{'target':15}{'killed at':22}{'versions':>9}{'rows':>9}{'orphans':>9}{'seconds':>8}", flush=True)
         with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
             for done in as_completed([pool.submit(go, world.run, options.seed, world.folder, *case) for case in cases(options)]):
                 results.append(done.result())
