@@ -43,8 +43,7 @@ pub(in crate::sink) struct References {
 
 impl References {
     /// The tables below `location`, nothing of them read: what the catalog calls `name`, and what has its metadata in a
-    /// place where this sink puts it without a catalog. Those that cdc-sink did not make are not among them. Fails when
-    /// one has something that we do not know how to read.
+    /// place where this sink puts it without a catalog. Those that cdc-sink did not make are not among them.
     ///
     /// Where the catalog chose another place for the table, what is below `location` is not looked at.
     pub(in crate::sink) async fn open(
@@ -74,7 +73,7 @@ impl References {
                     (root.clone(), root)
                 }
             };
-            tables.extend(Self::new(Arc::clone(catalog), name, root, home, &loaded)?);
+            tables.extend(Self::new(Arc::clone(catalog), name, root, home, &loaded));
             if elsewhere {
                 return Ok(tables);
             }
@@ -83,7 +82,7 @@ impl References {
         for home in homes {
             if let Lookup::Found(loaded) = files::load(&home, None).await? {
                 let catalog = Arc::new(Catalog::Files);
-                tables.extend(Self::new(catalog, name, root.clone(), home, &loaded)?);
+                tables.extend(Self::new(catalog, name, root.clone(), home, &loaded));
             }
         }
         Ok(tables)
@@ -95,15 +94,13 @@ impl References {
         root: Folder,
         home: Folder,
         loaded: &LoadedTable,
-    ) -> Result<Option<Self>> {
+    ) -> Option<Self> {
         let properties = loaded.metadata.properties();
-        let Some(topic) = properties.get(TOPIC).cloned() else { return Ok(None) };
+        let topic = properties.get(TOPIC).cloned()?;
         let owner = properties.get(OWNER).map(|owner| owner.as_str().into());
         let (io, seen, read) = (root.io(), None, HashSet::new());
         let name = name.clone();
-        let table = Self { catalog, name, root, home, io, topic, owner, seen, read };
-        table.check(&loaded.metadata)?;
-        Ok(Some(table))
+        Some(Self { catalog, name, root, home, io, topic, owner, seen, read })
     }
 
     /// Refuses tables of which files may be needed that nothing here tells of.
