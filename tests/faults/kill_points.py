@@ -2,10 +2,8 @@
 import subprocess
 import time
 import traceback
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import get_context
 
 import history
 from audit import Audit, Place
@@ -264,18 +262,12 @@ def cases(options):
 def run(options):
     """Every case: its name, whether it passed, and what is wrong."""
     world = World.new()
-    results, shared = [], {topic(world.run, table.name): table for table in tables(options.seed)}
-    try:
-        world.fill(shared)
-        print(f"{world.run}: {sum(len(table.records) for table in shared.values())} records in {len(shared)} topics")
-        print(f"{'point':11}{'target':15}{'killed at':22}{'versions':>9}{'rows':>9}{'orphans':>9}{'seconds':>8}", flush=True)
-        with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
-            for done in as_completed([pool.submit(go, world.run, options.seed, world.folder, *case) for case in cases(options)]):
-                results.append(done.result())
-                print(results[-1].line(), flush=True)
-    finally:
-        if not options.keep and not any(result.wrong for result in results):
-            world.remove()
+    shared = {topic(world.run, table.name): table for table in tables(options.seed)}
+    world.fill(shared)
+    print(f"{world.run}: {sum(len(table.records) for table in shared.values())} records in {len(shared)} topics")
+    print(f"{'point':11}{'target':15}{'killed at':22}{'versions':>9}{'rows':>9}{'orphans':>9}{'seconds':>8}", flush=True)
+    asked = [(world.run, options.seed, world.folder, *case) for case in cases(options)]
+    outcomes, results = world.play(go, asked, PROCESSES, options.keep)
     print(f"kill points: {sum(len(result.killed) for result in results)} SIGKILLs, {sum(result.versions for result in results)} versions, "
           f"{sum(result.rows for result in results)} rows compared, {sum(result.orphans for result in results)} orphaned files")
-    return [(result.name, "failed" if result.wrong else "passed", result.wrong) for result in results]
+    return outcomes

@@ -5,8 +5,6 @@ While it lasts nothing gets into the tables that need the server, which say so o
 gets into them without a person. Every version of every table must be the fold of its topic then.
 """
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 
 import history
 from avro import Writer
@@ -120,17 +118,9 @@ class Unregistered(Waves):
 def run(options):
     """Every case: its name, whether it passed, and what is wrong."""
     world = World.new()
-    results, common = [], (world.run, options.seed, world.folder)
+    common = world.run, options.seed, world.folder
     cases = [(Gone, *common, server) for server in GONE] + [(Unregistered, *common)]
     if "REGISTRY" not in ENV:
         raise Fail("there is no registry")
-    try:
-        print(f"{'':42}{'versions':>9}{'rows':>9}{'orphans':>9}{'MiB':>6}{'seconds':>8}           seconds until it recovered from", flush=True)
-        with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
-            for done in as_completed([pool.submit(go, *case) for case in cases]):
-                results.append(done.result())
-                print(results[-1].line(), flush=True)
-    finally:
-        if not options.keep and not any(result.wrong for result in results):
-            world.remove()
-    return [(result.name, "failed" if result.wrong else "passed", result.wrong) for result in results]
+    print(f"{'':42}{'versions':>9}{'rows':>9}{'orphans':>9}{'MiB':>6}{'seconds':>8}           seconds until it recovered from", flush=True)
+    return world.play(go, cases, PROCESSES, options.keep)[0]

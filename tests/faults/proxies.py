@@ -4,9 +4,7 @@ The process must go on by itself, with everything in the tables once. Then it is
 """
 import time
 import traceback
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 
 from cuts import TROUBLES, Cut
 from kill_points import PROCESSES, TARGETS, Case, Kill, tables
@@ -104,22 +102,13 @@ def go(make, *arguments):
 def run(options):
     """Every case: its name, whether it passed, and what is wrong."""
     world = World.new()
-    results = []
     targets = [target for target in TARGETS if not options.targets or target in options.targets]
-    try:
-        world.fill({topic(world.run, table.name): table for table in tables(options.seed)})
-        print(f"{'':42}{'versions':>9}{'rows':>9}{'orphans':>9}{'MiB':>6}{'seconds':>8}           answers lost, or seconds until it recovered",
-              flush=True)
-        with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
-            common = world.run, options.seed, world.folder
-            cases = [(Cut, *common, server) for server in TROUBLES if not options.targets]
-            cases += [(Losing, *common, what, target) for what in ("commits", "files") for target in targets]
-            for done in as_completed([pool.submit(go, *case) for case in cases]):
-                results.append(done.result())
-                print(results[-1].line(), flush=True)
-    finally:
-        if not options.keep and not any(result.wrong for result in results):
-            world.remove()
+    common = world.run, options.seed, world.folder
+    cases = [(Cut, *common, server) for server in TROUBLES if not options.targets]
+    cases += [(Losing, *common, what, target) for what in ("commits", "files") for target in targets]
+    world.fill({topic(world.run, table.name): table for table in tables(options.seed)})
+    print(f"{'':42}{'versions':>9}{'rows':>9}{'orphans':>9}{'MiB':>6}{'seconds':>8}           answers lost, or seconds until it recovered", flush=True)
+    outcomes, results = world.play(go, cases, PROCESSES, options.keep)
     print(f"proxies: {sum(result.versions for result in results)} versions, {sum(result.rows for result in results)} rows compared, "
           f"{sum(result.orphans for result in results)} orphaned files")
-    return [(result.name, "failed" if result.wrong else "passed", result.wrong) for result in results]
+    return outcomes

@@ -6,8 +6,6 @@ Also while the store, the catalog, the registry or the brokers hang or are gone,
 import signal
 import subprocess
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 
 import history
 from avro import Writer
@@ -253,14 +251,6 @@ CASES = [("hanging", "delta", "store", 3), ("hanging", "iceberg-rest", "catalog"
 def run(options):
     """Every case: its name, whether it passed, and what is wrong."""
     world = World.new()
-    results, common = [], (world.run, options.seed, world.folder)
-    try:
-        print(f"{'':42}{'versions':>9}{'rows':>9}{'orphans':>9}{'MiB':>6}{'seconds':>8}           seconds until it ended", flush=True)
-        with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
-            for done in as_completed([pool.submit(go, Signals, *common, *case) for case in CASES]):
-                results.append(done.result())
-                print(results[-1].line(), flush=True)
-    finally:
-        if not options.keep and not any(result.wrong for result in results):
-            world.remove()
-    return [(result.name, "failed" if result.wrong else "passed", result.wrong) for result in results]
+    common = world.run, options.seed, world.folder
+    print(f"{'':42}{'versions':>9}{'rows':>9}{'orphans':>9}{'MiB':>6}{'seconds':>8}           seconds until it ended", flush=True)
+    return world.play(go, [(Signals, *common, *case) for case in CASES], PROCESSES, options.keep)[0]

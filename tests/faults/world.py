@@ -2,6 +2,8 @@
 import os
 import re
 import shutil
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 
 from confluent_kafka import Producer
 from confluent_kafka.admin import NewTopic
@@ -33,6 +35,20 @@ class World:
         wanted = {(topic, partition): end for topic, table in tables.items() for partition, end in table.ends().items()}
         if (ends := self.kafka.ends(list(tables))) != wanted:
             raise Fail(f"the topics end at {ends}, not at {wanted}")
+
+    def play(self, go, cases, processes, keep):
+        """What `go` answers of each case, some at a time, told as they end; the outcomes, and the answers. What the run made goes, if nothing is
+        wrong."""
+        results = []
+        try:
+            with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+                for done in as_completed([pool.submit(go, *case) for case in cases]):
+                    results.append(done.result())
+                    print(results[-1].line(), flush=True)
+        finally:
+            if not keep and not any(result.wrong for result in results):
+                self.remove()
+        return [(result.name, "failed" if result.wrong else "passed", result.wrong) for result in results], results
 
     def remove(self):
         mine = f"{self.run}-"
