@@ -50,9 +50,12 @@ class Signals(Waves):
                 self.writer.remove()
 
     def told_to_end(self, program, what, codes, seconds, signals=1, pause=0.2):
-        """Sends SIGTERM; the time from the last one until it ended must be short enough, and the exit code one of those."""
+        """Sends SIGTERM; the time from the last one until it ended must be short enough, and the exit code one of those. The next one is sent once the
+        one before was heard: two that wait are one for the system."""
+        heard = self.heard(program)
         for number in range(signals):
             if number:
+                until(f"{self.name}: the signal is heard", lambda: self.heard(program) > heard, 10, step=0.005)
                 time.sleep(pause)
             program.process.send_signal(signal.SIGTERM)
         begin = time.monotonic()
@@ -64,6 +67,9 @@ class Signals(Waves):
         self.healed[what] = round(took, 2)
         if code not in codes or took > seconds:
             raise Fail(f"{self.name}: {what}: ended with {code} after {took:.1f} s; the end of {program.log}:\n{tail(program.log)}")
+
+    def heard(self, program):
+        return program.log.read_text(errors="replace").count("a second signal ends at once")
 
     def begun(self, program, **options):
         """Started, and reads."""
@@ -161,9 +167,11 @@ class Signals(Waves):
         self.finish()
 
     def gone(self):
-        """The server refuses connections: it is not waited for as long."""
+        """The server refuses connections: it is not waited for as long. Records are read by then, so there is something to lose."""
         first = self.programs[0]
-        self.begun(first)
+        self.wave()
+        first.begin()
+        self.heal("nothing", first)
         self.proxy.add("down")
         self.wave()
         until(f"{self.name}: it says that it waits", lambda: waiting(first), 30)
