@@ -18,7 +18,7 @@ use regex::Regex;
 use serde::Deserialize;
 
 use super::commit::{self, Commit};
-use super::log::Log;
+use super::log::{COMMIT, Log};
 use super::{LOOKED_BACK, admit, at, owner, protocol, vectors};
 use crate::error::{Error, Result};
 use crate::sink::orphans::pace::Pace;
@@ -39,7 +39,6 @@ const COLUMNS: [&str; 6] = [
     "remove.deletionVector.pathOrInlineDv",
 ];
 
-static COMMIT: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^(\d{20})\.json$").ok());
 static COMPACTED: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r"^(\d{20})\.\d{20}\.compacted\.json$").ok());
 static CHECKPOINT: LazyLock<Option<Regex>> =

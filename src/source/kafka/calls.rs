@@ -16,8 +16,8 @@ use crate::position::TopicPartition;
 /// A round of questions for watermarks takes no longer.
 pub(super) const WATERMARKS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The members of the group are told within this time.
-const MEMBERS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Topics, and the members of the group, are told within this time.
+pub(super) const TOLD_WITHIN: Duration = Duration::from_secs(2);
 
 /// What is known of a log: below `position` no record is newer than `newest_ms`.
 #[derive(Debug, Clone, Copy)]
@@ -120,7 +120,7 @@ pub(super) fn commit(consumer: &BaseConsumer<Group>, offsets: Vec<Next>) -> Vec<
 /// True when the group has a static member of this name; its id is then the name and a UUID, joined by a dash
 /// (Kafka's `ClassicGroup.generateMemberId`). None when the brokers do not tell.
 pub(super) fn is_member(consumer: &BaseConsumer<Group>, group: &str, name: &str) -> Option<bool> {
-    match consumer.fetch_group_list(Some(group), MEMBERS_TIMEOUT) {
+    match consumer.fetch_group_list(Some(group), TOLD_WITHIN) {
         Ok(list) => {
             let mut members = list.groups().iter().flat_map(GroupInfo::members);
             Some(members.any(|member| has_name(member.id(), name)))

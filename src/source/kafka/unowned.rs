@@ -13,12 +13,10 @@ use rdkafka::groups::GroupInfo;
 use tracing::{debug, warn};
 
 use super::KafkaOptions;
-use super::calls::has_name;
+use super::calls::{TOLD_WITHIN, has_name};
 use super::group::Group;
 use super::plan::Plan;
 
-/// The brokers tell their topics, and the members of the group, within this time.
-const TOLD_WITHIN: Duration = Duration::from_secs(2);
 /// Whoever joins to make the group divide its partitions leaves after this, or when it has got some.
 const JOINED_FOR: Duration = Duration::from_secs(10);
 /// Each time that it did not help, the next one comes after twice the time, so many times.
