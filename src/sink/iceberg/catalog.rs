@@ -34,7 +34,6 @@ impl fmt::Display for TableName {
 
 /// An Iceberg catalog.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a process has one")]
 pub enum Catalog {
     /// A catalog server that speaks Iceberg's REST protocol.
     Rest(RestCatalog),

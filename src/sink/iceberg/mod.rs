@@ -37,7 +37,7 @@ use iceberg::io::FileIO;
 use iceberg::spec::FormatVersion;
 
 pub use self::catalog::{Catalog, TableName};
-pub use self::rest::{RestCatalog, RestOptions, Secret};
+pub use self::rest::{Exchange, RestCatalog, RestOptions, Secret, Unanswered};
 pub use self::schema::type_name;
 
 pub(super) use self::references::References;

@@ -3,19 +3,24 @@
 //! Nothing is retried here but a refused token, once. Whoever calls knows what to do about a failure, and for a
 //! commit that is never to send it again unseen.
 
+mod exchange;
 mod token;
 mod vended;
 mod wire;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+pub use self::exchange::{Exchange, Unanswered};
+
+use self::exchange::Line;
 use self::token::Authority;
 pub(super) use self::vended::VendedStorage;
 use self::wire::{CatalogConfig, LoadResult, commit_body, refusal};
@@ -83,7 +88,7 @@ pub struct RestOptions {
 /// A catalog server.
 #[derive(Debug)]
 pub struct RestCatalog {
-    client: Client,
+    line: Line,
     /// Up to and with `/v1` and the prefix.
     base: String,
     separator: String,
@@ -105,6 +110,23 @@ struct Failure {
 impl RestCatalog {
     /// Asks the catalog for its configuration. Fails when it does not answer or lets us not in.
     pub async fn connect(options: RestOptions, clock: Clock) -> Result<Self> {
+        Self::over(None, options, clock).await
+    }
+
+    /// As [`RestCatalog::connect`], with requests that `exchange` sends.
+    pub async fn connect_over(
+        exchange: Arc<dyn Exchange>,
+        options: RestOptions,
+        clock: Clock,
+    ) -> Result<Self> {
+        Self::over(Some(exchange), options, clock).await
+    }
+
+    async fn over(
+        exchange: Option<Arc<dyn Exchange>>,
+        options: RestOptions,
+        clock: Clock,
+    ) -> Result<Self> {
         let uri = options.uri.trim_end_matches('/').to_owned();
         let client = options
             .trust
@@ -114,9 +136,10 @@ impl RestCatalog {
             .user_agent(concat!("cdc-sink/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|e| Error::internal("cannot make an HTTP client").because(e))?;
-        let authority = Authority::new(&options, &uri, client.clone());
+        let line = Line::new(client, exchange);
+        let authority = Authority::new(&options, &uri, line.clone());
         let mut catalog = Self {
-            client,
+            line,
             base: format!("{uri}/v1"),
             separator: SEPARATOR.to_owned(),
             authority,
@@ -128,7 +151,7 @@ impl RestCatalog {
         let warehouse: Vec<_> = options.warehouse.iter().map(|name| ("warehouse", name)).collect();
         let url = format!("{}/config", catalog.base);
         let body = catalog
-            .call(&what, || catalog.client.get(&url).query(&warehouse))
+            .call(&what, || catalog.line.request(Method::GET, &url).query(&warehouse))
             .await
             .map_err(|failure| failure.error)?;
         let config: CatalogConfig = serde_json::from_slice(&body).map_err(|e| {
@@ -165,9 +188,8 @@ impl RestCatalog {
         loop {
             let token = self.authority.token(refused.as_ref()).await.map_err(no_token)?;
             let request = self.authority.sign(request(), token.as_ref());
-            let answer = request.send().await.map_err(|e| unanswered(what, e))?;
-            let status = answer.status();
-            let body = answer.bytes().await.map_err(|e| unanswered(what, e))?;
+            let answer = self.line.send(request).await;
+            let (status, body) = answer.map_err(|e| unanswered(what, e))?;
             if status.is_success() {
                 return Ok(body);
             }
@@ -200,7 +222,7 @@ impl RestCatalog {
     }
 
     fn delegated(&self, method: Method, url: &str) -> RequestBuilder {
-        let request = self.client.request(method, url);
+        let request = self.line.request(method, url);
         if self.vended_credentials {
             request.header("X-Iceberg-Access-Delegation", "vended-credentials")
         } else {
@@ -277,7 +299,7 @@ impl RestCatalog {
         let (mut found, mut token) = (Vec::new(), None::<String>);
         loop {
             let query: Vec<_> = token.iter().map(|token| ("pageToken", token)).collect();
-            let request = || self.client.get(url).query(&query);
+            let request = || self.line.request(Method::GET, url).query(&query);
             let body = self.call(&what, request).await.map_err(|failure| failure.error)?;
             let mut page: Value = serde_json::from_slice(&body)
                 .map_err(|e| Error::refused(what.clone()).because(e))?;
@@ -378,6 +400,6 @@ fn escaped(part: &str) -> String {
     utf8_percent_encode(part, UNESCAPED).to_string()
 }
 
-fn unanswered(what: &str, error: reqwest::Error) -> Failure {
-    Failure { status: None, error: Error::unavailable(what).because(error.without_url()) }
+fn unanswered(what: &str, error: Unanswered) -> Failure {
+    Failure { status: None, error: Error::unavailable(what).because(error) }
 }

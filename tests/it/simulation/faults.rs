@@ -1,10 +1,11 @@
-//! What can go wrong with a request to the store, how often it does in a history, and how often it did.
+//! What can go wrong with a request to the store or to the catalog, how often it does in a history, and how often it did.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use fastrand::Rng;
 
+use super::catalog::Call;
 use super::chance::{choose, one_in};
 
 /// What goes wrong with one request.
@@ -49,7 +50,103 @@ pub(super) const FAULTS: [Fault; 11] = [
     Fault::Slow,
 ];
 
-/// What a request is.
+/// What goes wrong with one request to the catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CatalogFault {
+    /// It is not done: the server is broken or busy, or the connection is reset.
+    Before,
+    /// It is done, and the server or a proxy says that it is broken, or the connection is reset.
+    After,
+    /// It is done, and half of the answer comes.
+    Cut,
+    /// It is done, a proxy repeats it, and the answer is that it was done before (409).
+    Repeated,
+    /// It is not done, and the answer is that another one was (409).
+    Conflict,
+    /// The answer is that it failed; it is done long after.
+    Late,
+    /// It is not done, and fails when the client gives up.
+    Hang,
+    /// It is done, and the client gives up waiting for the answer.
+    HangAfter,
+    /// It is not done: the client may not do that (403), for a moment.
+    Forbidden,
+    /// It is not done: no token that was given is good any more.
+    Revoked,
+    /// What a table was like one version ago is told.
+    Behind,
+    /// It takes long.
+    Slow,
+}
+
+/// Every fault of the catalog; a run must have seen each.
+pub(super) const CATALOG_FAULTS: [CatalogFault; 12] = [
+    CatalogFault::Before,
+    CatalogFault::After,
+    CatalogFault::Cut,
+    CatalogFault::Repeated,
+    CatalogFault::Conflict,
+    CatalogFault::Late,
+    CatalogFault::Hang,
+    CatalogFault::HangAfter,
+    CatalogFault::Forbidden,
+    CatalogFault::Revoked,
+    CatalogFault::Behind,
+    CatalogFault::Slow,
+];
+
+impl CatalogFault {
+    /// What counts it.
+    pub(super) fn counter(self) -> String {
+        format!("catalog {self:?}")
+    }
+}
+
+impl Call {
+    /// What may go wrong with it, and how often each in proportion.
+    fn faults(self) -> &'static [(CatalogFault, u32)] {
+        match self {
+            Self::Commit => &[
+                (CatalogFault::Before, 3),
+                (CatalogFault::After, 4),
+                (CatalogFault::Cut, 1),
+                (CatalogFault::Repeated, 3),
+                (CatalogFault::Conflict, 2),
+                (CatalogFault::Late, 7),
+                (CatalogFault::Hang, 1),
+                (CatalogFault::HangAfter, 2),
+                (CatalogFault::Forbidden, 1),
+                (CatalogFault::Revoked, 1),
+                (CatalogFault::Slow, 1),
+            ],
+            Self::Create => &[
+                (CatalogFault::Before, 3),
+                (CatalogFault::After, 3),
+                (CatalogFault::Repeated, 2),
+                (CatalogFault::Conflict, 1),
+                (CatalogFault::Late, 2),
+                (CatalogFault::HangAfter, 1),
+                (CatalogFault::Revoked, 1),
+            ],
+            Self::Load => &[
+                (CatalogFault::Before, 4),
+                (CatalogFault::Behind, 5),
+                (CatalogFault::Hang, 1),
+                (CatalogFault::Forbidden, 1),
+                (CatalogFault::Revoked, 1),
+                (CatalogFault::Slow, 1),
+            ],
+            Self::Look | Self::Found | Self::Config | Self::Token => &[
+                (CatalogFault::Before, 3),
+                (CatalogFault::After, 2),
+                (CatalogFault::Hang, 1),
+                (CatalogFault::Slow, 1),
+            ],
+        }
+    }
+}
+
+/// What a request to the store is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Request {
     /// Puts a file that must not exist: the request of a commit.
@@ -110,6 +207,16 @@ impl Rates {
             return None;
         }
         Some(choose(rng, request.faults()))
+    }
+
+    pub(super) fn draw_of_catalog(self, call: Call, rng: &mut Rng) -> Option<CatalogFault> {
+        let rate = match call {
+            Call::Commit | Call::Create => self.commits,
+            // There are few of them, and much hangs on some.
+            Call::Load => self.others * 4,
+            Call::Look | Call::Found | Call::Config | Call::Token => self.others,
+        };
+        one_in(rng, rate).then(|| choose(rng, call.faults()))
     }
 }
 

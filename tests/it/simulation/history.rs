@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::bucket::Bucket;
+use super::catalog::Catalog;
 use super::chance::chance;
 use super::faults::Counters;
 use super::group::Group;
@@ -22,8 +23,6 @@ use super::tables::Tables;
 use super::topics::Topics;
 use super::trace::Trace;
 
-/// When the simulated clock starts, microseconds since the epoch.
-const START_MICROS: i64 = 1_767_225_600_000_000;
 /// How long the instances may take to settle once nothing goes wrong any more.
 const SETTLE: Duration = Duration::from_secs(1800);
 /// How long an instance may take to stop.
@@ -62,24 +61,25 @@ impl History {
         let setup = Setup::draw(seed);
         let trace = Trace::new(aloud);
         trace.say(format!("seed {seed}: {setup:?}"));
-        let now = trace.clone();
-        let clock =
-            Clock::from_fn(move || START_MICROS + i64::try_from(now.millis() * 1000).unwrap());
         let world = Arc::new(World {
             seed,
             bucket: Bucket::default(),
+            catalog: Catalog::default(),
             trace,
             counters: Arc::clone(counters),
             rates: setup.rates,
             calm: AtomicBool::new(false),
             requests: Mutex::default(),
         });
+        let now = Arc::clone(&world);
+        let clock = Clock::from_fn(move || now.wall_millis() * 1000);
         let topics = Topics::new(seed, setup.shapes.clone(), setup.partitions, setup.changes);
         let group = Group::new(&world, topics.logs.keys().cloned().collect());
         let tables = Tables {
             formats: setup.formats,
             checkpoint_interval: setup.checkpoint_interval,
             partition_by: setup.partition_by,
+            has_catalog: setup.has_catalog,
             clock,
         };
         let cluster = Cluster::new(&world, &group, &Arc::new(topics), tables, setup.limits);
@@ -169,9 +169,11 @@ impl History {
 
     /// Instances that are over are replaced, as an orchestrator does.
     async fn restart(&mut self) {
-        // A table that somebody took back has to be looked at by a person, who starts the instance again.
-        let stuck =
-            |instance: &&Instance| instance.halted().iter().any(|(_, why)| was_taken_back(why));
+        // A table that somebody took back, or that the catalog does not let us into, has to be looked at by a person, who
+        // starts the instance again.
+        let stuck = |instance: &&Instance| {
+            instance.halted().iter().any(|(_, why)| was_taken_back(why) || was_forbidden(why))
+        };
         self.instances.iter().filter(stuck).for_each(Instance::stop);
         let mut running = Vec::new();
         for instance in std::mem::take(&mut self.instances) {
@@ -190,11 +192,13 @@ impl History {
         instance.ended().await;
     }
 
-    /// No table halts, unless somebody took it back.
+    /// No table halts, unless somebody took it back or the catalog refused a request.
     fn look_for_halts(&mut self, instance: &Instance) {
         for (table, why) in instance.halted() {
             if was_taken_back(&why) && self.rogue.has_taken_back(&table) {
                 self.cluster.world.counters.count("halted by a restore");
+            } else if was_forbidden(&why) && self.setup.has_catalog {
+                self.cluster.world.counters.count("halted by the catalog");
             } else {
                 let name = &instance.process.name;
                 self.violations.push(format!("{name}: table {table} halted: {why}"));
@@ -250,4 +254,9 @@ impl History {
 /// True when a table halted as somebody took it back to an earlier version.
 fn was_taken_back(why: &str) -> bool {
     why.contains("somebody restored its version") || why.contains(" went back from ")
+}
+
+/// True when a table halted as the catalog did not let us do something.
+fn was_forbidden(why: &str) -> bool {
+    why.contains("the catalog answers 403")
 }

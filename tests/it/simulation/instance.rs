@@ -10,7 +10,9 @@ use cdc_sink::batch::Limits;
 use cdc_sink::change::{MissingValue, Truncates};
 use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
 use cdc_sink::position::TopicPartition;
+use cdc_sink::sink::iceberg::Catalog;
 use cdc_sink::sink::lake::LakeSink;
+use cdc_sink::source::Source as _;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +24,7 @@ use super::tables::Tables;
 use super::topics::Topics;
 
 /// What an instance is started with.
+#[derive(Clone)]
 pub(super) struct Cluster {
     pub(super) world: Arc<World>,
     pub(super) group: Arc<Group>,
@@ -29,7 +32,7 @@ pub(super) struct Cluster {
     pub(super) tables: Tables,
     pub(super) acknowledged: Acknowledged,
     pub(super) limits: Limits,
-    started: Mutex<u32>,
+    started: Arc<Mutex<u32>>,
 }
 
 /// A running instance.
@@ -56,7 +59,7 @@ impl Cluster {
             tables,
             acknowledged: Acknowledged::default(),
             limits,
-            started: Mutex::new(0),
+            started: Arc::new(Mutex::new(0)),
         }
     }
 
@@ -67,7 +70,7 @@ impl Cluster {
             *started += 1;
             *started
         };
-        let process = Arc::new(Process::new(format!("instance {number}")));
+        let process = Arc::new(Process::new(number));
         self.world.trace.say(format!("{} starts", process.name));
         let logs = &self.topics.logs;
         let source = Membership::new(&self.world, &self.group, &process, logs, &self.acknowledged);
@@ -90,29 +93,56 @@ impl Cluster {
             dead_letter_limit: 0,
             max_record_bytes: usize::MAX,
         };
-        let (tables, topics) = (self.tables.clone(), Arc::clone(&self.topics));
-        let (world, own) = (Arc::clone(&self.world), Arc::clone(&process));
-        let open = move |topic: &Arc<str>| {
-            let options = tables.of(&world, &own, u64::from(number), topic);
-            Ok(TableSetup {
-                name: Arc::clone(&options.name),
-                sink: LakeSink::new(options),
-                decoder: topics.decoder(),
-                missing_value: MissingValue::Null,
-                truncates: Truncates::Apply,
-            })
-        };
         let stop = CancellationToken::new();
-        let (token, own) = (stop.clone(), Arc::clone(&process));
+        let (cluster, own, token) = (self.clone(), Arc::clone(&process), stop.clone());
         let mut tasks = JoinSet::new();
         let task = tasks.spawn(async move {
+            let run = async {
+                let Some(catalogs) = cluster.catalogs(&own, &token).await else {
+                    source.close().await;
+                    return None;
+                };
+                let open = |topic: &Arc<str>| Ok(cluster.table(&own, &catalogs[topic], topic));
+                pipeline::run(source, open, options, progress, token).await.ok()
+            };
             tokio::select! {
                 biased;
                 () = own.crash.notified() => None,
-                progress = pipeline::run(source, open, options, progress, token) => progress.ok(),
+                progress = run => progress,
             }
         });
         Instance { process, health, stop, tasks, task }
+    }
+
+    /// The catalog for each topic's table; none when the process is told to stop before.
+    async fn catalogs(
+        &self,
+        process: &Arc<Process>,
+        stop: &CancellationToken,
+    ) -> Option<BTreeMap<Arc<str>, Arc<Catalog>>> {
+        let mut catalogs = BTreeMap::new();
+        for topic in self.topics.topics() {
+            let catalog = self.tables.catalog(&self.world, process, &topic);
+            let catalog = stop.run_until_cancelled(catalog).await?;
+            catalogs.insert(topic, catalog.unwrap());
+        }
+        Some(catalogs)
+    }
+
+    fn table(
+        &self,
+        process: &Arc<Process>,
+        catalog: &Arc<Catalog>,
+        topic: &Arc<str>,
+    ) -> TableSetup<LakeSink> {
+        let options = self.tables.of(&self.world, process, catalog, topic);
+        TableSetup {
+            name: Arc::clone(&options.name),
+            sink: LakeSink::new(options),
+            decoder: self.topics.decoder(),
+            missing_value: MissingValue::Null,
+            truncates: Truncates::Apply,
+        }
     }
 }
 

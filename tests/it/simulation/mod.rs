@@ -16,6 +16,7 @@
 //!   replayed counts as bad data.
 
 mod bucket;
+mod catalog;
 mod chance;
 mod faults;
 mod group;
@@ -34,7 +35,7 @@ mod trace;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use faults::{Counters, FAULTS};
+use faults::{CATALOG_FAULTS, Counters, FAULTS};
 
 /// Histories of a run.
 const HISTORIES: u64 = 300;
@@ -89,6 +90,9 @@ fn every_version_is_the_fold_whatever_happens() {
     assert!(failed.is_empty(), "{} histories were violated", failed.len());
     for fault in FAULTS {
         assert!(counters.get(&format!("{fault:?}")) > 0, "{fault:?} never happened");
+    }
+    for fault in CATALOG_FAULTS {
+        assert!(counters.get(&fault.counter()) > 0, "{fault:?} of the catalog never happened");
     }
 }
 

@@ -21,6 +21,7 @@ pub(super) struct Death {
 pub(super) struct Process {
     /// Unique in the history.
     pub(super) name: String,
+    pub(super) number: u32,
     frozen_until: Mutex<Option<Instant>>,
     dead: AtomicBool,
     death: Mutex<Option<Death>>,
@@ -30,9 +31,10 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn new(name: String) -> Self {
+    pub(super) fn new(number: u32) -> Self {
         Self {
-            name,
+            name: format!("instance {number}"),
+            number,
             frozen_until: Mutex::default(),
             dead: AtomicBool::new(false),
             death: Mutex::default(),

@@ -14,6 +14,8 @@ use super::tables::Formats;
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) formats: Formats,
+    /// Iceberg tables are in a catalog.
+    pub(super) has_catalog: bool,
     pub(super) shapes: Vec<Shape>,
     pub(super) partitions: i32,
     pub(super) changes: u64,
@@ -83,6 +85,7 @@ impl Setup {
         let rates = [(0, 0), (100, 10), (300, 30), (500, 60)];
         let (commits, others) = rates[rng.usize(..rates.len())];
         let formats = choose(&mut rng, &FORMATS);
+        let has_catalog = formats != Formats::Delta && chance(seed, &["catalog"]).u8(..3) > 0;
         let two_topics = rng.u8(..5) == 0;
         let actions = (0..rng.usize(0..9)).map(|_| {
             let wait = Duration::from_millis(rng.u64(300..7_000));
@@ -91,6 +94,7 @@ impl Setup {
         let actions = actions.collect();
         Self {
             formats,
+            has_catalog,
             shapes: if two_topics { vec![Shape::Stock, Shape::Events] } else { vec![Shape::Stock] },
             partitions: rng.i32(1..4),
             changes: if two_topics { 90 } else { rng.u64(40..110) },

@@ -1,7 +1,7 @@
 //! The store as one process has it for one table: requests take time, fail, are done without an answer or answered without
 //! being done, now or much later; and the process may be stopped or die at any of them.
 //!
-//! Requests of one store take effect at moments that no other store's do, so the order of effects is the order of time
+//! Requests of one lane take effect at moments that no other lane's do, so the order of effects is the order of time
 //! and the same in every run, whatever threads the libraries use.
 
 use std::fmt;
@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -23,15 +24,18 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use super::bucket::Bucket;
+use super::catalog::Catalog;
 use super::chance::{chance, one_in};
 use super::faults::{Counters, Fault, Rates, Request};
 use super::process::{Process, Repeats};
 use super::trace::Trace;
 
-/// Effects of a store come at a moment of its own, of so many.
+/// Effects of a lane come at a moment of its own, of so many.
 const MOMENTS: u64 = 64;
 /// When a client gives up.
-const TIMEOUT: u64 = 60_000;
+pub(super) const TIMEOUT: u64 = 60_000;
+/// When the simulated clock starts, milliseconds since the epoch.
+const START: i64 = 1_767_225_600_000;
 /// How young files are that a list leaves out.
 const UNLISTED: u64 = 20_000;
 
@@ -40,6 +44,7 @@ const UNLISTED: u64 = 20_000;
 pub(super) struct World {
     pub(super) seed: u64,
     pub(super) bucket: Bucket,
+    pub(super) catalog: Catalog,
     pub(super) trace: Trace,
     pub(super) counters: Arc<Counters>,
     pub(super) rates: Rates,
@@ -50,6 +55,11 @@ pub(super) struct World {
 }
 
 impl World {
+    /// Milliseconds since the epoch.
+    pub(super) fn wall_millis(&self) -> i64 {
+        START + i64::try_from(self.trace.millis()).unwrap()
+    }
+
     /// Sends a request on its way.
     fn send(&self, request: impl Future<Output = ()> + Send + 'static) {
         let mut requests = self.requests.lock().unwrap();
@@ -61,24 +71,30 @@ impl World {
 #[derive(Debug, Clone)]
 pub(super) struct Store(Arc<Lane>);
 
+/// A way from one process to a server.
 #[derive(Debug)]
-struct Lane {
-    world: Arc<World>,
-    process: Arc<Process>,
-    /// Tells it from every other store of the history.
-    number: u64,
-    repeats: Repeats,
+pub(super) struct Lane {
+    pub(super) world: Arc<World>,
+    pub(super) process: Arc<Process>,
+    /// Tells it from every other lane of the history.
+    pub(super) number: u64,
+    pub(super) repeats: Repeats,
+}
+
+/// When things happen to a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// When it takes effect, and when it is answered, milliseconds since the start.
+    pub(super) effect: u64,
+    pub(super) answer: u64,
+    /// Should the process die before it takes effect, it never does.
+    pub(super) lost: bool,
 }
 
 /// What becomes of a request.
 struct Fate {
     fault: Option<Fault>,
-    /// Milliseconds until it takes effect, and until it is answered.
-    effect: u64,
-    answer: u64,
-    /// Should the process die before it takes effect, it never does.
-    lost: bool,
-    text: String,
+    times: Times,
 }
 
 fn reset() -> Error {
@@ -95,8 +111,7 @@ fn condition(path: &Path) -> Error {
 
 impl Store {
     pub(super) fn new(world: &Arc<World>, process: &Arc<Process>, number: u64) -> Self {
-        let (world, process) = (Arc::clone(world), Arc::clone(process));
-        Self(Arc::new(Lane { world, process, number, repeats: Repeats::default() }))
+        Self(Arc::new(Lane::new(world, process, number)))
     }
 
     /// Makes a request. `effect` is what it does, and `answer` what is told of that.
@@ -123,31 +138,19 @@ impl Store {
         let number = lane.process.request();
         lane.process.survives(number, false).await;
         let fate = lane.fate(request, path);
-        let (effect_at, answer_at) = (world.trace.at(fate.effect), world.trace.at(fate.answer));
-        let (tell, told) = oneshot::channel();
-        let (own, fault) = (Arc::clone(lane), fate.fault);
-        // It is on its way, and takes effect whether somebody still waits or not.
-        world.send(async move {
-            sleep_until(effect_at).await;
-            if own.process.is_dead() && fate.lost {
-                return;
-            }
+        let (name, fault) = (lane.process.name.clone(), fate.fault);
+        let text = path.to_string();
+        let done = async move {
             let answer = match fault {
                 Some(
                     Fault::Before | Fault::Hang | Fault::ExistsButIsNot | Fault::ConditionButIsNot,
                 ) => None,
-                fault => Some(effect(Arc::clone(&own.world), fault).await),
+                fault => Some(effect(Arc::clone(&world), fault).await),
             };
-            own.say(request, &fate.text, fault, answer.as_ref().map(Result::is_ok));
-            tell.send(answer).ok();
-        });
-        let answer = match fault {
-            Some(Fault::Late) => None,
-            _ => told.await.unwrap_or_default(),
+            say(&world, &name, request, &text, fault, answer.as_ref().map(Result::is_ok));
+            answer
         };
-        sleep_until(answer_at).await;
-        lane.process.running().await;
-        lane.process.survives(number, true).await;
+        let answer = lane.carry(number, fate.times, done.boxed()).await.flatten();
         match fault {
             None | Some(Fault::Slow | Fault::LyingList) => answer.unwrap_or_else(|| Err(reset())),
             Some(Fault::ExistsButIsNot | Fault::AfterThenExists) => Err(exists(path)),
@@ -165,8 +168,39 @@ impl Store {
 }
 
 impl Lane {
-    /// The next moment of this store, `steps` of them ahead.
-    fn moment(&self, steps: u64) -> u64 {
+    pub(super) fn new(world: &Arc<World>, process: &Arc<Process>, number: u64) -> Self {
+        let (world, process) = (Arc::clone(world), Arc::clone(process));
+        Self { world, process, number, repeats: Repeats::default() }
+    }
+
+    /// Has the process's request of this number take effect at its time, whether somebody still waits or not. What came of
+    /// it; none when the answer comes earlier.
+    pub(super) async fn carry<T: Send + 'static>(
+        &self,
+        number: u32,
+        times: Times,
+        effect: BoxFuture<'static, T>,
+    ) -> Option<T> {
+        let trace = &self.world.trace;
+        let (effect_at, answer_at) = (trace.at(times.effect), trace.at(times.answer));
+        let (tell, told) = oneshot::channel();
+        let process = Arc::clone(&self.process);
+        self.world.send(async move {
+            sleep_until(effect_at).await;
+            if process.is_dead() && times.lost {
+                return;
+            }
+            tell.send(effect.await).ok();
+        });
+        let answer = if times.answer < times.effect { None } else { told.await.ok() };
+        sleep_until(answer_at).await;
+        self.process.running().await;
+        self.process.survives(number, true).await;
+        answer
+    }
+
+    /// The next moment of this lane, `steps` of them ahead.
+    pub(super) fn moment(&self, steps: u64) -> u64 {
         let now = self.world.trace.millis();
         (now / MOMENTS + steps) * MOMENTS + self.number % MOMENTS
     }
@@ -195,21 +229,28 @@ impl Lane {
             _ => {}
         }
         let lost = one_in(&mut rng, 500);
-        Fate { fault, effect, answer, lost, text: path.to_string() }
+        Fate { fault, times: Times { effect, answer, lost } }
     }
+}
 
-    fn say(&self, request: Request, path: &str, fault: Option<Fault>, done: Option<bool>) {
-        if request == Request::Read && fault.is_none() {
-            return;
-        }
-        let fault = fault.map(|fault| format!(" {fault:?}")).unwrap_or_default();
-        let outcome = match done {
-            Some(true) => "done",
-            Some(false) => "refused",
-            None => "not done",
-        };
-        self.world.trace.say(format!("{} {request:?} {path}:{fault} {outcome}", self.process.name));
+fn say(
+    world: &World,
+    name: &str,
+    request: Request,
+    path: &str,
+    fault: Option<Fault>,
+    done: Option<bool>,
+) {
+    if request == Request::Read && fault.is_none() {
+        return;
     }
+    let fault = fault.map(|fault| format!(" {fault:?}")).unwrap_or_default();
+    let outcome = match done {
+        Some(true) => "done",
+        Some(false) => "refused",
+        None => "not done",
+    };
+    world.trace.say(format!("{name} {request:?} {path}:{fault} {outcome}"));
 }
 
 impl fmt::Display for Store {

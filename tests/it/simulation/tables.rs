@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cdc_sink::clock::Clock;
+use cdc_sink::error::Result;
 use cdc_sink::sink::delta;
 use cdc_sink::sink::iceberg::{self, Catalog, Retention, TableName};
 use cdc_sink::sink::lake::{LakeOptions, LogSetup, Owner, Turns};
@@ -13,8 +14,12 @@ use cdc_sink::table::physical;
 use object_store::path::Path;
 use url::Url;
 
+use super::catalog::Wire;
 use super::process::Process;
 use super::store::{Store, World};
+
+/// The namespace of Iceberg tables.
+pub(super) const NAMESPACE: &str = "shop";
 
 /// In what formats a history's tables are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,29 +38,43 @@ pub(super) struct Tables {
     pub(super) formats: Formats,
     pub(super) checkpoint_interval: u64,
     pub(super) partition_by: &'static str,
+    pub(super) has_catalog: bool,
     pub(super) clock: Clock,
 }
 
 impl Tables {
-    /// The table of `topic` as the process opens it; `number` is the process's own.
+    /// The catalog as the process reaches it for the table of `topic`.
+    pub(super) async fn catalog(
+        &self,
+        world: &Arc<World>,
+        process: &Arc<Process>,
+        topic: &str,
+    ) -> Result<Arc<Catalog>> {
+        if !self.has_catalog {
+            return Ok(Arc::new(Catalog::Files));
+        }
+        let lane = lane(process, name(topic)) + 1;
+        let connected = Wire::connect(world, process, lane, &self.clock).await?;
+        Ok(Arc::new(Catalog::Rest(connected)))
+    }
+
+    /// The table of `topic` as the process opens it.
     pub(super) fn of(
         &self,
         world: &Arc<World>,
         process: &Arc<Process>,
-        number: u64,
+        catalog: &Arc<Catalog>,
         topic: &Arc<str>,
     ) -> LakeOptions {
         let name = name(topic);
-        // A table's store has moments of its own, and its files have names of its own.
-        let number = number * 2 + u64::from(name.len().is_multiple_of(2));
-        let store = Arc::new(Store::new(world, process, number));
+        let store = Arc::new(Store::new(world, process, lane(process, name)));
         let url = Url::parse(&format!("memory:///{name}/")).unwrap();
         let seed = format!("{} {name}", process.name);
         let names = super::chance::names(world.seed, &seed);
         LakeOptions {
             location: Location::new(store, Path::from(name), url).with_names(names),
             name: name.into(),
-            logs: self.logs(topic, name),
+            logs: self.logs(catalog, topic, name),
             partition_by: self.partition_by.to_owned(),
             physical: physical::Options {
                 index: Budget::new(1 << 20),
@@ -69,7 +88,7 @@ impl Tables {
         }
     }
 
-    fn logs(&self, topic: &Arc<str>, name: &str) -> Vec<LogSetup> {
+    fn logs(&self, catalog: &Arc<Catalog>, topic: &Arc<str>, name: &str) -> Vec<LogSetup> {
         let delta = LogSetup::Delta(delta::Options {
             topic: Arc::clone(topic),
             checkpoint_interval: self.checkpoint_interval,
@@ -81,8 +100,8 @@ impl Tables {
             _ => (3, true),
         };
         let iceberg = LogSetup::Iceberg {
-            catalog: Arc::new(Catalog::Files),
-            name: TableName { namespace: vec!["shop".to_owned()], name: name.to_owned() },
+            catalog: Arc::clone(catalog),
+            name: TableName { namespace: vec![NAMESPACE.to_owned()], name: name.to_owned() },
             options: iceberg::Options {
                 topic: Arc::clone(topic),
                 format_version,
@@ -97,6 +116,11 @@ impl Tables {
             Formats::Both { delta_first: false } => vec![iceberg, delta],
         }
     }
+}
+
+/// The first of two lanes of the process for this table: moments and names of files that no other has.
+fn lane(process: &Process, table: &str) -> u64 {
+    u64::from(process.number) * 4 + 2 * u64::from(table.len().is_multiple_of(2))
 }
 
 /// The name of a topic's table, which is its folder too.

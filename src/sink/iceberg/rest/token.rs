@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::exchange::{Line, Unanswered};
 use super::{RestOptions, Secret};
 use crate::error::{Error, Result};
 
@@ -34,12 +35,12 @@ pub(super) enum Authority {
     /// Always this one.
     Fixed(Secret),
     /// A server, asked as a client.
-    Server(Server),
+    Server(Box<Server>),
 }
 
 #[derive(Debug)]
 pub(super) struct Server {
-    client: Client,
+    line: Line,
     catalog: String,
     url: String,
     id: Option<String>,
@@ -73,7 +74,7 @@ struct RefusalBody {
 }
 
 impl Authority {
-    pub(super) fn new(options: &RestOptions, uri: &str, client: Client) -> Self {
+    pub(super) fn new(options: &RestOptions, uri: &str, line: Line) -> Self {
         let Some(credential) = &options.credential else {
             let basic = options.auth.clone().map(Self::Basic);
             return options.token.clone().map(Self::Fixed).or(basic).unwrap_or(Self::Open);
@@ -83,15 +84,15 @@ impl Authority {
             None => (None, credential.reveal()),
         };
         let url = options.oauth2_server_uri.clone();
-        Self::Server(Server {
-            client,
+        Self::Server(Box::new(Server {
+            line,
             catalog: uri.to_owned(),
             url: url.unwrap_or_else(|| format!("{uri}/v1/oauth/tokens")),
             id,
             secret: Secret::new(secret),
             scope: options.scope.clone().unwrap_or_else(|| SCOPE.to_owned()),
             cached: Mutex::new(None),
-        })
+        }))
     }
 
     /// True when a token that is refused can be replaced.
@@ -165,11 +166,10 @@ impl Server {
             ("scope", &self.scope),
         ];
         form.extend(self.id.as_deref().map(|id| ("client_id", id)));
-        let failed = |e: reqwest::Error| Error::unavailable(what.as_str()).because(e.without_url());
+        let failed = |e: Unanswered| Error::unavailable(what.as_str()).because(e);
         let asked = Instant::now();
-        let answer = self.client.post(url).form(&form).send().await.map_err(failed)?;
-        let status = answer.status();
-        let body = answer.bytes().await.map_err(failed)?;
+        let request = self.line.request(Method::POST, url).form(&form);
+        let (status, body) = self.line.send(request).await.map_err(failed)?;
         if !status.is_success() {
             return Err(refusal(&what, status, &body));
         }

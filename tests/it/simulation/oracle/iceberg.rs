@@ -1,4 +1,4 @@
-//! Every version that an Iceberg table without a catalog has, read from its metadata files.
+//! Every version that an Iceberg table has, read from its metadata files, of a catalog or without one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use roaring::RoaringTreemap;
 use serde_json::Value;
 
 use super::super::bucket::Effect;
+use super::super::catalog;
 use super::files::Files;
 use super::{Live, Version};
 
@@ -24,15 +25,12 @@ pub(super) async fn versions(
     let mut versions: Vec<Version> = Vec::new();
     let mut wrong = Vec::new();
     for (clock, effect) in effects.iter().enumerate().filter(|(_, effect)| effect.put) {
-        let Some(name) = effect.path.as_ref().strip_prefix(&format!("{folder}/v")) else {
-            continue;
-        };
-        let Some(number) = name.strip_suffix(".metadata.json") else { continue };
-        let number: i64 = number.parse().unwrap();
+        let Some(name) = effect.path.as_ref().strip_prefix(&format!("{folder}/")) else { continue };
+        let Some(number) = number(name) else { continue };
         if number != i64::try_from(versions.len()).unwrap() + 1 {
             wrong.push(format!("iceberg version {number} comes after {}", versions.len()));
         }
-        let metadata = files.bytes(&format!("{home}metadata/v{name}")).await;
+        let metadata = files.bytes(&format!("{home}metadata/{name}")).await;
         let metadata: Value = serde_json::from_slice(&metadata).unwrap();
         let mut version = read(files, &metadata, number, clock, &mut wrong).await;
         if let Some(before) = versions.last() {
@@ -46,6 +44,26 @@ pub(super) async fn versions(
         versions.push(version);
     }
     (versions, wrong)
+}
+
+/// The number of the version whose metadata file has this name. A catalog's begin with it, counted from 0.
+fn number(name: &str) -> Option<i64> {
+    let name = name.strip_suffix(".metadata.json")?;
+    match name.strip_prefix('v') {
+        Some(number) => number.parse().ok(),
+        None => Some(name.split_once('-')?.0.parse::<i64>().ok()? + 1),
+    }
+}
+
+/// What is wrong with the catalog's table: its versions, as the newest one's log tells them, must be those that were read.
+pub(super) fn history(table: &str, read: &[Version], catalog: &[catalog::Version]) -> Vec<String> {
+    let Some(newest) = catalog.last() else { return Vec::new() };
+    let log = newest.metadata.metadata_log().iter().map(|log| log.metadata_file.as_str());
+    let told: Vec<_> = log.chain([newest.location.as_str()]).collect();
+    let were: Vec<_> = catalog.iter().map(|version| version.location.as_str()).collect();
+    let same = read.len() == were.len() && were.ends_with(&told);
+    let wrong = format!("{table}: the catalog's newest version tells of {told:?}, read {were:?}");
+    if same { Vec::new() } else { vec![wrong] }
 }
 
 async fn read(

@@ -90,6 +90,10 @@ pub(super) async fn check(
         let table = name(&topic);
         let mut files = Files::new(&world.bucket, table.to_owned());
         let logs = logs(&mut files, &effects, formats, &topic, &mut findings).await;
+        if let Some((_, versions)) = logs.iter().find(|(format, _)| *format == "iceberg") {
+            let catalog = world.catalog.versions(table).await;
+            findings.violations.extend(iceberg::history(table, versions, &catalog));
+        }
         let Some(((authority, versions), followers)) = logs.split_first() else { continue };
         let positions: Vec<_> = versions.iter().map(|v| v.position.clone()).collect();
         let folds = topics.folds(&topic, &positions).await;

@@ -3,6 +3,8 @@
 //! It reads the log as the oracle does, and its requests never fail: when it commits, the instances find a version that
 //! they do not know.
 
+mod iceberg;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,10 +12,6 @@ use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
 use arrow::compute::{concat_batches, filter_record_batch};
 use cdc_sink::sink::memory::text_rows;
 use fastrand::Rng;
-use iceberg::spec::{
-    MAIN_BRANCH, NestedField, PrimitiveType, SnapshotReference, SnapshotRetention, TableMetadata,
-    Type,
-};
 use object_store::PutMode;
 use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
@@ -152,44 +150,6 @@ impl Rogue {
         self.deeds.insert((table, number), change);
     }
 
-    /// Without a catalog a commit is the next metadata file.
-    async fn act_on_iceberg(&mut self, deed: Deed, topic: &str) {
-        let table = name(topic).to_owned();
-        let Some((version, metadata)) = newest_metadata(&self.world, &table).await else { return };
-        let snapshots: Vec<i64> = ancestors(&metadata).skip(1).collect();
-        let builder = metadata.clone().into_builder(None);
-        let (builder, like) = match deed {
-            Deed::AddColumn => {
-                let schema = metadata.current_schema();
-                let name = format!("foreign_{version}");
-                let ty = Type::Primitive(PrimitiveType::String);
-                let field = NestedField::optional(metadata.last_column_id() + 1, name, ty);
-                let schema = schema.as_ref().clone().into_builder().with_fields([field.into()]);
-                (builder.add_current_schema(schema.build().unwrap()).unwrap(), None)
-            }
-            Deed::Restore => {
-                let Some(snapshot) = self.rng.choice(snapshots) else { return };
-                let retention = SnapshotRetention::branch(None, None, None);
-                let main = SnapshotReference::new(snapshot, retention);
-                (builder.set_ref(MAIN_BRANCH, main).unwrap(), Some(snapshot))
-            }
-            Deed::Optimize => {
-                let comment = [("comment".to_owned(), version.to_string())].into();
-                (builder.set_properties(comment).unwrap(), None)
-            }
-            Deed::Append | Deed::Delete => return,
-        };
-        let made = serde_json::to_vec(&builder.build().unwrap().metadata).unwrap();
-        let path = format!("{table}/metadata/v{}.metadata.json", version + 1);
-        let at = self.world.trace.millis();
-        let put =
-            self.world.bucket.put(&path.into(), made.into(), PutMode::Create.into(), at).await;
-        put.unwrap();
-        self.world.trace.say(format!("rogue: {deed:?} is version {} of {table}", version + 1));
-        self.world.counters.count(&format!("foreign {deed:?} of metadata"));
-        self.deeds.insert((table, version + 1), Change { like, ..Change::default() });
-    }
-
     async fn append(&mut self, log: &Deltas<'_>) -> Option<(Vec<Value>, Change)> {
         let (path, live) = self.rng.choice(log.live())?;
         let row = rows_of(&log.batches(path).await, live)?.slice(0, 1);
@@ -267,25 +227,6 @@ fn restore(log: &Deltas<'_>, version: i64) -> Vec<Value> {
     let back = then.iter().filter(|then| !now.iter().any(|now| then.1.add == now.1.add));
     let removes = gone.map(|(_, live)| Deltas::remove(live, true));
     removes.chain(back.map(|(_, live)| json!({ "add": live.add }))).collect()
-}
-
-/// The newest metadata of an Iceberg table, and its version.
-async fn newest_metadata(world: &World, table: &str) -> Option<(i64, TableMetadata)> {
-    let folder = format!("{table}/metadata/v");
-    let effects = world.bucket.effects();
-    let number = effects.iter().rev().find_map(|effect| {
-        let name = effect.path.as_ref().strip_prefix(&folder)?.strip_suffix(".metadata.json")?;
-        name.parse::<i64>().ok()
-    })?;
-    let path = format!("{folder}{number}.metadata.json");
-    let bytes = world.bucket.recall(&path.into()).await?;
-    Some((number, serde_json::from_slice(&bytes).unwrap()))
-}
-
-/// The current snapshot and those it came from.
-fn ancestors(metadata: &TableMetadata) -> impl Iterator<Item = i64> {
-    let parent = |id: &i64| metadata.snapshot_by_id(*id)?.parent_snapshot_id();
-    std::iter::successors(metadata.current_snapshot_id(), parent)
 }
 
 /// The rows of a file that are not deleted; none when there are none.
