@@ -171,6 +171,11 @@ impl Location {
         &self.url
     }
 
+    /// True for the local file system.
+    pub fn is_a_disk(&self) -> bool {
+        self.url.scheme() == "file"
+    }
+
     /// The folder `segment` below; the segment is one safe name (letters, digits, `_`, `-`, `.`).
     #[must_use]
     pub fn folder(&self, segment: &str) -> Self {

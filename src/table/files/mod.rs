@@ -1,6 +1,7 @@
 //! Data files: rows to a Parquet file in the store and what the formats want to know of it; columns and rows back.
 
 mod encode;
+mod ranges;
 mod read;
 mod stats;
 pub(crate) mod sums;

@@ -10,14 +10,14 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::ObjectStoreExt;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection};
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
+use super::ranges::{Stored, part};
 use super::sums::{self, Sums};
 use super::{parquet_error, store_error};
 use crate::error::{Error, Result};
@@ -90,8 +90,7 @@ pub(super) async fn footer(
 
 /// Reads byte ranges of one file, and checks them where it has checksums.
 pub struct FileReader {
-    store: Arc<dyn ObjectStore>,
-    path: Path,
+    file: Stored,
     size: u64,
     /// The end of the file, with its footer.
     end: Bytes,
@@ -105,7 +104,8 @@ impl FileReader {
         let (store, file) = (Arc::clone(location.store()), location.file(path));
         let failed = |e| store_error(format!("cannot look at {}", location.file_url(path)), e);
         let size = if size == 0 { store.head(&file).await.map_err(failed)?.size } else { size };
-        let mut reader = Self { store, path: file, size, end: Bytes::new(), sums: None };
+        let file = Stored { store, path: file, seeks: location.is_a_disk() };
+        let mut reader = Self { file, size, end: Bytes::new(), sums: None };
         reader.end = reader.fetch(size.saturating_sub(FOOTER_BYTES)..size).await.map_err(failed)?;
         let footer = sums::footer_bytes(&reader.end).unwrap_or_default();
         if footer > FOOTER_BYTES && footer <= size {
@@ -130,43 +130,19 @@ impl FileReader {
     async fn fetch(&self, range: Range<u64>) -> object_store::Result<Bytes> {
         match part(&self.end, self.end_from(), &range) {
             Some(known) => Ok(known),
-            None => self.store.get_range(&self.path, range).await,
+            None => self.file.store.get_range(&self.file.path, range).await,
         }
     }
 
     /// What is at `ranges`, checked where that can be.
     async fn checked(&self, ranges: Vec<Range<u64>>) -> parquet::errors::Result<Vec<Bytes>> {
-        let told = |range: &Range<u64>| self.sums.as_ref().and_then(|sums| sums.whole(range));
-        let whole: Vec<Range<u64>> =
-            ranges.iter().map(|range| told(range).unwrap_or_else(|| range.clone())).collect();
-        let known = whole.iter().map(|range| part(&self.end, self.end_from(), range));
-        let read = match known.collect::<Option<Vec<Bytes>>>() {
-            Some(known) => known,
-            None => self.store.get_ranges(&self.path, &whole).await.map_err(external)?,
-        };
-        let mut found = Vec::with_capacity(ranges.len());
-        for ((range, whole), bytes) in ranges.iter().zip(&whole).zip(read) {
-            let sums = self.sums.as_ref().filter(|sums| sums.whole(range).is_some());
-            if sums.is_some_and(|sums| !sums.match_in(whole, &bytes)) {
-                return Err(ParquetError::General(sums::MISMATCH.to_owned()));
-            }
-            let part = part(&bytes, whole.start, range);
-            found.push(part.ok_or_else(|| ParquetError::EOF("the file is cut short".to_owned()))?);
-        }
-        Ok(found)
+        self.file.read(&ranges, self.sums.as_deref(), &self.end, self.end_from()).await
     }
 
     /// Where the footer starts, which was checked when the file was opened.
     fn footer_from(&self) -> u64 {
         self.size.saturating_sub(sums::footer_bytes(&self.end).unwrap_or_default())
     }
-}
-
-/// The bytes at `range`, when they are among `bytes`, which start at `from`.
-fn part(bytes: &Bytes, from: u64, range: &Range<u64>) -> Option<Bytes> {
-    let at = |offset: u64| usize::try_from(offset.checked_sub(from)?).ok();
-    let (start, end) = (at(range.start)?, at(range.end)?);
-    (start <= end && end <= bytes.len()).then(|| bytes.slice(start..end))
 }
 
 impl AsyncFileReader for FileReader {
@@ -208,10 +184,6 @@ impl AsyncFileReader for FileReader {
 fn damaged(file: &str, why: &str) -> Error {
     Error::data(format!("{file} is damaged: {why}"))
         .hint("bring the file back from a copy, or make the table anew from a new initial snapshot")
-}
-
-fn external(error: object_store::Error) -> ParquetError {
-    ParquetError::External(Box::new(error))
 }
 
 fn selection(positions: &[u32], total: usize) -> RowSelection {

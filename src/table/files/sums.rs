@@ -5,8 +5,8 @@
 //! footer says where. Files without it, as others write them, are read unchecked.
 //!
 //! ```text
-//! row groups (blocks of 32 KiB) | section | page index | footer
-//!                                 magic, start of the footer, CRC of page index, of footer, of each block, of the section
+//! row groups (blocks of 4 KiB) | section | page index | footer
+//!                                magic, start of the footer, CRC of page index, of footer, of each block, of the section
 //! ```
 
 use std::ops::Range;
@@ -19,9 +19,9 @@ use parquet::file::metadata::{KeyValue, ParquetMetaData};
 /// The entry of the footer: the section's place, in 20 digits.
 const KEY: &str = "cdc-sink.checksums";
 const DIGITS: usize = 20;
-const MAGIC: &[u8; 8] = b"cdcsums1";
+const MAGIC: &[u8; 8] = b"cdcsums2";
 /// Bytes of a block; what is read is read in whole ones.
-const BLOCK: u64 = 32 * 1024;
+const BLOCK: u64 = 4 * 1024;
 /// Magic number, start of the footer, two checksums.
 const HEAD: usize = 24;
 const SUM: usize = 4;
