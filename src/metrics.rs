@@ -195,6 +195,19 @@ const TABLE_WAITING: Metric = gauge(
     "1 while the table waits for a server that does not answer (store, catalog, registry, brokers), and goes on by itself \
      once it does. /status and the log say for which.",
 );
+const SOURCE_WAITING: Metric = gauge(
+    "cdc_sink_source_waiting",
+    Unit::Count,
+    &[],
+    "1 while no broker answers, else 0; reading goes on by itself once one does. /status and the log say why.",
+);
+const TOPICS_MISSING: Metric = gauge(
+    "cdc_sink_missing_topics",
+    Unit::Count,
+    &[],
+    "Topics that are named or were read and are not there: deleted, not made yet, or such that the user may not \
+     describe. /status names them.",
+);
 const BUFFERED: Metric = gauge(
     "cdc_sink_buffered_bytes",
     Unit::Bytes,
@@ -224,7 +237,7 @@ const ERRORS: Metric =
 const BUILD_INFO: Metric =
     gauge("cdc_sink_build_info", Unit::Count, &["version"], "Always 1; the label says what runs.");
 
-static CATALOGUE: [Metric; 29] = [
+static CATALOGUE: [Metric; 31] = [
     RECORDS_RECEIVED,
     RECORDS,
     CHANGES_MERGED,
@@ -247,6 +260,8 @@ static CATALOGUE: [Metric; 29] = [
     RENAMES,
     TABLE_HALTED,
     TABLE_WAITING,
+    SOURCE_WAITING,
+    TOPICS_MISSING,
     BUFFERED,
     BUFFER_LIMIT,
     REBALANCES,
@@ -307,6 +322,8 @@ fn start() {
     gauge!(BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!(BUFFERED.name).set(0.0);
     gauge!(ASSIGNED.name).set(0.0);
+    source_waiting(false);
+    topics_missing(0);
     for kind in [Rebalance::Assigned, Rebalance::Revoked] {
         counter!(REBALANCES.name, "kind" => kind.name()).increment(0);
     }
@@ -546,6 +563,16 @@ pub fn table_halted(table: &str, halted: bool) {
 /// The table waits for a server, or does not.
 pub fn table_waiting(table: &str, waiting: bool) {
     gauge!(TABLE_WAITING.name, "table" => table.to_owned()).set(f64::from(u8::from(waiting)));
+}
+
+/// The source waits for its brokers, or does not.
+pub fn source_waiting(waiting: bool) {
+    gauge!(SOURCE_WAITING.name).set(f64::from(u8::from(waiting)));
+}
+
+/// So many topics are not there.
+pub fn topics_missing(topics: usize) {
+    gauge!(TOPICS_MISSING.name).set(topics as f64);
 }
 
 /// Records of `bytes` wait for their commit.

@@ -24,8 +24,23 @@ pub struct Status {
     pub now: DateTime<Utc>,
     /// What `/readyz` says.
     pub ready: bool,
+    /// How the source is.
+    #[serde(default)]
+    pub source: SourceState,
     /// Every table, by name.
     pub tables: Vec<TableStatus>,
+}
+
+/// What the pipeline knows of its source.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceState {
+    /// For whom it waits as nobody answers, and goes on by itself once somebody does; none while nothing is waited for.
+    pub waiting: Option<String>,
+    /// Since when.
+    pub waiting_since: Option<DateTime<Utc>>,
+    /// Topics that are to be read, or were read, and are not there: deleted, not made yet, or such that the user may not
+    /// describe.
+    pub missing_topics: BTreeSet<String>,
 }
 
 /// A table in [`Status`].
@@ -135,6 +150,7 @@ pub struct Health {
     beat_limit: Duration,
     joined: AtomicBool,
     stopping: AtomicBool,
+    source: Mutex<SourceState>,
     tables: Mutex<Tables>,
 }
 
@@ -157,6 +173,7 @@ impl Health {
             beat_limit,
             joined: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            source: Mutex::default(),
             tables: Mutex::default(),
         }
     }
@@ -175,6 +192,11 @@ impl Health {
     /// The process shuts down.
     pub fn stopping(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// The source is as `state` says now.
+    pub fn source(&self, state: SourceState) {
+        *self.lock_source() = state;
     }
 
     /// The table is as `state` says now.
@@ -204,6 +226,7 @@ impl Health {
             started: self.started,
             now,
             ready: self.ready().is_ok(),
+            source: self.lock_source().clone(),
             tables: self.lock().states.values().map(table).collect(),
         }
     }
@@ -236,6 +259,9 @@ impl Health {
     /// Sets the gauges that say how the tables are. Done at each scrape, so `/metrics` and `/status` agree, and ages
     /// grow when the pipeline is stuck.
     pub(super) fn record_gauges(&self) {
+        let source = self.lock_source().clone();
+        metrics::source_waiting(source.waiting.is_some());
+        metrics::topics_missing(source.missing_topics.len());
         let now = instant(self.clock.now_micros());
         let mut tables = self.lock();
         let mut shown = BTreeSet::new();
@@ -260,6 +286,11 @@ impl Health {
             metrics::partition_released(topic, *partition);
         }
         tables.shown = shown;
+    }
+
+    fn lock_source(&self) -> MutexGuard<'_, SourceState> {
+        // The same: it is replaced as a whole.
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Tables> {

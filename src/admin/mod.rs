@@ -32,7 +32,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use health::{
-    Health, LastCommit, PartitionStatus, RunState, Status, TableState, TableStatus, instant,
+    Health, LastCommit, PartitionStatus, RunState, SourceState, Status, TableState, TableStatus,
+    instant,
 };
 
 use crate::error::{Error, Result};

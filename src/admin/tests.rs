@@ -156,6 +156,33 @@ async fn a_scrape_works_out_ages_and_forgets_what_was_given_away() {
 }
 
 #[tokio::test]
+async fn a_source_that_waits_and_topics_that_are_not_there_are_told() {
+    let server = start(Duration::from_secs(30)).await;
+    // One of the test's own: these series have no label to tell them from another test's.
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let shown = || {
+        metrics::with_local_recorder(&recorder, || server.health.record_gauges());
+        recorder.handle().render()
+    };
+    let missing_topics = ["pg.shop.gone".to_owned()].into();
+    let (waiting, waiting_since) = (Some("no broker answers".into()), Some(instant(1_001_000_000)));
+    server.health.source(SourceState { waiting, waiting_since, missing_topics });
+    let waits = shown();
+    for line in ["cdc_sink_source_waiting 1", "cdc_sink_missing_topics 1"] {
+        assert!(waits.lines().any(|shown| shown == line), "not shown: {line}\n{waits}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&server.get("/status").await.1).unwrap();
+    assert_eq!(json["source"]["waiting"], "no broker answers");
+    assert_eq!(json["source"]["waiting_since"], "1970-01-01T00:16:41Z");
+    assert_eq!(json["source"]["missing_topics"][0], "pg.shop.gone");
+    server.health.source(SourceState::default());
+    let goes_on = shown();
+    for line in ["cdc_sink_source_waiting 0", "cdc_sink_missing_topics 0"] {
+        assert!(goes_on.lines().any(|shown| shown == line), "not shown: {line}\n{goes_on}");
+    }
+}
+
+#[tokio::test]
 async fn metrics_say_their_format_and_nothing_can_be_changed() {
     let server = start(Duration::from_secs(30)).await;
     let response = reqwest::get(format!("{}/metrics", server.url)).await.unwrap();

@@ -48,6 +48,14 @@ pub(super) async fn run(args: StatusArgs) -> Result<ExitCode> {
 fn text(status: &Status) -> String {
     let ready = if status.ready { "ready" } else { "not ready" };
     let mut out = format!("cdc-sink {}, {ready}, since {}\n", status.version, status.started);
+    let source = &status.source;
+    if let Some(reason) = &source.waiting {
+        let since = source.waiting_since.map(|since| format!(" since {since}")).unwrap_or_default();
+        out.push_str(&format!("WAITING{since}: {reason}\n"));
+    }
+    for topic in &source.missing_topics {
+        out.push_str(&format!("topic {topic} is not there, or may not be described\n"));
+    }
     let width = status.tables.iter().map(|table| table.state.table.len()).max().unwrap_or(5).max(5);
     out.push_str(&format!(
         "{:width$}  {:8} {:>12} {:>10} {:>14} {:>12}  last commit\n",

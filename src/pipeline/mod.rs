@@ -225,6 +225,8 @@ where
             Event::PartitionFailed { partition, error } => {
                 self.send(&partition.topic, Message::Halt(error)).await;
             }
+            Event::Waiting(waiting) => self.progress.source_waiting(waiting),
+            Event::Missing(topics) => self.progress.missing(topics),
             Event::Failed(error) => return Err(error),
         }
         Ok(())

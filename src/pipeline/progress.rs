@@ -4,13 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::worker::{Skips, Summary};
-use crate::admin::{Health, LastCommit, PartitionStatus, RunState, TableState, instant};
+use crate::admin::{
+    Health, LastCommit, PartitionStatus, RunState, SourceState, TableState, instant,
+};
 use crate::clock::Clock;
 use crate::metrics::{self, RecordOutcome};
 use crate::position::TopicPartition;
 use crate::sink::Committed;
+use crate::source::Waiting;
 
 /// How far the pipeline is.
 #[derive(Debug)]
@@ -19,6 +23,7 @@ pub struct Progress {
     health: Arc<Health>,
     tables: BTreeMap<Arc<str>, TableProgress>,
     partitions: BTreeMap<TopicPartition, PartitionProgress>,
+    source: SourceState,
     incomplete: bool,
 }
 
@@ -70,7 +75,8 @@ impl Progress {
     /// Nothing is known yet.
     pub fn new(clock: Clock, health: Arc<Health>) -> Self {
         let (tables, partitions) = (BTreeMap::new(), BTreeMap::new());
-        Self { clock, health, tables, partitions, incomplete: false }
+        let source = SourceState::default();
+        Self { clock, health, tables, partitions, source, incomplete: false }
     }
 
     /// Tables by topic.
@@ -226,6 +232,40 @@ impl Progress {
         self.tell(topic);
     }
 
+    /// The source waits, or does so no more.
+    pub(super) fn source_waiting(&mut self, waiting: Option<Waiting>) {
+        let since = |waiting: &Waiting| {
+            let lasted = Instant::now().saturating_duration_since(waiting.since).as_micros();
+            let lasted = i64::try_from(lasted).unwrap_or(i64::MAX);
+            instant(self.clock.now_micros().saturating_sub(lasted))
+        };
+        self.source.waiting_since = waiting.as_ref().map(since);
+        self.source.waiting = waiting.map(|waiting| waiting.reason);
+        self.health.source(self.source.clone());
+    }
+
+    /// Those topics are not there, and no others.
+    pub(super) fn missing(&mut self, topics: BTreeSet<String>) {
+        let before = std::mem::replace(&mut self.source.missing_topics, topics);
+        self.health.source(self.source.clone());
+        for topic in self.tables.keys() {
+            if before.contains(&**topic) != self.source.missing_topics.contains(&**topic) {
+                self.tell(topic);
+            }
+        }
+    }
+
+    /// What the table waits for, if it does.
+    fn waits_for(&self, topic: &str, table: &TableProgress) -> Option<String> {
+        if table.halted.is_some() || !self.source.missing_topics.contains(topic) {
+            return table.waiting.clone();
+        }
+        Some(format!(
+            "topic {topic} is not there any more: it was deleted, or its user may no longer describe it. What was read of \
+             it is in the table; one that is made again is another log, and is not read on by number"
+        ))
+    }
+
     /// The table of a topic, which goes by the topic's name until it is opened.
     fn table(&mut self, topic: &Arc<str>) -> &mut TableProgress {
         self.tables.entry(Arc::clone(topic)).or_insert_with(|| TableProgress {
@@ -250,7 +290,7 @@ impl Progress {
             topic: topic.to_string(),
             state: if table.halted.is_some() { RunState::Halted } else { RunState::Running },
             reason: table.halted.clone(),
-            waiting: table.waiting.clone(),
+            waiting: self.waits_for(topic, table),
             partitions: partitions
                 .map(|(at, progress)| PartitionStatus {
                     partition: at.partition,

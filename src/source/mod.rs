@@ -19,8 +19,9 @@ pub use kafka::{Followed, KafkaOptions, KafkaSource, follow, sample};
 pub use partitions::{PartitionCounts, offsets};
 pub use topics::{TopicPattern, Topics};
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -44,6 +45,15 @@ pub enum Start {
     },
     /// At the oldest record: nothing of the partition was ever committed.
     Beginning,
+}
+
+/// A source to which nobody answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Since when.
+    pub since: Instant,
+    /// For whom, and why as far as that is known.
+    pub reason: String,
 }
 
 /// What a source reports.
@@ -98,6 +108,11 @@ pub enum Event {
         /// Why.
         error: Error,
     },
+    /// The source waits, and goes on by itself; or none when it does not any longer.
+    Waiting(Option<Waiting>),
+    /// Topics that are to be read and are not there; told when they are others than before. Those of which partitions
+    /// are assigned may be among them.
+    Missing(BTreeSet<String>),
     /// The source failed as a whole and gives no more events.
     Failed(Error),
 }

@@ -5,6 +5,8 @@ While it lasts nothing gets into the tables that need the server, which say so o
 gets into them without a person. Every version of every table must be the fold of its topic then.
 """
 import time
+import urllib.request
+from datetime import datetime
 
 import history
 from avro import Writer
@@ -15,7 +17,7 @@ from waves import Waves, metric, waiting
 from world import World, topic
 
 # How a server goes, and for how many seconds.
-GONE = {"kafka": (("ended", 4), ("killed", 4), ("away", 32)), "store": (("ended", 8), ("killed", 16)), "catalog": (("ended", 6), ("killed", 12))}
+GONE = {"kafka": (("ended", 8), ("killed", 8), ("away", 32)), "store": (("ended", 8), ("killed", 16)), "catalog": (("ended", 6), ("killed", 12))}
 TARGETS = {"kafka": "iceberg-files", "store": "both", "catalog": "iceberg-rest"}
 REGISTRY = ("slow", "short", "reset", "silence", "down")
 # Longer than a batch, and than the registry's deadline for an answer.
@@ -36,12 +38,17 @@ class Gone(Waves):
         first.begin()
         self.heal("nothing", first)
         for how, seconds in GONE[self.server]:
+            before = time.time()
             self.mine.end() if how == "ended" else self.mine.kill()
             gone = time.monotonic()
             if self.server == "kafka":
-                time.sleep(seconds)
-                self.says_that_brokers_are_gone(first)
+                self.says_that_brokers_are_gone(first, before)
+                time.sleep(max(seconds - (time.monotonic() - gone), 0))
+                first.expect_alive()
                 self.mine.start()
+                until(f"{self.name}: {how}: it says that brokers answer again", lambda: not source(first)["waiting"], SAID)
+                if metric(first, "cdc_sink_source_waiting"):
+                    raise Fail(f"{self.name}: {how}: a metric says that it still waits")
                 self.wave()
             else:
                 self.wave()
@@ -60,10 +67,23 @@ class Gone(Waves):
         if settled([first], self.ends):
             raise Fail(f"{self.name}: nothing was cut off")
 
-    def says_that_brokers_are_gone(self, first):
+    def says_that_brokers_are_gone(self, first, before):
+        told = until(f"{self.name}: it says that no broker answers", lambda: source(first)["waiting"] and source(first), SAID)
         first.expect_alive()
-        if "kafka trouble" not in first.log.read_text():
+        since = datetime.fromisoformat(told["waiting_since"]).timestamp()
+        if self.address not in told["waiting"] or not before <= since <= time.time():
+            raise Fail(f"{self.name}: it does not say for whom it waits, and since when, not before {before}: {told}")
+        if not metric(first, "cdc_sink_source_waiting"):
+            raise Fail(f"{self.name}: no metric says that it waits")
+        if "waiting for the brokers" not in first.log.read_text():
             raise Fail(f"{self.name}: the log does not say that the brokers are gone")
+        if urllib.request.urlopen(f"http://127.0.0.1:{first.port}/readyz", timeout=5).status != 200:
+            raise Fail(f"{self.name}: it is not ready, which no restart would help")
+
+
+def source(program):
+    """What a process says of its source."""
+    return (program.status() or {}).get("source", {"waiting": None})
 
 
 class Unregistered(Waves):

@@ -1,10 +1,12 @@
 //! What is asked of the brokers: watermarks, and to keep offsets.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::groups::GroupInfo;
+use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::debug;
 use uuid::Uuid;
@@ -113,6 +115,21 @@ pub(super) fn commit(consumer: &BaseConsumer<Group>, offsets: Vec<Next>) -> Vec<
         Err(error) => {
             debug!(%error, "offsets not acknowledged; the tables know them");
             offsets
+        }
+    }
+}
+
+/// The topics that there are, as far as the user may describe them. None when the brokers do not tell.
+pub(super) fn topics(consumer: &BaseConsumer<Group>) -> Option<HashSet<String>> {
+    match consumer.fetch_metadata(None, TOLD_WITHIN) {
+        Ok(metadata) => {
+            let unknown = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+            let there = metadata.topics().iter().filter(|topic| topic.error() != Some(unknown));
+            Some(there.map(|topic| topic.name().to_owned()).collect())
+        }
+        Err(error) => {
+            debug!(%error, "the brokers do not tell their topics");
+            None
         }
     }
 }

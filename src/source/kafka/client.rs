@@ -1,5 +1,6 @@
 //! A consumer with the threads that wait for brokers on its behalf: made, and given up within a bounded time.
 
+use std::collections::HashSet;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub(super) struct Client {
     pub(super) watermarks: Helper<Vec<Asked>, Vec<Watermarks>>,
     /// Answers with the offsets that were not taken.
     pub(super) commits: Helper<Vec<Next>, Vec<Next>>,
+    /// Answers with the topics that there are.
+    pub(super) topics: Helper<(), Option<HashSet<String>>>,
     /// Answers with how the group stands. A static member asks it.
     pub(super) standing: Option<Helper<(), Option<Standing>>>,
     /// Disconnected when the consumer is gone.
@@ -44,19 +47,20 @@ impl Client {
         let ask = |consumer: &_, asked: Vec<Asked>| calls::watermarks(consumer, &asked);
         let watermarks = Helper::start("kafka-watermarks", for_watermarks, ask)?;
         let commits = Helper::start("kafka-acknowledge", for_commits, calls::commit)?;
+        let topics = Helper::start("kafka-topics", weak(), |consumer, ()| calls::topics(consumer))?;
         let standing = options.connection.member_name().map(|name| {
             let (options, name) = (options.clone(), name.to_owned());
             let call = move |consumer: &_, ()| unowned::standing(consumer, &options, &name);
             Helper::start("kafka-standing", weak(), call)
         });
         let standing = standing.transpose()?;
-        Ok(Self { consumer, watermarks, commits, standing, gone })
+        Ok(Self { consumer, watermarks, commits, topics, standing, gone })
     }
 
     /// Gives the consumer up, on a thread of its own: its destructor has no deadline. No partition queue may be left.
     pub(super) fn discard(self, wait: Duration) {
-        let Self { consumer, watermarks, commits, standing, gone } = self;
-        drop((watermarks, commits, standing));
+        let Self { consumer, watermarks, commits, topics, standing, gone } = self;
+        drop((watermarks, commits, topics, standing));
         consumer.context().close();
         let dropping = thread::Builder::new().name("kafka-close".into()).spawn(|| drop(consumer));
         // Nothing is ever sent: the other end goes when the consumer is gone.

@@ -44,6 +44,8 @@ pub(super) struct Told {
     pub(super) ends: HashMap<(String, i32), i64>,
     /// The number of each topic's partitions, as far as it is known.
     pub(super) partitions: HashMap<String, i32>,
+    /// A broker is connected and has let the client in.
+    pub(super) answering: bool,
 }
 
 impl Group {
@@ -153,7 +155,14 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// The little that is read of librdkafka's statistics.
 #[derive(Deserialize)]
 struct Statistics {
+    brokers: HashMap<String, BrokerStatistics>,
     topics: HashMap<String, TopicStatistics>,
+}
+
+#[derive(Deserialize)]
+struct BrokerStatistics {
+    source: String,
+    state: String,
 }
 
 #[derive(Deserialize)]
@@ -172,7 +181,10 @@ struct PartitionStatistics {
 
 impl Statistics {
     fn into_told(self) -> Told {
-        let mut told = Told::default();
+        // One is librdkafka's own, and always up.
+        let brokers = self.brokers.values().filter(|broker| broker.source != "internal");
+        let answering = brokers.map(|b| &*b.state).any(|state| matches!(state, "UP" | "REAUTH"));
+        let mut told = Told { answering, ..Told::default() };
         for (topic, statistics) in self.topics {
             // One more, by the number -1, is librdkafka's own.
             let partitions = statistics.partitions.into_values().filter(|p| p.partition >= 0);

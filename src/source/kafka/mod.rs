@@ -11,12 +11,14 @@
 //! start from come from the tables with the answer to [`Event::Assigned`] and are set in the assignment, never
 //! sought: a seek right after an assignment fails, and reading has begun elsewhere by then.
 
+mod brokers;
 mod calls;
 mod client;
 mod control;
 mod follow;
 mod group;
 mod helper;
+mod missing;
 mod partition;
 mod plan;
 mod reader;

@@ -1,5 +1,6 @@
 //! The reading thread: one loop over the group's queue, the partitions' queues and what the pipeline asks.
 
+mod absent;
 mod failing;
 mod name;
 mod offers;
@@ -18,10 +19,12 @@ use tracing::{debug, info, warn};
 
 use self::name::Nameless;
 use super::KafkaOptions;
+use super::brokers::Brokers;
 use super::calls::{self, Watermarks};
 use super::client::Client;
 use super::control::Control;
 use super::group::{Rebalanced, Told};
+use super::missing::Missing;
 use super::partition::Partition;
 use super::plan::Plan;
 use super::trouble::{Trouble, broken, made_anew, out_of_range};
@@ -93,6 +96,8 @@ pub(super) struct Reader {
     /// The client is to be made anew for so many partitions, once none is assigned.
     redivide: Option<usize>,
     unowned: Unowned,
+    brokers: Brokers,
+    missing: Missing,
     /// Fenced: waits for its name.
     nameless: Option<Nameless>,
     logged: HashMap<String, (Instant, u32)>,
@@ -110,6 +115,8 @@ impl Reader {
         let client = Client::new(&options, &control, &plan)?;
         let now = Instant::now();
         let unowned = Unowned::new(&options, now);
+        let brokers = Brokers::new(options.connection.brokers());
+        let missing = Missing::new(&options, now);
         Ok(Self {
             options,
             control,
@@ -128,6 +135,8 @@ impl Reader {
             acknowledged: now,
             redivide: None,
             unowned,
+            brokers,
+            missing,
             nameless: None,
             logged: HashMap::new(),
             failed: false,
@@ -193,6 +202,7 @@ impl Reader {
         self.serve_redivide();
         self.serve_nameless(now);
         self.serve_unowned(now);
+        self.serve_missing(now);
         self.serve_watermarks(now);
         self.acknowledge(now);
         let mut busy = self.send();
@@ -244,6 +254,9 @@ impl Reader {
         }
         let told = consumer.context().told();
         self.tell_counts(told.as_ref());
+        if let Some(told) = &told {
+            self.note_brokers(told.answering, now);
+        }
         let ends = told.filter(|_| self.ends_from <= now).map(|told| told.ends);
         for partition in self.partitions.iter_mut().filter(|_| self.leaving.is_empty()) {
             let id = (partition.id.topic.to_string(), partition.id.partition);
@@ -282,6 +295,7 @@ impl Reader {
         }
         info!(partitions = partitions.len(), "partitions assigned");
         metrics::rebalanced(Rebalance::Assigned);
+        partitions.iter().for_each(|id| self.missing.want(&id.topic));
         let offered = self.offers.iter().map(|offer| offer.partitions.len()).sum::<usize>();
         let total = self.partitions.len() + offered + partitions.len();
         if self.plan.is_outgrown_by(total) {

@@ -1,7 +1,7 @@
 //! The source against librdkafka's mock brokers. Joining a group there takes some seconds, so tests share what they can
 //! and run side by side.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -12,6 +12,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 use rstest::rstest;
 
+mod away;
 mod names;
 mod unowned;
 
@@ -19,7 +20,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::error::Kind;
 use crate::source::mock::MockCluster;
-use crate::source::{Event, Source, Start};
+use crate::source::{Event, Source, Start, Waiting};
 use crate::testing::needed;
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -70,6 +71,9 @@ struct Reader {
     high: HashMap<TopicPartition, i64>,
     counts: HashMap<Arc<str>, i32>,
     failed: Vec<(TopicPartition, Error)>,
+    /// Every wait for the brokers that was told, and its end.
+    waits: Vec<Option<Waiting>>,
+    missing: BTreeSet<String>,
     /// Kinds of events, in order, of what tests look at.
     order: Vec<&'static str>,
 }
@@ -86,6 +90,8 @@ impl Reader {
             high: HashMap::new(),
             counts: HashMap::new(),
             failed: Vec::new(),
+            waits: Vec::new(),
+            missing: BTreeSet::new(),
             order: Vec::new(),
         }
     }
@@ -127,6 +133,8 @@ impl Reader {
                 assert!(self.assigned.iter().any(|id| id.topic == topic && id.partition < count));
                 self.counts.insert(topic, count);
             }
+            Event::Waiting(waiting) => self.waits.push(waiting),
+            Event::Missing(topics) => self.missing = topics,
             Event::Failed(error) => panic!("{}", error.report()),
         }
     }

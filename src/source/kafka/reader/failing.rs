@@ -23,6 +23,7 @@ impl Reader {
             }
             return;
         }
+        self.brokers.failed(error, reason);
         let entry = self.logged.entry(error.to_string()).or_insert((now, 0));
         if entry.1 == 0 || now.duration_since(entry.0) >= LOG_EVERY {
             warn!(%error, reason, seen = entry.1 + 1, "kafka trouble; trying on");
