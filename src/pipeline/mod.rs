@@ -139,6 +139,7 @@ where
         workers: BTreeMap::new(),
         tasks: JoinSet::new(),
         replies: JoinSet::new(),
+        holds_all: false,
     };
     let nothing_assigned = tokio::time::sleep(FIRST_ASSIGNMENT);
     tokio::pin!(nothing_assigned);
@@ -153,7 +154,8 @@ where
                 break Err(Error::invalid("no partition was assigned: no topic matches, or other instances have them all")
                     .hint("check option topics and option group"));
             }
-            () = tokio::time::sleep(HEARTBEAT) => {}
+            // Room that nobody reports, as that of partitions that were lost, is found here.
+            () = tokio::time::sleep(HEARTBEAT) => router.release(&mut source),
             event = source.next() => tokio::select! {
                 biased;
                 done = router.on_event(&mut source, event) => if let Err(error) = done {
@@ -188,6 +190,8 @@ struct Router<F> {
     workers: BTreeMap<Arc<str>, Handle>,
     tasks: JoinSet<()>,
     replies: JoinSet<()>,
+    /// Every partition was held, as the tables together buffer more than they may.
+    holds_all: bool,
 }
 
 /// The router's side of a worker.
@@ -291,11 +295,29 @@ where
         metrics::records_received(&topic, records.len());
         worker.queued += 1;
         self.policy.queue(records.bytes());
-        let behind = worker.queued >= HOLD_AT || self.policy.is_over_budget();
+        let over = self.policy.is_over_budget();
+        let behind = worker.queued >= HOLD_AT || over;
         if (behind || worker.halted) && worker.held.insert(partition) {
             source.hold(&TopicPartition { topic: Arc::clone(&topic), partition }, true);
         }
         self.send(&topic, Message::Records(records)).await;
+        if over {
+            self.hold_all(source);
+        }
+    }
+
+    /// Reads nothing more of any partition: else each of them would bring a chunk before it is held.
+    fn hold_all(&mut self, source: &mut impl Source) {
+        if std::mem::replace(&mut self.holds_all, true) {
+            return;
+        }
+        for id in self.progress.partitions().keys() {
+            if let Some(worker) = self.workers.get_mut(&id.topic)
+                && worker.held.insert(id.partition)
+            {
+                source.hold(id, true);
+            }
+        }
     }
 
     fn on_report(&mut self, source: &mut impl Source, report: Report) {
@@ -345,6 +367,7 @@ where
         if self.policy.is_over_budget() {
             return;
         }
+        self.holds_all = false;
         for (topic, worker) in &mut self.workers {
             if worker.halted || worker.queued > RELEASE_AT {
                 continue;

@@ -24,6 +24,7 @@ mod flipped;
 mod fuzz;
 mod generated;
 mod grown;
+mod held;
 mod keyless;
 mod lake;
 mod late_history;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock};
 use std::thread::Thread;
 
 use super::group::lock;
@@ -11,8 +11,7 @@ use crate::position::TopicPartition;
 /// Shared by the source's handle and its thread.
 #[derive(Debug, Default)]
 pub(super) struct Control {
-    /// Copied when it changes, so that the thread looks at it without a lock.
-    held: Mutex<Arc<HashSet<TopicPartition>>>,
+    held: Mutex<HashSet<TopicPartition>>,
     acknowledged: Mutex<HashMap<TopicPartition, i64>>,
     again: Mutex<Vec<TopicPartition>>,
     closing: AtomicBool,
@@ -36,8 +35,8 @@ impl Control {
     pub(super) fn hold(&self, partition: &TopicPartition, held: bool) {
         let mut set = lock(&self.held);
         if held {
-            Arc::make_mut(&mut set).insert(partition.clone());
-        } else if Arc::make_mut(&mut set).remove(partition) {
+            set.insert(partition.clone());
+        } else if set.remove(partition) {
             drop(set);
             self.wake();
         }
@@ -47,12 +46,13 @@ impl Control {
     pub(super) fn release(&self, partitions: &[TopicPartition]) {
         let mut set = lock(&self.held);
         for partition in partitions {
-            Arc::make_mut(&mut set).remove(partition);
+            set.remove(partition);
         }
     }
 
-    pub(super) fn held(&self) -> Arc<HashSet<TopicPartition>> {
-        Arc::clone(&lock(&self.held))
+    /// Asked before each turn of a partition, so that a hold ends a round over all of them.
+    pub(super) fn is_held(&self, partition: &TopicPartition) -> bool {
+        lock(&self.held).contains(partition)
     }
 
     /// Asks for a new start of partitions.

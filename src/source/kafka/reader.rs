@@ -474,14 +474,13 @@ impl Reader {
         if any {
             self.looked = now;
         }
-        let held = self.control.held();
         let consumer = Arc::clone(&self.client.consumer);
         let count = self.partitions.len();
         let mut busy = false;
         for _ in 0..count {
             self.turn = (self.turn + 1) % count;
             let Some(partition) = self.partitions.get_mut(self.turn) else { break };
-            if held.contains(&partition.id) || !partition.wants_turn(any, now) {
+            if !partition.wants_turn(any, now) || self.control.is_held(&partition.id) {
                 continue;
             }
             let turn = partition.turn(consumer.context(), self.plan.chunk);
