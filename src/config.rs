@@ -90,7 +90,7 @@ pub struct Options {
     #[arg(long, env = "CDC_SINK_DEAD_LETTER_LIMIT", value_name = "N", help_heading = "Kafka")]
     pub dead_letter_limit: Option<usize>,
     /// Larger records, by the bytes of key, value and headers, are not decoded: they go to the dead letters, complete. A
-    /// batch may have this much more than its size; topics may have records of some 90 MB at most
+    /// batch may have this much more than its size; topics may have batches of 1 GiB at most, unpacked
     /// [default: an eighth of memory, at most 32MiB]
     #[arg(long, env = "CDC_SINK_MAX_RECORD_BYTES", value_name = "SIZE", help_heading = "Kafka")]
     pub max_record_bytes: Option<ByteSize>,

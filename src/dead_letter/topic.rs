@@ -58,8 +58,9 @@ impl Topic {
             // Sources are often packed: unpacked, the same record might be too large for the topic.
             .set("compression.type", "zstd")
             // The topic's limit decides, not the client's.
-            .set("message.max.bytes", "100000000")
-            .set("queue.buffering.max.kbytes", "204800")
+            .set("message.max.bytes", "1000000000")
+            // One that is larger than the queue never gets in; together they are what a batch has.
+            .set("queue.buffering.max.kbytes", "1048576")
             .set("message.timeout.ms", timeout.as_millis().to_string());
         let producer = Mutex::new(Some(produce(&config)?));
         Ok(Self { name, config, timeout, producer })

@@ -19,11 +19,12 @@ from course import Course  # noqa: E402
 from disk import LocalDisk  # noqa: E402
 from flips import FlippedBits  # noqa: E402
 from large import LargeRecords  # noqa: E402
+from largest import LargestRecords  # noqa: E402
 from many import ManyTables  # noqa: E402
 from pressure import HotKey, LongTransaction, SlowStore, SlowStoreOfMany  # noqa: E402
 from stack import ENV, Fail  # noqa: E402
 
-CASES = (HotKey, LongTransaction, ManyTables, SlowStore, SlowStoreOfMany, LargeRecords, LocalDisk, FlippedBits)
+CASES = (HotKey, LongTransaction, ManyTables, SlowStore, SlowStoreOfMany, LargeRecords, LargestRecords, LocalDisk, FlippedBits)
 SHOWN = 6
 
 

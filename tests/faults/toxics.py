@@ -63,9 +63,10 @@ class Toxiproxy:
 
 
 class Broker:
-    """Kafka on a port of its own; to those who ask through `proxy` it says that it is there."""
+    """Kafka on a port of its own; to those who ask through `proxy` it says that it is there. `more` are lines of its configuration."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, heap="256m", more=""):
+        self.heap = heap
         self.folder, self.port, self.proxied = folder, free_port(), free_port()
         self.proxy = Toxiproxy(folder, f"127.0.0.1:{self.proxied}")
         self.settings, self.process = folder / "broker.properties", None
@@ -78,12 +79,13 @@ class Broker:
 listeners={direct},PROXIED://127.0.0.1:{self.proxied},{controller}
 advertised.listeners={direct},PROXIED://127.0.0.1:{self.proxy.port}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
+{more}
 """)
         subprocess.run([*self.java(), "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", self.settings],
                        check=True, stdout=subprocess.DEVNULL)
 
     def java(self):
-        return [java.need(17), "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
+        return [java.need(17), "-Xms64m", f"-Xmx{self.heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
                 f"-Dlog4j2.configurationFile={HERE / 'conf/log4j2.xml'}", "-cp", f"{PARTS / 'kafka/libs'}/*"]
 
     def start(self):

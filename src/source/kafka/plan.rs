@@ -17,6 +17,11 @@ const RECORD_OVERHEAD: u64 = 2;
 /// Bytes in memory for a byte of a packed batch.
 const PACKED: u64 = 8;
 
+/// Bytes of one answer, and of one batch once it is unpacked, at most. Brokers give a batch whole however large it is, so
+/// one beyond this would be asked for without end; their own limit is mostly a tenth of it. Not the most that there can
+/// be: the first bytes of another protocol's answer ("HTTP") are a larger length, which is told as what it is.
+const ANSWER: u64 = 1024 * MIB;
+
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
@@ -81,6 +86,7 @@ impl Plan {
             .set("queued.max.messages.kbytes", self.queue_kib.to_string())
             .set("fetch.message.max.bytes", self.partition_fetch.to_string())
             .set("fetch.max.bytes", self.fetch.to_string())
+            .set("receive.message.max.bytes", ANSWER.to_string())
             .set("topic.blacklist", options.topics.blacklist());
         config
     }
