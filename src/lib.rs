@@ -33,7 +33,7 @@
 //! 5. A batch is in one version; no data file is added twice.
 //! 6. No version names a file that is not there: files of a commit whose outcome is unknown are kept as long as it may
 //!    come in, and a commit is not sent once its files may have been taken for orphans ([`sink::orphans`]).
-//! 7. Records consumed = applied + collapsed + filtered + dead letters.
+//! 7. Records consumed = applied + collapsed + stale + filtered + dead letters.
 //! 8. What goes wrong with one table stops that table only; what goes wrong outside is waited out.
 //! 9. No secret and no row's value in a log, a metric, a commit or an error.
 //!

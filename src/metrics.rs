@@ -76,7 +76,8 @@ const RECORDS: Metric = counter(
     "cdc_sink_records_total",
     &["table", "outcome"],
     "Records whose table commit is done, by what became of them: applied (the row's last change in its batch), \
-     collapsed (a later change of the batch replaced it), filtered (no change of a row) or dead_letter.",
+     collapsed (a later change of the batch replaced it), stale (the table had a later change of the row, from another \
+     partition), filtered (no change of a row) or dead_letter.",
 );
 const CHANGES_MERGED: Metric = counter(
     "cdc_sink_changes_merged_total",
@@ -340,6 +341,8 @@ pub enum RecordOutcome {
     Applied,
     /// A later change of the batch replaced it.
     Collapsed,
+    /// The table had a later change of its row, from another partition.
+    Stale,
     /// It is no change of a row: a heartbeat and the like.
     Filtered,
     /// It could not be used and was put aside.
@@ -347,12 +350,14 @@ pub enum RecordOutcome {
 }
 
 impl RecordOutcome {
-    const ALL: [Self; 4] = [Self::Applied, Self::Collapsed, Self::Filtered, Self::DeadLetter];
+    const ALL: [Self; 5] =
+        [Self::Applied, Self::Collapsed, Self::Stale, Self::Filtered, Self::DeadLetter];
 
     fn name(self) -> &'static str {
         match self {
             Self::Applied => "applied",
             Self::Collapsed => "collapsed",
+            Self::Stale => "stale",
             Self::Filtered => "filtered",
             Self::DeadLetter => "dead_letter",
         }

@@ -41,6 +41,8 @@ pub struct Assembled<'a> {
     pub rejected: Vec<Rejected<'a>>,
     /// Changes that a later change of the same key superseded.
     pub collapsed: usize,
+    /// Changes of keys of which the table has a later one.
+    pub stale: usize,
 }
 
 /// What becomes of one key.
@@ -155,8 +157,10 @@ impl Buffer {
             audit: None,
         };
         let late = rejected.len() - self.rejects.len();
-        let collapsed = self.changes.len() - survivors.len() - late;
-        Ok(Assembled { batch, rejected: self.with_records(rejected), collapsed })
+        let is_stale = |b: &&Buffered| given.stale.contains(&b.change.key);
+        let stale = self.changes.iter().filter(is_stale).count();
+        let collapsed = self.changes.len() - survivors.len() - late - stale;
+        Ok(Assembled { batch, rejected: self.with_records(rejected), collapsed, stale })
     }
 
     /// What the scan rejected.

@@ -83,7 +83,7 @@ impl Buffer {
             .into_iter()
             .filter_map(|(change, reject)| Some((self.change(change)?.record, reject)));
         let rejects: Vec<(RecordRef, Reject)> = self.rejects.iter().cloned().chain(late).collect();
-        Ok(Assembled { batch, rejected: self.with_records(rejects), collapsed })
+        Ok(Assembled { batch, rejected: self.with_records(rejects), collapsed, stale: 0 })
     }
 
     /// The rows of all changes but the rejected ones; a row before is followed by the row after.

@@ -46,6 +46,8 @@ pub struct TableProgress {
     pub upserts: u64,
     /// Keys deleted.
     pub deletes: u64,
+    /// Changes that were passed over, as the table had a later one of their row from another partition.
+    pub stale: u64,
     /// Records sent to the dead letters.
     pub dead_letters: u64,
     /// Records that were passed over, by kind.
@@ -178,6 +180,7 @@ impl Progress {
         table.consumed += count(summary.consumed);
         table.upserts += count(summary.upserts);
         table.deletes += count(summary.deletes);
+        table.stale += count(summary.stale);
         table.dead_letters += count(summary.dead_letters);
         table.committed_micros = Some(now);
         table.source_micros = table.source_micros.max(summary.newest_source_micros);
@@ -186,6 +189,7 @@ impl Progress {
         for (outcome, records) in [
             (RecordOutcome::Applied, applied),
             (RecordOutcome::Collapsed, summary.collapsed),
+            (RecordOutcome::Stale, summary.stale),
             (RecordOutcome::Filtered, summary.skipped),
             (RecordOutcome::DeadLetter, summary.dead_letters),
         ] {

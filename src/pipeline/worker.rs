@@ -86,6 +86,8 @@ pub(super) struct Summary {
     pub deletes: usize,
     /// Changes superseded within the batch.
     pub collapsed: usize,
+    /// Changes of rows of which the table has a later one.
+    pub stale: usize,
     /// Records that are nothing for a table.
     pub skipped: usize,
     /// Records that emptied the table.
@@ -105,6 +107,7 @@ impl Summary {
             upserts: assembled.batch.keys.len(),
             deletes: assembled.batch.deletes.len(),
             collapsed: assembled.collapsed,
+            stale: assembled.stale,
             skipped: tally.skipped,
             truncates: tally.truncates,
             dead_letters: assembled.rejected.len(),

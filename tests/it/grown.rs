@@ -183,7 +183,7 @@ async fn process<S: Sink + Send + Sync + 'static>(
     reading: &Reading,
     told: bool,
     sink: impl Fn() -> S,
-) {
+) -> Progress {
     let clock = Clock::from_fn(|| 0);
     let assign = Step::Assign(logs.keys().cloned().collect());
     let steps =
@@ -221,6 +221,7 @@ async fn process<S: Sink + Send + Sync + 'static>(
     let ended = pipeline::run(source, open, options, progress, CancellationToken::new()).await;
     let progress = ended.unwrap();
     assert!(progress.is_complete(), "{:?}", progress.tables());
+    progress
 }
 
 fn pairs(rows: Vec<TextRow>) -> Vec<(String, String)> {
@@ -272,7 +273,9 @@ fn a_growth_is_known_before_anything_is_merged_that_was_written_since() {
         process(history.logs(2), 2, &reading, false, || sink.clone()).await;
         let logs = history.logs(4);
         assert_eq!(partitions(&logs), 2, "the third one has no records");
-        process(logs, 3, &reading, false, || sink.clone()).await;
+        let progress = process(logs, 3, &reading, false, || sink.clone()).await;
+        let stale: Vec<_> = progress.tables().values().map(|table| table.stale).collect();
+        assert_eq!(stale, [1], "the second change of row 4");
         assert_eq!(pairs(sink.rows()), history.rows());
     });
 }
