@@ -22,7 +22,7 @@ TOXICS = {
     "cut": {"type": "limit_data", "attributes": {"bytes": 4000}},
     "silence": {"type": "timeout", "attributes": {"timeout": 0}},
     "narrow": {"type": "bandwidth", "stream": "upstream", "attributes": {"rate": 3000}},
-    "trickle": {"type": "bandwidth", "stream": "upstream", "attributes": {"rate": 20}},
+    "trickle": {"type": "bandwidth", "stream": "upstream", "attributes": {"rate": 2}},
     "slow": {"type": "latency", "attributes": {"latency": 3000, "jitter": 200}},
     "short": {"type": "limit_data", "attributes": {"bytes": 200}},
 }
