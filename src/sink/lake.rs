@@ -4,16 +4,18 @@
 //! with the same plan, and after a crash in between, an outage or somebody's commit it is brought up from the
 //! authority's state, never from Kafka.
 
+mod crowd;
 mod follower;
 mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use futures::TryStreamExt;
+use tokio::time::Instant;
 
+use self::crowd::Crowd;
 pub use self::turns::Turns;
 use super::delta::{self, DeltaTable};
 use super::iceberg::{self, Catalog, IcebergTable, TableName};
@@ -105,6 +107,7 @@ struct Open {
     /// The newest batch as it was planned, when its commit failed: its data files serve the next attempt. Else an outage,
     /// or a full disk, would get a copy of them with each.
     tried: Option<Planned>,
+    crowd: Crowd,
 }
 
 #[derive(Debug)]
@@ -151,8 +154,8 @@ impl LakeSink {
             }),
         };
         let version = authority.state().version;
-        let (followed, stale, tried) = (None, false, None);
-        let mut open = Open { table, authority, follower, version, followed, stale, tried };
+        let (followed, stale, tried, crowd) = (None, false, None, Crowd::default());
+        let mut open = Open { table, authority, follower, version, followed, stale, tried, crowd };
         open.check_owner(&self.options)?;
         open.bring_up(&self.options).await?;
         Ok(open)
@@ -200,6 +203,9 @@ impl Sink for LakeSink {
     }
 
     async fn merge(&mut self, batch: &Batch) -> Result<Merged> {
+        if let Some(open) = &self.open {
+            tokio::time::sleep(open.crowd.wait(Instant::now())).await;
+        }
         let _turn = self.options.turns.to_merge().await;
         if self.open().await?.is_none() {
             self.open = Some(self.create(&batch.schema).await?);
@@ -224,11 +230,12 @@ impl Sink for LakeSink {
 impl Open {
     /// Commits the batch to the authority.
     async fn merge(&mut self, batch: &Batch, options: &LakeOptions) -> Result<Merged> {
-        if self.lacks_notes(batch) {
+        let started = Instant::now();
+        let (mut waits, mut begun) = (retry::races(), None::<Instant>);
+        if self.lacks_notes(batch) || !self.crowd.is_alone(started) {
+            begun = Some(started);
             self.refresh().await?;
         }
-        let started = Instant::now();
-        let mut waits = retry::races();
         for attempt in 0..CONFLICTS {
             self.check_owner(options)?;
             if self.has(batch) {
@@ -256,8 +263,13 @@ impl Open {
             }
             self.claim(&mut planned.commit, options);
             let done = CommitOutcome::Committed;
-            match self.authority.timed_publish(&planned.commit, options, done).await {
+            let published = self.authority.timed_publish(&planned.commit, options, done).await;
+            if let Some(begun) = begun.take() {
+                self.crowd.attempted(begun.elapsed());
+            }
+            match published {
                 Ok(Published::Committed { version, .. }) => {
+                    self.crowd.committed(Instant::now());
                     let is_even = self.followed == Some(self.version);
                     self.apply(&planned, options, version)?;
                     if is_even {
@@ -271,6 +283,7 @@ impl Open {
                     if attempt > 2 {
                         tokio::time::sleep(waits.next().unwrap_or_default()).await;
                     }
+                    begun = Some(Instant::now());
                     self.refresh().await?;
                 }
                 // After what is unknown the caller comes again with the same batch, and with no other before.
@@ -420,6 +433,7 @@ impl Open {
             || state.schema != *self.table.schema()
             || state.position != *self.table.position();
         if changed {
+            self.crowd.met(Instant::now());
             self.followed = None;
             self.stale = true;
             self.table.refresh(self.authority.state().clone()).await?;
