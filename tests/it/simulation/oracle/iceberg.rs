@@ -3,17 +3,48 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::AsArray;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use cdc_sink::position::Position;
-use iceberg::spec::{DataContentType, DataFileFormat, FormatVersion, Manifest, ManifestList};
+use iceberg::spec::{
+    DataContentType, DataFileFormat, FormatVersion, Manifest, ManifestList, TableMetadata,
+};
 use roaring::RoaringTreemap;
 use serde_json::Value;
 
 use super::super::bucket::Effect;
 use super::super::catalog;
+use super::super::store::World;
 use super::files::Files;
 use super::{Live, Version};
+
+/// A table as it is now, for somebody who goes on from there.
+pub(in super::super) struct Icebergs<'a> {
+    files: Files<'a>,
+    /// Live data files by their paths below the table's root.
+    pub(in super::super) live: BTreeMap<String, Live>,
+}
+
+impl<'a> Icebergs<'a> {
+    pub(in super::super) async fn read(
+        world: &'a World,
+        table: &str,
+        metadata: &TableMetadata,
+    ) -> Self {
+        let mut files = Files::new(&world.bucket, table.to_owned());
+        let mut live = BTreeMap::new();
+        if let Some(snapshot) = metadata.current_snapshot() {
+            let (list, version) = (snapshot.manifest_list(), metadata.format_version());
+            let (mut needs, mut wrong) = (BTreeSet::new(), Vec::new());
+            live = entries(&mut files, list, version, &mut needs, 0, &mut wrong).await;
+        }
+        Self { files, live }
+    }
+
+    pub(in super::super) async fn batches(&self, path: &str) -> Vec<RecordBatch> {
+        self.files.batches(path).await
+    }
+}
 
 /// The versions of the table whose Iceberg files are below `home` (empty, or ending in `/`).
 pub(super) async fn versions(
@@ -179,6 +210,6 @@ async fn deleted(
 }
 
 /// The path below the table's root: `memory:///<table>/` comes before it.
-fn relative(path: &str) -> &str {
+pub(in super::super) fn relative(path: &str) -> &str {
     path.strip_prefix("memory:///").unwrap().split_once('/').unwrap().1
 }

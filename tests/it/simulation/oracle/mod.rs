@@ -13,6 +13,7 @@ use cdc_sink::sink::memory::TextRow;
 use roaring::RoaringTreemap;
 use serde_json::Value;
 
+pub(super) use self::iceberg::{Icebergs, relative as below_root};
 use super::bucket::Effect;
 use super::member::Acknowledgement;
 use super::rogue::{Change, Deeds};
@@ -25,7 +26,7 @@ use files::Files;
 /// A live data file.
 #[derive(Debug, Clone)]
 pub(super) struct Live {
-    rows: Arc<Vec<TextRow>>,
+    pub(super) rows: Arc<Vec<TextRow>>,
     pub(super) deleted: Arc<RoaringTreemap>,
     /// How Delta's log describes it.
     pub(super) add: Value,

@@ -4,6 +4,7 @@
 //! they do not know.
 
 mod iceberg;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -70,8 +71,10 @@ impl Rogue {
             {
                 self.act_on_delta(deed, topic, topics).await;
             }
-            Formats::Iceberg(_) => self.act_on_iceberg(deed, topic).await,
-            Formats::Delta | Formats::Both { .. } => {}
+            Formats::Iceberg(_) | Formats::Both { delta_first: false } => {
+                self.act_on_iceberg(deed, topic, topics, tables).await;
+            }
+            Formats::Delta | Formats::Both { delta_first: true } => {}
         }
     }
 
