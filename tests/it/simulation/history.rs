@@ -19,12 +19,17 @@ use super::oracle::{self, Findings};
 use super::rogue::Rogue;
 use super::setup::{Action, Setup};
 use super::store::World;
+use super::sweep;
 use super::tables::Tables;
 use super::topics::Topics;
 use super::trace::Trace;
 
 /// How long the instances may take to settle once nothing goes wrong any more.
 const SETTLE: Duration = Duration::from_secs(1800);
+/// What counts files that were removed as orphans.
+pub(super) const ORPHANS: &str = "orphans removed";
+/// How long an instance is stopped that is forgotten.
+const STOPPED: Duration = Duration::from_secs(70 * 60);
 /// How long an instance may take to stop.
 const STOP: Duration = Duration::from_secs(120);
 
@@ -128,6 +133,9 @@ impl History {
             }
             return;
         }
+        if action == Action::Sweep {
+            return self.sweep().await;
+        }
         let world = &self.cluster.world;
         let place = self.rng.usize(..self.instances.len());
         let process = &self.instances[place].process;
@@ -159,12 +167,29 @@ impl History {
                 self.instances[place].stop();
                 "leave"
             }
-            Action::Rebalance | Action::Foreign(_) => {
+            Action::Rebalance | Action::Sweep | Action::Foreign(_) => {
                 self.cluster.group.rebalance();
                 "rebalance"
             }
         };
         world.counters.count(counted);
+    }
+
+    /// Removes orphans that are older than an hour, while an instance is stopped that may be in the middle of a commit.
+    async fn sweep(&mut self) {
+        let place = self.rng.usize(..self.instances.len());
+        let process = &self.instances[place].process;
+        let world = &self.cluster.world;
+        world.trace.say(format!("orphans are removed while {} is stopped", process.name));
+        process.freeze(tokio::time::Instant::now() + STOPPED);
+        sleep(STOPPED - Duration::from_secs(60)).await;
+        for topic in self.cluster.topics.topics() {
+            match sweep::sweep(world, &topic, self.setup.has_catalog).await {
+                Ok(removed) => world.counters.add(ORPHANS, removed),
+                Err(why) => self.violations.push(format!("cannot remove orphans: {why}")),
+            }
+        }
+        sleep(Duration::from_secs(61)).await;
     }
 
     /// Instances that are over are replaced, as an orchestrator does.

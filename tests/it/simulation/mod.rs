@@ -28,6 +28,7 @@ mod process;
 mod rogue;
 mod setup;
 mod store;
+mod sweep;
 mod tables;
 mod topics;
 mod trace;
@@ -88,6 +89,7 @@ fn every_version_is_the_fold_whatever_happens() {
         println!("seed {seed}: {} violations, the first: {}", violations.len(), violations[0]);
     }
     assert!(failed.is_empty(), "{} histories were violated", failed.len());
+    assert!(counters.get(history::ORPHANS) > 0, "no orphan was removed");
     for fault in FAULTS {
         assert!(counters.get(&format!("{fault:?}")) > 0, "{fault:?} never happened");
     }

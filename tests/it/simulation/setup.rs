@@ -46,17 +46,20 @@ pub(super) enum Action {
     Leave,
     /// Partitions change hands for no reason.
     Rebalance,
+    /// An instance is stopped for more than an hour, and somebody removes orphans meanwhile.
+    Sweep,
     /// Somebody else commits to the tables.
     Foreign(Deed),
 }
 
-const ACTIONS: [(Action, u32); 11] = [
+const ACTIONS: [(Action, u32); 12] = [
     (Action::Crash, 3),
     (Action::Pause, 2),
     (Action::Zombie, 3),
     (Action::Join, 2),
     (Action::Leave, 1),
     (Action::Rebalance, 2),
+    (Action::Sweep, 1),
     (Action::Foreign(Deed::Append), 1),
     (Action::Foreign(Deed::Delete), 1),
     (Action::Foreign(Deed::Optimize), 2),

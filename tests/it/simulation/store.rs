@@ -8,6 +8,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use object_store::{
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 use super::bucket::Bucket;
 use super::catalog::Catalog;
@@ -36,6 +37,8 @@ const MOMENTS: u64 = 64;
 pub(super) const TIMEOUT: u64 = 60_000;
 /// When the simulated clock starts, milliseconds since the epoch.
 const START: i64 = 1_767_225_600_000;
+/// How long a request may be on its way: it is signed with its time, and S3 takes none that is older.
+const SIGNED: Duration = Duration::from_secs(15 * 60);
 /// How young files are that a list leaves out.
 const UNLISTED: u64 = 20_000;
 
@@ -134,7 +137,11 @@ impl Store {
                 fault => effect(world, fault).await,
             };
         }
+        let made = Instant::now();
         lane.process.running().await;
+        if made.elapsed() > SIGNED {
+            return Err(reset());
+        }
         let number = lane.process.request();
         lane.process.survives(number, false).await;
         let fate = lane.fate(request, path);

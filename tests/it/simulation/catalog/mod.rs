@@ -22,7 +22,7 @@ use super::chance::chance;
 use super::store::World;
 use super::tables::NAMESPACE;
 pub(super) use asked::{Asked, Call};
-pub(super) use wire::Wire;
+pub(super) use wire::{Straight, Wire};
 
 /// How long a token is good for, seconds.
 const TOKEN_LIFE: u64 = 900;

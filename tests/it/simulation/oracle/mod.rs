@@ -258,7 +258,7 @@ fn nothing_comes_twice(
     }
 }
 
-/// No file was removed from the store while the newest version needed it.
+/// No file was removed from the store while the newest version needed it, or before a version came that does.
 fn files_are_there(
     told: &str,
     table: &str,
@@ -271,6 +271,11 @@ fn files_are_there(
         let newest = versions.iter().rev().find(|version| version.clock < clock);
         if newest.is_some_and(|version| version.needs.contains(path)) {
             findings.violations.push(format!("{told}: {path} was removed while it was needed"));
+        }
+        let mut later = versions.iter().filter(|version| version.clock > clock);
+        if let Some(version) = later.find(|version| version.needs.contains(path)) {
+            let number = version.number;
+            findings.violations.push(format!("{told}: {path} was gone before version {number}"));
         }
     }
 }
