@@ -432,7 +432,10 @@ impl IcebergTable {
             return Ok(Fate::Open(Box::new(attempt)));
         }
         // Not by that snapshot; another attempt at the batch may have come in, or the catalog shows no history.
-        self.garbage.discard(attempt.written);
+        // One that lags behind does not tell: the attempt may be in, or come in yet, and its files stay.
+        if !attempt.is_ahead_of(&self.known.metadata) {
+            self.garbage.discard(attempt.written);
+        }
         Ok(self.known.version_of(attempt.plan.batch_id).map_or(Fate::Lost, Fate::Landed))
     }
 

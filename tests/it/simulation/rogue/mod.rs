@@ -71,10 +71,10 @@ impl Rogue {
             {
                 self.act_on_delta(deed, topic, topics).await;
             }
-            Formats::Iceberg(_) | Formats::Both { delta_first: false } => {
+            Formats::Iceberg(_) => {
                 self.act_on_iceberg(deed, topic, topics, tables).await;
             }
-            Formats::Delta | Formats::Both { delta_first: true } => {}
+            Formats::Delta | Formats::Both { .. } => {}
         }
     }
 
