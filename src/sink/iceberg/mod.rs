@@ -296,10 +296,10 @@ impl IcebergTable {
                 {
                     Some(self.send(*attempt).await?)
                 }
-                // The table is not the one that this plan was made on.
-                Fate::Landed(_) | Fate::Lost if !same_batch => Some(Published::Conflict),
+                // The table is not the one that this plan was made on, and was read anew here: who planned has to, too.
+                Fate::Landed(_) | Fate::Lost => Some(Published::Conflict),
                 // Should an attempt given up still come in, the next one conflicts with it.
-                Fate::Landed(_) | Fate::Lost | Fate::Open(_) => None,
+                Fate::Open(_) => None,
             };
             match published {
                 // Planned anew since, with other data files: who planned has to read the table.
@@ -429,6 +429,11 @@ impl IcebergTable {
             return Ok(Fate::Landed(version));
         }
         if !taken && attempt.may_land(&self.known.metadata) {
+            // Taken back to the snapshot that the attempt was made on, the table has had others since: it takes none with
+            // their numbers. A catalog that does not mind finds the attempt's files.
+            if self.known.metadata.last_sequence_number() >= version {
+                return Ok(Fate::Lost);
+            }
             return Ok(Fate::Open(Box::new(attempt)));
         }
         // Not by that snapshot; another attempt at the batch may have come in, or the catalog shows no history.

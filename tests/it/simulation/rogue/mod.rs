@@ -71,10 +71,10 @@ impl Rogue {
             {
                 self.act_on_delta(deed, topic, topics).await;
             }
-            Formats::Iceberg(_) => {
+            Formats::Iceberg(_) | Formats::Both { delta_first: false } => {
                 self.act_on_iceberg(deed, topic, topics, tables).await;
             }
-            Formats::Delta | Formats::Both { .. } => {}
+            Formats::Delta | Formats::Both { delta_first: true } => {}
         }
     }
 
