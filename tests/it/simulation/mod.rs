@@ -9,6 +9,8 @@
 //! - Delta: an answer that is no clear yes is taken for success; a commit is put over another's.
 //! - Iceberg: a commit is put over another's; a plan's position is stored although another partition's moved on; a batch that
 //!   is in by an earlier plan is taken for the later one; files of an attempt whose outcome is unknown are removed.
+//! - Catalog: an answer that is no clear yes is taken for success; so is a 409; a 409 is taken for another's commit without a
+//!   look, and the files are removed.
 //! - Lake: a batch whose outcome is unknown is acknowledged; the log that follows is brought up from what is in memory.
 //! - Table: a batch planned anew loses its deletes; the index is not told of others' files; a deletion bitmap holds the new
 //!   rows alone.
