@@ -295,13 +295,6 @@ impl Attempt {
         self.requirements.iter().all(|requirement| requirement.check(Some(metadata)).is_ok())
     }
 
-    /// True when `metadata` is older than what the commit was made on: a catalog may answer from a replica or a cache.
-    pub(super) fn is_ahead_of(&self, metadata: &TableMetadata) -> bool {
-        let base = self.metadata.metadata_log().last();
-        metadata.last_sequence_number() + 1 < self.sequence_number
-            || base.is_some_and(|base| metadata.last_updated_ms() < base.timestamp_ms)
-    }
-
     /// The table right after the commit on top of `known`, as far as it can be told from here.
     pub(super) fn predicted(&self, known: &Known) -> LoadedTable {
         LoadedTable {

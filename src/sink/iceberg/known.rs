@@ -16,7 +16,7 @@ use roaring::RoaringTreemap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::catalog::LoadedTable;
+use super::catalog::{LoadedTable, TableName};
 use super::storage::Folder;
 use super::{Options, deletes, fault, manifests, schema, value};
 use crate::error::{Error, Result};
@@ -507,6 +507,20 @@ impl Known {
             (ids, metadata.default_partition_spec_id(), metadata.location().to_owned(), own)
         };
         told(&self.metadata) == told(metadata)
+    }
+
+    /// Fails when `metadata` is of the same table as it was before: a catalog may answer from a replica or a cache. A table
+    /// that was taken back keeps its numbers.
+    pub(super) fn not_behind(&self, metadata: &TableMetadata, table: &TableName) -> Result<()> {
+        let numbers = (metadata.last_sequence_number(), self.metadata.last_sequence_number());
+        if metadata.uuid() != self.metadata.uuid() || numbers.0 >= numbers.1 {
+            return Ok(());
+        }
+        Err(Error::unavailable(format!(
+            "the catalog shows the Iceberg table {table} as it was before, at sequence number {} and not {}",
+            numbers.0, numbers.1
+        ))
+        .hint("a cache or a replica lags behind; should the catalog be restored from a copy, restart the sink"))
     }
 
     /// Takes over metadata that says nothing new (see [`Known::is_current`]).

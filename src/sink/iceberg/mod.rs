@@ -258,8 +258,7 @@ impl IcebergTable {
 
     /// Reads what changed since; false when nothing did.
     pub async fn refresh(&mut self) -> Result<bool> {
-        let location = self.known.metadata_location.clone();
-        match self.catalog.load(&self.home(), &self.name, Some(&location)).await? {
+        match self.look().await? {
             Lookup::Unchanged => Ok(false),
             Lookup::Absent => {
                 Err(Error::refused(format!("the Iceberg table {} is gone", self.name)))
@@ -345,6 +344,16 @@ impl IcebergTable {
         self.options.home(&self.root)
     }
 
+    /// What the catalog has now. It is not the table as it was before what is known.
+    async fn look(&self) -> Result<Lookup> {
+        let known = &self.known.metadata_location;
+        let found = self.catalog.load(&self.home(), &self.name, Some(known)).await?;
+        if let Lookup::Found(loaded) = &found {
+            self.known.not_behind(&loaded.metadata, &self.name)?;
+        }
+        Ok(found)
+    }
+
     async fn reread(&mut self, loaded: LoadedTable) -> Result<()> {
         let name = self.name.to_string();
         let reader = Reader { root: &self.root, io: &self.io, options: &self.options, name: &name };
@@ -394,8 +403,7 @@ impl IcebergTable {
 
     /// Reads the table and looks for the attempt.
     async fn fate(&mut self, attempt: Attempt) -> Result<Fate> {
-        let known = self.known.metadata_location.clone();
-        let loaded = match self.catalog.load(&self.home(), &self.name, Some(&known)).await {
+        let loaded = match self.look().await {
             Ok(Lookup::Found(loaded)) => Some(*loaded),
             Ok(Lookup::Unchanged) => None,
             Ok(Lookup::Absent) => {
@@ -437,10 +445,7 @@ impl IcebergTable {
             return Ok(Fate::Open(Box::new(attempt)));
         }
         // Not by that snapshot; another attempt at the batch may have come in, or the catalog shows no history.
-        // One that lags behind does not tell: the attempt may be in, or come in yet, and its files stay.
-        if !attempt.is_ahead_of(&self.known.metadata) {
-            self.garbage.discard(attempt.written);
-        }
+        self.garbage.discard(attempt.written);
         Ok(self.known.version_of(attempt.plan.batch_id).map_or(Fate::Lost, Fate::Landed))
     }
 

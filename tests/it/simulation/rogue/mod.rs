@@ -71,6 +71,8 @@ impl Rogue {
             {
                 self.act_on_delta(deed, topic, topics).await;
             }
+            // Taken back alone, one of two formats halts the table: a person has to say which is right.
+            Formats::Both { delta_first: false } if deed == Deed::Restore => {}
             Formats::Iceberg(_) | Formats::Both { delta_first: false } => {
                 self.act_on_iceberg(deed, topic, topics, tables).await;
             }
