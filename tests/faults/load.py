@@ -74,7 +74,8 @@ class Topic:
             log, changes = self.logs.setdefault(partition, {}), [change for where, change in self.unplaced if where == partition]
             consumer.assign([TopicPartition(self.name, partition, 0)])
             free = []
-            while (record := consumer.poll(20)) and not record.error():
+            # A tombstone is false for Python.
+            while (record := consumer.poll(20)) is not None and not record.error():
                 if record.offset() not in log:
                     free.append(record.offset())
             if record is None or record.error().code() != KafkaError._PARTITION_EOF or len(free) != len(changes):
