@@ -3,7 +3,7 @@
 //!
 //! Half of the changes are updates spread evenly over the table, 40 % inserts, 10 % deletes, as in `side_by_side`; each
 //! of the table's data files is touched by every commit. The tables take turns, one commit each. Which tables and where
-//! can be chosen, on the local disk by default:
+//! can be chosen, on the local disk by default; away from it, values left out are read with local copies as well:
 //! `CDC_SINK_BENCH_TABLES=100000/1,10000000/1` (rows/files), `CDC_SINK_BENCH_WAREHOUSE=s3://bucket/prefix`.
 //! Not criterion: it would repeat the small table's commits until the table is no longer small.
 
@@ -28,6 +28,8 @@ use arrow::datatypes::DataType;
 use cdc_sink::change::{Hole, Origin};
 use cdc_sink::key::Key;
 use cdc_sink::schema::{Column, ColumnType, TableSchema};
+use cdc_sink::sink::storage::Location;
+use cdc_sink::table::files::Copies;
 use support::{Formats, Table, keys, schema};
 
 #[global_allocator]
@@ -59,10 +61,20 @@ fn main() {
         medians.push(runtime.block_on(measure(formats, &cases, &place)));
     }
     print(&cases, &medians);
-    let folder = tempfile::tempdir().unwrap();
-    let [full, left_out] = runtime.block_on(documents(&place(folder.path(), "documents")));
-    println!("10,000 updates of 1,000,000 rows with documents of 2 KiB: {full:.1} ms");
-    println!("the same, documents left out: {left_out:.1} ms ({:.2}x)", left_out / full);
+    for with_copies in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::warehouse(&place(folder.path(), "documents")).unwrap();
+        if with_copies && location.is_a_disk() {
+            break;
+        }
+        let copies = tempfile::tempdir().unwrap();
+        let open = || Arc::new(Copies::open(copies.path(), 10 << 30).unwrap());
+        let location = location.with_copies(with_copies.then(open));
+        let [full, left_out] = runtime.block_on(documents(location));
+        println!("10,000 updates of 1,000,000 rows with documents of 2 KiB: {full:.1} ms");
+        let how = if with_copies { ", with local copies" } else { "" };
+        println!("the same, documents left out{how}: {left_out:.1} ms ({:.2}x)", left_out / full);
+    }
 }
 
 /// A place for tables: in the warehouse of the environment, else in `folder`.
@@ -108,8 +120,8 @@ fn print(cases: &[Case], medians: &[Vec<f64>]) {
 async fn measure(formats: Formats, cases: &[Case], place: &str) -> Vec<f64> {
     let mut tables = Vec::new();
     for case in cases {
-        let mut table =
-            Table::new(&format!("{place}/{}-{}", case.rows, case.files), formats, schema());
+        let place = format!("{place}/{}-{}", case.rows, case.files);
+        let mut table = Table::new(Location::warehouse(&place).unwrap(), formats, schema());
         load(&mut table, *case).await;
         tables.push((case.rows, table, Vec::new()));
     }
@@ -158,7 +170,7 @@ async fn merge(table: &mut Table, size: i64, round: i64) -> Duration {
 
 /// The median commit of 10,000 updates spread evenly over a table with large values, with these values and without, as
 /// Debezium leaves out what Postgres stores apart from the row and did not change. In turns on one table.
-async fn documents(place: &str) -> [f64; 2] {
+async fn documents(location: Location) -> [f64; 2] {
     const ROWS: i64 = 1_000_000;
     const FILE: i64 = 50_000;
     let columns = vec![
@@ -167,7 +179,7 @@ async fn documents(place: &str) -> [f64; 2] {
         Column::new("document", ColumnType::String, true),
     ];
     let schema = Arc::new(TableSchema::create(columns, vec!["id".to_owned()]));
-    let mut table = Table::new(place, Formats::Delta, schema);
+    let mut table = Table::new(location, Formats::Delta, schema);
     for from in (0..ROWS).step_by(usize::try_from(FILE).unwrap()) {
         let columns = documents_of(from..from + FILE, 0);
         let keys = keys(&columns[0]);

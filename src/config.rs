@@ -1,6 +1,7 @@
 //! Options: flag, environment, file, in this order. Every flag is also `CDC_SINK_<NAME>` and a key of the TOML file.
 
 mod places;
+mod table;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer};
 
 pub use places::DeadLetterPlaces;
+pub use table::TableOptions;
 
 use crate::change::{Keyless, MissingValue, Truncates, Unconfirmed};
 use crate::decode::{InvalidValue, TypeConflict};
@@ -259,6 +261,16 @@ pub struct Options {
     /// Memory for queues, buffers and indexes [default: 1GiB]
     #[arg(long, env = "CDC_SINK_MEMORY", value_name = "SIZE", help_heading = "Process")]
     pub memory: Option<ByteSize>,
+    /// Folder on a local disk for copies of data files, one for each process. When changes leave out large values (Postgres
+    /// TOAST), the old ones are read from the tables, over and over; from a store far away that can take longer than all
+    /// else. Whole files are copied there, rows of yours in them, so that later batches read them here. A disk that is
+    /// full or slow to fill costs that alone. Not needed where the warehouse is a local disk
+    #[arg(long, env = "CDC_SINK_COPIES", value_name = "FOLDER", help_heading = "Process")]
+    pub copies: Option<PathBuf>,
+    /// Bytes of copies, at most; those that were not read for the longest time make room. Worth it when most of the files
+    /// that changes leave values to fit in [default: 10GiB]
+    #[arg(long, env = "CDC_SINK_COPIES_BYTES", value_name = "SIZE", help_heading = "Process")]
+    pub copies_bytes: Option<ByteSize>,
     /// Certificates (PEM) of authorities that HTTPS servers may have beside the public ones: store, catalog, its
     /// authorization server, registry. Kafka has its own property, `ssl.ca.location`
     #[arg(long, env = "CDC_SINK_CA_FILE", value_name = "FILE", help_heading = "Process")]
@@ -279,41 +291,6 @@ pub struct Options {
     /// Options of single tables, by topic.
     #[arg(skip)]
     pub tables: BTreeMap<String, TableOptions>,
-}
-
-/// Options of one table.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct TableOptions {
-    /// The table's namespace and name, such as `shop.orders`.
-    pub name: Option<String>,
-    /// Partition fields, in place of the general ones.
-    pub partition_by: Option<String>,
-    /// Types of columns, such as `amount = "decimal(12,2)"`: what JSON without a schema does not tell, or another than
-    /// the schema's.
-    pub types: BTreeMap<String, String>,
-    /// What becomes of values that a column's type does not have, by column: `dead-letter`, `null` or `clamp`.
-    pub invalid_value: BTreeMap<String, InvalidValue>,
-    /// The name of the key's column, where Kafka keys are bare values; the key's columns, where there are none.
-    pub key: Vec<String>,
-    /// Columns that identify a row, whatever the Kafka key is: for tables without a primary key, or with
-    /// `message.key.columns`. Deletes must come with the row before (`REPLICA IDENTITY FULL`); tombstones are passed over.
-    pub identity: Vec<String>,
-    /// What becomes of changes that leave out values which are nowhere, in place of the general option.
-    pub missing_value: Option<MissingValue>,
-    /// What its records are when it has no primary key, in place of the general option.
-    pub keyless: Option<Keyless>,
-    /// What to do when a column's type changes, in place of the general answer.
-    pub type_conflict: Option<TypeConflict>,
-    /// Take records whose schema in the registry is named after another table of their connector than they are of, as
-    /// with a router that renames schemas and another that renames topics. Else they are dead letters.
-    pub any_schema_name: bool,
-    /// What becomes of truncates, in place of the general option.
-    pub truncate: Option<Truncates>,
-    /// Whether rows keep where their last change is in the source's log, in place of the general option.
-    pub source_position: Option<bool>,
-    /// What becomes of rows that another initial snapshot does not have, in place of the general option.
-    pub unconfirmed_rows: Option<Unconfirmed>,
 }
 
 impl Options {
@@ -364,6 +341,8 @@ impl Options {
             batch_age: self.batch_age.or(file.batch_age),
             batch_idle: self.batch_idle.or(file.batch_idle),
             memory: self.memory.or(file.memory),
+            copies: self.copies.or(file.copies),
+            copies_bytes: self.copies_bytes.or(file.copies_bytes),
             ca_file: self.ca_file.or(file.ca_file),
             listen: self.listen.or(file.listen),
             take_over: self.take_over.or(file.take_over),
@@ -417,10 +396,7 @@ impl Options {
             catalog_scope: self.catalog_scope,
             vended_credentials: self.vended_credentials.unwrap_or(false),
             format_version: format_version(self.format_version.unwrap_or(3))?,
-            table_name: match self.table_name {
-                Some(template) => Naming::parse(&template).map(|_| template)?,
-                None => Naming::DEFAULT.to_owned(),
-            },
+            table_name: table_name(self.table_name)?,
             partition_by: self.partition_by.unwrap_or_default(),
             invalid_value: self.invalid_value.unwrap_or_default(),
             missing_value: self.missing_value.unwrap_or_default(),
@@ -438,6 +414,8 @@ impl Options {
                 idle: self.batch_idle.unwrap_or(Duration::from_secs(1)),
             },
             memory: bytes("memory", memory)?,
+            copies: self.copies,
+            copies_bytes: self.copies_bytes.unwrap_or(ByteSize::gib(10)).as_u64(),
             trust: self.ca_file.as_deref().map(Trust::read).transpose()?.unwrap_or_default(),
             listen: self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9187))),
             take_over: self.take_over.unwrap_or(false),
@@ -517,6 +495,10 @@ pub struct Config {
     pub limits: crate::batch::Limits,
     /// Bytes for queues, buffers and indexes.
     pub memory: usize,
+    /// Folder for copies of data files.
+    pub copies: Option<PathBuf>,
+    /// Bytes of such copies, at most.
+    pub copies_bytes: u64,
     /// Authorities that HTTPS servers' certificates may be from.
     pub trust: Trust,
     /// Where the admin pages are served.
@@ -537,6 +519,13 @@ pub struct ConfigFile {
     /// TOML file with the same options, without the dashes in front
     #[arg(long, env = "CDC_SINK_CONFIG", value_name = "FILE", help_heading = "Process")]
     pub config: Option<PathBuf>,
+}
+
+fn table_name(template: Option<String>) -> Result<String> {
+    match template {
+        Some(template) => Naming::parse(&template).map(|_| template),
+        None => Ok(Naming::DEFAULT.to_owned()),
+    }
 }
 
 fn format_version(version: u8) -> Result<u8> {

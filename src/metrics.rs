@@ -224,6 +224,23 @@ const BUFFER_LIMIT: Metric = gauge(
     &[],
     "Buffered bytes at which reading from Kafka pauses.",
 );
+const ROWS_READ: Metric = counter(
+    "cdc_sink_row_read_bytes_total",
+    &["from"],
+    "Bytes read of data files for single rows of theirs, above all for values that changes leave out: from the store, \
+     copies that were made included, or from a copy on the local disk.",
+);
+const COPIES: Metric = gauge(
+    "cdc_sink_copies_bytes",
+    Unit::Bytes,
+    &[],
+    "Bytes of the copies of data files on the local disk.",
+);
+const COPIES_DAMAGED: Metric = counter(
+    "cdc_sink_damaged_copies_total",
+    &[],
+    "Copies of data files that could not be used and were removed; the store was read instead.",
+);
 const REBALANCES: Metric = counter(
     "cdc_sink_rebalances_total",
     &["kind"],
@@ -241,7 +258,7 @@ const ERRORS: Metric =
 const BUILD_INFO: Metric =
     gauge("cdc_sink_build_info", Unit::Count, &["version"], "Always 1; the label says what runs.");
 
-static CATALOGUE: [Metric; 31] = [
+static CATALOGUE: [Metric; 34] = [
     RECORDS_RECEIVED,
     RECORDS,
     CHANGES_MERGED,
@@ -268,6 +285,9 @@ static CATALOGUE: [Metric; 31] = [
     TOPICS_MISSING,
     BUFFERED,
     BUFFER_LIMIT,
+    ROWS_READ,
+    COPIES,
+    COPIES_DAMAGED,
     REBALANCES,
     ASSIGNED,
     RETRIES,
@@ -328,6 +348,10 @@ fn start() {
     gauge!(ASSIGNED.name).set(0.0);
     source_waiting(false);
     topics_missing(0);
+    rows_fetched(0);
+    rows_copied(0);
+    copies_size(0);
+    counter!(COPIES_DAMAGED.name).increment(0);
     for kind in [Rebalance::Assigned, Rebalance::Revoked] {
         counter!(REBALANCES.name, "kind" => kind.name()).increment(0);
     }
@@ -500,6 +524,26 @@ pub fn buffered(bytes: usize) {
 /// Reading pauses at `bytes`.
 pub fn buffer_limit(bytes: usize) {
     gauge!(BUFFER_LIMIT.name).set(bytes as f64);
+}
+
+/// The store sent `bytes` of data files for single rows.
+pub fn rows_fetched(bytes: u64) {
+    counter!(ROWS_READ.name, "from" => "store").increment(bytes);
+}
+
+/// `bytes` were read of copies of data files for single rows.
+pub fn rows_copied(bytes: u64) {
+    counter!(ROWS_READ.name, "from" => "copy").increment(bytes);
+}
+
+/// The copies of data files have `bytes`.
+pub fn copies_size(bytes: u64) {
+    gauge!(COPIES.name).set(bytes as f64);
+}
+
+/// A copy of a data file could not be used.
+pub fn copy_damaged() {
+    counter!(COPIES_DAMAGED.name).increment(1);
 }
 
 /// The group was rebalanced.

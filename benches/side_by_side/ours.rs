@@ -20,6 +20,7 @@ use std::time::Instant;
 
 use arrow::array::{ArrayRef, AsArray as _, BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter, not};
+use cdc_sink::sink::storage::Location;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use support::{Formats, Table, keys, schema};
 
@@ -77,7 +78,8 @@ async fn create(tables: &mut HashMap<PathBuf, Table>, kind: &str, folder: &Path)
     tables.retain(|place, _| place.starts_with(folder));
     let place = place(kind, folder);
     std::fs::create_dir_all(&place).unwrap();
-    let mut table = Table::new(&place.display().to_string(), formats, schema());
+    let location = Location::warehouse(&place.display().to_string()).unwrap();
+    let mut table = Table::new(location, formats, schema());
     let mut files: Vec<_> =
         std::fs::read_dir(folder.join("base")).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();

@@ -51,8 +51,8 @@ pub(crate) fn schema() -> Arc<TableSchema> {
 }
 
 impl Table {
-    /// A new table of `schema` at `place`, a folder or `s3://bucket/prefix`.
-    pub(crate) fn new(place: &str, formats: Formats, schema: Arc<TableSchema>) -> Self {
+    /// A new table of `schema` at `location`.
+    pub(crate) fn new(location: Location, formats: Formats, schema: Arc<TableSchema>) -> Self {
         let topic: Arc<str> = "bench.public.accounts".into();
         let delta = || {
             LogSetup::Delta(delta::Options {
@@ -79,7 +79,7 @@ impl Table {
         };
         let sink = LakeSink::new(LakeOptions {
             name: Arc::clone(&topic),
-            location: Location::warehouse(place).unwrap(),
+            location,
             logs,
             partition_by: String::new(),
             physical: physical::Options {

@@ -142,7 +142,8 @@ async fn open(
     kafka: &KafkaOptions,
     clock: Clock,
 ) -> Result<Tables> {
-    let tables = Tables::open(config, registry, clock).await?;
+    let copies = setup::copies(config)?;
+    let tables = Tables::open(config, registry, clock).await?.with_copies(copies);
     tables.check_store().await?;
     tables.owned(kafka).await
 }

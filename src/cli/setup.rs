@@ -21,6 +21,7 @@ use crate::sink::lake::{LakeOptions, LakeSink, LogSetup, Owner, Turns};
 use crate::sink::storage::Location;
 use crate::source::properties::Connection;
 use crate::source::{self, KafkaOptions, PartitionCounts, Topics};
+use crate::table::files::Copies;
 use crate::table::index::Budget;
 use crate::table::physical;
 
@@ -72,6 +73,12 @@ impl Tables {
             turns: Turns::default(),
             clock,
         })
+    }
+
+    /// These tables, with copies of their data files in `copies`.
+    #[must_use]
+    pub(super) fn with_copies(self, copies: Option<Arc<Copies>>) -> Self {
+        Self { warehouse: self.warehouse.with_copies(copies), ..self }
     }
 
     /// These tables, whose columns are renamed as `history` tells.
@@ -350,6 +357,12 @@ pub fn pipeline(
 pub(super) fn partitions(kafka: &KafkaOptions) -> Partitions {
     let counts = PartitionCounts::new(kafka.connection.clone());
     Partitions::new(move |topic| counts.clone().of(topic.to_owned()).boxed())
+}
+
+/// Where copies of data files are kept; none when no folder is given.
+pub(super) fn copies(config: &Config) -> Result<Option<Arc<Copies>>> {
+    let folder = config.copies.as_deref();
+    folder.map(|folder| Copies::open(folder, config.copies_bytes).map(Arc::new)).transpose()
 }
 
 /// How Kafka is read.

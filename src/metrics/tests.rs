@@ -31,6 +31,8 @@ fn scrape_of_everything() -> String {
         table_halted("pg_shop.orders", true);
         buffered(1024);
         buffer_limit(4096);
+        rows_copied(4096);
+        copy_damaged();
         rebalanced(Rebalance::Revoked);
         partitions_assigned(2);
         retried(ErrorKind::Unavailable);
@@ -114,6 +116,9 @@ fn values_are_what_was_recorded() {
         r#"cdc_sink_lag_records{topic="pg.shop.orders",partition="1"} 0"#,
         r#"cdc_sink_committed_source_timestamp_seconds{table="pg_shop.orders"} 4.25"#,
         r#"cdc_sink_table_halted{table="pg_shop.orders"} 1"#,
+        r#"cdc_sink_row_read_bytes_total{from="copy"} 4096"#,
+        r#"cdc_sink_row_read_bytes_total{from="store"} 0"#,
+        r#"cdc_sink_damaged_copies_total 1"#,
         r#"cdc_sink_errors_total{kind="data"} 1"#,
         r#"cdc_sink_errors_total{kind="fenced"} 0"#,
         r#"cdc_sink_rebalances_total{kind="assigned"} 0"#,

@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use futures::TryStreamExt;
 use tokio::time::Instant;
 
 use self::crowd::Crowd;
@@ -30,7 +29,7 @@ use crate::metrics::{self, CommitOutcome};
 use crate::position::Position;
 use crate::retry;
 use crate::schema::TableSchema;
-use crate::table::files::{Rows, read_columns};
+use crate::table::files::read_rows;
 use crate::table::notes::Notes;
 use crate::table::partition::Partitioning;
 use crate::table::physical::{Options, Planned, Table};
@@ -583,8 +582,8 @@ pub async fn read(options: &LakeOptions) -> Result<Vec<(&'static str, Vec<Record
                 .filter(|row| !live.deleted.contains(u64::from(*row)))
                 .collect::<Vec<_>>();
             let columns = log.state().schema.columns();
-            let read = read_columns(location, &live.file, columns, Rows::At(&rows)).await?;
-            batches.extend(read.try_collect::<Vec<_>>().await?);
+            let (read, _) = read_rows(location, &live.file, columns, &rows).await?;
+            batches.extend(read);
         }
         formats.push((log.format(), batches));
     }

@@ -14,6 +14,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
+use crate::table::files::Copies;
 use crate::trust::Trust;
 
 /// Retries within one request. Short: the callers hold and retry by themselves, and know then what they wait for.
@@ -56,6 +57,7 @@ pub struct Location {
     url: Url,
     names: Names,
     trust: Trust,
+    copies: Option<Arc<Copies>>,
 }
 
 impl Location {
@@ -81,7 +83,8 @@ impl Location {
 
     /// A location in a store that is already open; `url` names the folder `path` of it.
     pub fn new(store: Arc<dyn ObjectStore>, path: Path, url: Url) -> Self {
-        Self { store, path, url, names: Names::random(), trust: Trust::default() }
+        let (names, trust) = (Names::random(), Trust::default());
+        Self { store, path, url, names, trust, copies: None }
     }
 
     /// The same, with names for new files from `names`.
@@ -90,10 +93,15 @@ impl Location {
         Self { names, ..self }
     }
 
-    /// The same; stores that are opened from here may have certificates from the authorities in `trust`.
+    /// The same, with copies of data files in `copies`.
     #[must_use]
-    pub(super) fn with_trust(self, trust: Trust) -> Self {
-        Self { trust, ..self }
+    pub fn with_copies(self, copies: Option<Arc<Copies>>) -> Self {
+        Self { copies, ..self }
+    }
+
+    /// Another folder, which is in `store`; all else is as here.
+    pub(super) fn beside(&self, store: Arc<dyn ObjectStore>, path: Path, url: Url) -> Self {
+        Self { store, path, url, ..self.clone() }
     }
 
     fn s3(url: &Url, trust: &Trust) -> Result<Self> {
@@ -107,7 +115,7 @@ impl Location {
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
         }
-        Ok(Self::new(Arc::new(store), path, url).with_trust(trust.clone()))
+        Ok(Self { trust: trust.clone(), ..Self::new(Arc::new(store), path, url) })
     }
 
     fn local(folder: &std::path::Path) -> Result<Self> {
@@ -154,6 +162,11 @@ impl Location {
     /// The object store, rooted above the location.
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
+    }
+
+    /// Where copies of its data files are kept, if anywhere.
+    pub(crate) fn copies(&self) -> Option<&Arc<Copies>> {
+        self.copies.as_ref()
     }
 
     /// The authorities that its store's certificate may be from.

@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
 use arrow::compute::{concat_batches, interleave};
-use futures::TryStreamExt;
 use hashbrown::HashMap;
 use object_store::ObjectStoreExt;
 use tokio::task::JoinSet;
 
-use super::files::{Rows, read_columns, store_error};
+use super::files::{read_rows, store_error};
 use super::index::RowId;
 use super::notes::NotedRow;
 use super::physical::Table;
@@ -23,6 +22,8 @@ use crate::sink::storage::Location;
 
 /// Files read at once.
 const CONCURRENT_READS: usize = 8;
+/// Bytes that a store far away sends for the values of one batch, of which it is said once that copies spare them.
+const MUCH: u64 = 100 * 1024 * 1024;
 
 /// The row that a hole is filled from.
 #[derive(Debug, Clone)]
@@ -56,6 +57,8 @@ struct Found {
     rows: Vec<u32>,
     columns: Vec<usize>,
     values: RecordBatch,
+    /// Bytes that the store sent.
+    fetched: u64,
 }
 
 impl Table {
@@ -122,44 +125,55 @@ impl Table {
             }
         }
     }
-}
 
-/// The batch's rows with every hole filled that has a source. `sources` tells for each hole which row it comes from;
-/// a hole without one stays null, which only a nullable column can be.
-pub(super) async fn fill(
-    location: &Location,
-    batch: &Batch,
-    sources: &[Option<Source>],
-) -> Result<RecordBatch> {
-    if batch.holes.is_empty() {
-        return Ok(batch.rows.clone());
+    /// The batch's rows with every hole filled that has a source. `sources` tells for each hole which row it comes from;
+    /// a hole without one stays null, which only a nullable column can be.
+    pub(super) async fn fill(
+        &self,
+        batch: &Batch,
+        sources: &[Option<Source>],
+    ) -> Result<RecordBatch> {
+        if batch.holes.is_empty() {
+            return Ok(batch.rows.clone());
+        }
+        let mut wanted: BTreeMap<&str, Wanted> = BTreeMap::new();
+        for hole in batch.unfilled(sources.iter().map(Option::is_some)) {
+            check(batch, hole)?;
+        }
+        for (hole, source) in batch.holes.iter().zip(sources) {
+            if let Some(Source { file, row }) = source {
+                let wanted = wanted.entry(&file.path).or_insert_with(|| Wanted::of(file));
+                wanted.rows.insert(*row);
+                wanted.columns.insert(hole.column);
+            }
+        }
+        let mut waiting = wanted.into_values();
+        let (mut tasks, mut found) = (JoinSet::new(), BTreeMap::new());
+        loop {
+            while tasks.len() < CONCURRENT_READS
+                && let Some(wanted) = waiting.next()
+            {
+                // Tasks of their own: what is read is decompressed, which one processor alone takes long for.
+                tasks.spawn(read(self.location.clone(), Arc::clone(&batch.schema), wanted));
+            }
+            let Some(read) = tasks.join_next().await else { break };
+            let read = read.map_err(|e| Error::internal("a reader was cut off").because(e))?;
+            let (path, values) = read?;
+            found.insert(path, values);
+        }
+        self.advise(found.values().map(|found| found.fetched).sum());
+        put_in(batch, sources, &found)
     }
-    let mut wanted: BTreeMap<&str, Wanted> = BTreeMap::new();
-    for hole in batch.unfilled(sources.iter().map(Option::is_some)) {
-        check(batch, hole)?;
-    }
-    for (hole, source) in batch.holes.iter().zip(sources) {
-        if let Some(Source { file, row }) = source {
-            let wanted = wanted.entry(&file.path).or_insert_with(|| Wanted::of(file));
-            wanted.rows.insert(*row);
-            wanted.columns.insert(hole.column);
+
+    /// Says once what spares a store far away from sending as much as `fetched` bytes for a batch.
+    fn advise(&self, fetched: u64) {
+        if fetched > MUCH && self.location.copies().is_none() && !self.location.is_a_disk() {
+            self.advised.call_once(|| {
+                let (table, size) = (self.location.url(), bytesize::ByteSize(fetched));
+                tracing::info!(%table, "{size} were fetched for values that one batch left out; option copies keeps them on a local disk");
+            });
         }
     }
-    let mut waiting = wanted.into_values();
-    let (mut tasks, mut found) = (JoinSet::new(), BTreeMap::new());
-    loop {
-        while tasks.len() < CONCURRENT_READS
-            && let Some(wanted) = waiting.next()
-        {
-            // Tasks of their own: what is read is decompressed, which one processor alone takes long for.
-            tasks.spawn(read(location.clone(), Arc::clone(&batch.schema), wanted));
-        }
-        let Some(read) = tasks.join_next().await else { break };
-        let read = read.map_err(|e| Error::internal("a reader was cut off").because(e))?;
-        let (path, values) = read?;
-        found.insert(path, values);
-    }
-    put_in(batch, sources, &found)
 }
 
 /// Reads what is wanted of one file.
@@ -172,14 +186,10 @@ async fn read(
     let columns: Vec<usize> = wanted.columns.into_iter().collect();
     let fields = columns.iter().filter_map(|at| schema.columns().get(*at)).cloned();
     let fields: Vec<Column> = fields.collect();
-    let mut values = read_columns(&location, &wanted.file, &fields, Rows::At(&rows)).await?;
-    let mut batches = Vec::new();
-    while let Some(batch) = values.try_next().await? {
-        batches.push(batch);
-    }
+    let (batches, fetched) = read_rows(&location, &wanted.file, &fields, &rows).await?;
     let path = wanted.file.path.clone();
     let values = concat(&batches, rows.len(), &path)?;
-    Ok((path, Found { rows, columns, values }))
+    Ok((path, Found { rows, columns, values, fetched }))
 }
 
 /// Fails when a hole that stays null must not.

@@ -4,7 +4,7 @@
 //! takes it over. Planning costs what the batch costs, whatever the size of the table and the number of its files.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use arrow::array::RecordBatch;
 use futures::stream::{StreamExt, TryStreamExt};
@@ -13,7 +13,7 @@ use roaring::RoaringTreemap;
 use uuid::Uuid;
 
 use super::files::{self, Place};
-use super::holes::{self, Source};
+use super::holes::Source;
 use super::index::{Budget, Index, RowId};
 use super::notes::{Note, NotedRow, Notes};
 use super::partition::Partitioning;
@@ -90,6 +90,8 @@ pub struct Table {
     pub(super) next_number: u32,
     pub(super) rows: u64,
     pub(super) source_positions: SourcePositions,
+    /// The operator was told of copies.
+    pub(super) advised: Once,
 }
 
 /// What a batch does to the rows that are there.
@@ -134,6 +136,7 @@ impl Table {
             next_number: 0,
             rows: 0,
             source_positions: SourcePositions::default(),
+            advised: Once::new(),
         }
     }
 
@@ -349,7 +352,7 @@ impl Table {
         if batch.rows.num_rows() == 0 {
             return Ok(written);
         }
-        let rows = holes::fill(&self.location, batch, sources).await?;
+        let rows = self.fill(batch, sources).await?;
         let kept = batch.keys.len();
         if rows.num_rows() > kept {
             let departing = rows.slice(kept, rows.num_rows() - kept);

@@ -8,7 +8,7 @@ use futures::stream::TryStreamExt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::files::{Rows, read_columns, read_footer};
+use super::files::{read_columns, read_footer};
 use super::index::{Index, RowId};
 use super::keys::keys_from_arrow;
 use super::physical::{Options, Table};
@@ -213,7 +213,7 @@ async fn read_keys(
         false => schema.key_columns().cloned().collect(),
     };
     let types: Vec<&ColumnType> = columns.iter().map(|column| &column.ty).collect();
-    let mut batches = read_columns(&location, &live.file, &columns, Rows::All).await?;
+    let mut batches = read_columns(&location, &live.file, &columns).await?;
     let mut keys = Vec::with_capacity(usize::try_from(live.rows()).unwrap_or_default());
     let mut position = 0_u32;
     while let Some(batch) = batches.try_next().await? {

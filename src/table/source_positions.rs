@@ -14,14 +14,13 @@ use arrow::datatypes::Int32Type;
 use futures::stream::{StreamExt, TryStreamExt};
 use hashbrown::HashMap;
 
-use super::files::{Rows, read_columns};
+use super::files::{read_columns, read_rows};
 use super::physical::Table;
 use super::plan::DataFile;
 use crate::change::Batch;
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::schema::{Column, PARTITION_COLUMN, SOURCE_COLUMN};
-use crate::sink::storage::Location;
 use crate::source_position::SourcePosition;
 
 /// Files read at once.
@@ -142,7 +141,7 @@ impl Table {
                 let file =
                     file.ok_or_else(|| Error::internal("the index names a file that is gone"))?;
                 let rows: Vec<u32> = asked.iter().map(|asked| asked.row).collect();
-                let read = read(&location, &file, &columns, Rows::At(&rows)).await?;
+                let (read, _) = read_rows(&location, &file, &columns, &rows).await?;
                 let source_positions: Vec<SourcePosition> =
                     read.iter().flat_map(source_positions).collect();
                 if source_positions.len() != rows.len() {
@@ -171,7 +170,8 @@ impl Table {
             .map(|(number, file)| {
                 let (location, columns) = (self.location.clone(), columns.clone());
                 async move {
-                    let read = read(&location, &file, &columns, Rows::All).await?;
+                    let read = read_columns(&location, &file, &columns).await?;
+                    let read: Vec<RecordBatch> = read.try_collect().await?;
                     let values = read.iter().flat_map(partitions);
                     let partitions: Arc<[i32]> = values.collect();
                     if u64::try_from(partitions.len()) != Ok(file.rows) {
@@ -192,15 +192,6 @@ impl Table {
     fn columns<const N: usize>(&self, names: [&str; N]) -> Vec<Column> {
         names.iter().filter_map(|name| self.schema.column(name)).cloned().collect()
     }
-}
-
-async fn read(
-    location: &Location,
-    file: &DataFile,
-    columns: &[Column],
-    rows: Rows<'_>,
-) -> Result<Vec<RecordBatch>> {
-    read_columns(location, file, columns, rows).await?.try_collect().await
 }
 
 /// The partitions of rows; that of a row which another engine wrote without one is none of the topic's.

@@ -6,7 +6,7 @@ use futures::stream::{StreamExt, TryStreamExt};
 use hashbrown::{HashMap, HashSet};
 use roaring::RoaringBitmap;
 
-use super::files::{Rows, read_columns};
+use super::files::read_columns;
 use super::physical::Table;
 use super::plan::{LiveFile, Scalar};
 use crate::change::Batch;
@@ -80,7 +80,7 @@ impl Gone<'_> {
         number: u32,
         live: LiveFile,
     ) -> Result<(u32, RoaringBitmap)> {
-        let mut batches = read_columns(location, &live.file, self.columns, Rows::All).await?;
+        let mut batches = read_columns(location, &live.file, self.columns).await?;
         let mut rows = RoaringBitmap::new();
         let mut first: u32 = 0;
         while let Some(batch) = batches.try_next().await? {

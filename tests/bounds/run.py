@@ -15,6 +15,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), *(str(HERE.parent / name) for name in ("faults", "readers", "e2e"))]
 
 import world  # noqa: E402
+from copies import LocalCopies  # noqa: E402
 from course import Course  # noqa: E402
 from disk import LocalDisk  # noqa: E402
 from flips import FlippedBits  # noqa: E402
@@ -24,7 +25,7 @@ from many import ManyTables  # noqa: E402
 from pressure import HotKey, LongTransaction, SlowStore, SlowStoreOfMany  # noqa: E402
 from stack import ENV, Fail  # noqa: E402
 
-CASES = (HotKey, LongTransaction, ManyTables, SlowStore, SlowStoreOfMany, LargeRecords, LargestRecords, LocalDisk, FlippedBits)
+CASES = (HotKey, LongTransaction, ManyTables, SlowStore, SlowStoreOfMany, LargeRecords, LargestRecords, LocalDisk, LocalCopies, FlippedBits)
 SHOWN = 6
 
 

@@ -57,11 +57,11 @@ impl Folder {
             Url::parse(&format!("{}/", absolute.trim_end_matches('/'))).map_err(|_| wrong())?;
         let here = self.location.url();
         if (url.scheme(), url.host_str()) != (here.scheme(), here.host_str()) {
-            return Location::open(url.as_str(), self.location.trust()).map(Self::new);
+            let there = Location::open(url.as_str(), self.location.trust())?;
+            return Ok(Self::new(there.with_copies(self.location.copies().cloned())));
         }
         let path = Path::from_url_path(url.path()).map_err(|e| wrong().because(e))?;
-        let there = Location::new(Arc::clone(self.store()), path, url);
-        Ok(Self::new(there.with_trust(self.location.trust().clone())))
+        Ok(Self::new(self.location.beside(Arc::clone(self.store()), path, url)))
     }
 
     /// The folder as metadata names it, without a `/` at the end.

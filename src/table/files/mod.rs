@@ -1,5 +1,6 @@
 //! Data files: rows to a Parquet file in the store and what the formats want to know of it; columns and rows back.
 
+mod copies;
 mod encode;
 mod ranges;
 mod read;
@@ -16,7 +17,8 @@ use object_store::{ObjectStoreExt, PutPayload};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
-pub use read::{FileReader, Rows, read_columns};
+pub use copies::Copies;
+pub use read::{FileReader, read_columns, read_rows};
 
 use crate::error::{Error, Kind, Result};
 use crate::schema::TableSchema;

@@ -17,7 +17,7 @@ use super::sums::{self, Sums};
 /// Ranges with fewer bytes between them are fetched as one.
 const GAP: u64 = 1024 * 1024;
 /// Ranges are not fetched as one beyond this many bytes: a request has a deadline.
-const SPAN: u64 = 8 * 1024 * 1024;
+pub(super) const SPAN: u64 = 8 * 1024 * 1024;
 /// Requests at once.
 const REQUESTS: usize = 4;
 
@@ -78,6 +78,20 @@ impl Stored {
             keep(parts);
         }
         Ok(found)
+    }
+
+    /// Bytes that [`Self::read`] asks the store for.
+    pub(super) fn to_fetch(&self, ranges: &[Range<u64>], sums: Option<&Sums>, from: u64) -> u64 {
+        let mut missing = pieces(ranges, sums);
+        missing.retain(|piece| piece.at.start < from);
+        let requests = match self.seeks {
+            true => missing.into_iter().map(|piece| vec![piece]).collect(),
+            false => spans(missing),
+        };
+        let bytes = requests.iter().filter_map(|request| {
+            Some(request.last()?.at.end.saturating_sub(request.first()?.at.start))
+        });
+        bytes.sum()
     }
 
     /// Fetches pieces with one request.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
@@ -17,10 +18,12 @@ use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
+use super::copies::CopyOf;
 use super::ranges::{Stored, part};
 use super::sums::{self, Sums};
 use super::{parquet_error, store_error};
 use crate::error::{Error, Result};
+use crate::metrics;
 use crate::schema::{Column, FIELD_ID_KEY};
 use crate::sink::storage::Location;
 use crate::table::plan::DataFile;
@@ -30,35 +33,54 @@ const FOOTER_BYTES: u64 = 64 * 1024;
 /// Rows of a batch that is read.
 const BATCH_ROWS: usize = 8192;
 
-/// Which rows of a file.
-#[derive(Debug, Clone, Copy)]
-pub enum Rows<'a> {
-    /// All of them, in order.
-    All,
-    /// Those at these positions, which ascend.
-    At(&'a [u32]),
-}
+type Batches = BoxStream<'static, Result<RecordBatch>>;
 
-/// Reads `columns` of `rows` of a data file: batches with exactly these columns, in this order and of their types. A
-/// column that the file does not have is null.
+/// Reads `columns` of a data file: batches with exactly these columns, in this order and of their types. A column that
+/// the file does not have is null.
 ///
 /// Columns are found by field id; by name in a file without ids, as other engines write them.
 pub async fn read_columns(
     location: &Location,
     file: &DataFile,
     columns: &[Column],
-    rows: Rows<'_>,
-) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+) -> Result<Batches> {
+    let reader = FileReader::open(location, &file.path, file.size).await?;
     let what = format!("cannot read data file {}", location.file_url(&file.path));
+    read(reader, what, columns, None).await
+}
+
+/// Reads `columns` of the rows at `positions`, which ascend, as [`read_columns`] does, from a copy of the file where the
+/// location has one; with the bytes that the store sent for them.
+pub async fn read_rows(
+    location: &Location,
+    file: &DataFile,
+    columns: &[Column],
+    positions: &[u32],
+) -> Result<(Vec<RecordBatch>, u64)> {
+    let reader = FileReader::open_for_rows(location, &file.path, file.size).await?;
+    let what = format!("cannot read data file {}", location.file_url(&file.path));
+    let traffic = Arc::clone(&reader.traffic);
+    let batches = read(reader, what, columns, Some(positions)).await?.try_collect().await?;
+    let fetched = traffic.fetched.load(Ordering::Relaxed);
+    metrics::rows_fetched(fetched);
+    metrics::rows_copied(traffic.copied.load(Ordering::Relaxed));
+    Ok((batches, fetched))
+}
+
+async fn read(
+    reader: FileReader,
+    what: String,
+    columns: &[Column],
+    rows: Option<&[u32]>,
+) -> Result<Batches> {
     let pages = match rows {
-        Rows::All => PageIndexPolicy::Skip,
-        Rows::At(_) => PageIndexPolicy::Optional,
+        None => PageIndexPolicy::Skip,
+        Some(_) => PageIndexPolicy::Optional,
     };
     let options = ArrowReaderOptions::new()
         .with_skip_arrow_metadata(true)
         .with_column_index_policy(PageIndexPolicy::Skip)
         .with_offset_index_policy(pages);
-    let reader = FileReader::open(location, &file.path, file.size).await?;
     let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options)
         .await
         .map_err(|e| parquet_error(what.clone(), e))?;
@@ -67,7 +89,7 @@ pub async fn read_columns(
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots.iter().flatten().copied());
     let total = usize::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or_default();
     let mut builder = builder.with_projection(mask).with_batch_size(BATCH_ROWS);
-    if let Rows::At(positions) = rows {
+    if let Some(positions) = rows {
         builder = builder.with_row_selection(selection(positions, total));
     }
     let stream = builder.build().map_err(|e| parquet_error(what.clone(), e))?;
@@ -95,24 +117,74 @@ pub struct FileReader {
     /// The end of the file, with its footer.
     end: Bytes,
     sums: Option<Arc<Sums>>,
+    copy: Option<CopyOf>,
+    traffic: Arc<Traffic>,
+}
+
+/// Bytes that were read.
+#[derive(Debug, Default)]
+struct Traffic {
+    /// From the store.
+    fetched: AtomicU64,
+    /// From the copy.
+    copied: AtomicU64,
 }
 
 impl FileReader {
     /// A reader of the file at `path`; its size is asked from the store when it is 0. A data error when its footer is not
     /// the one that was written.
     pub async fn open(location: &Location, path: &str, size: u64) -> Result<Self> {
-        let (store, file) = (Arc::clone(location.store()), location.file(path));
-        let failed = |e| store_error(format!("cannot look at {}", location.file_url(path)), e);
-        let size = if size == 0 { store.head(&file).await.map_err(failed)?.size } else { size };
-        let file = Stored { store, path: file, seeks: location.is_a_disk() };
-        let mut reader = Self { file, size, end: Bytes::new(), sums: None };
+        let file = stored(location, path);
+        Self::open_stored(file, &location.file_url(path), size).await
+    }
+
+    /// The same for a few rows of the file, whose copy is read where the location has one.
+    async fn open_for_rows(location: &Location, path: &str, size: u64) -> Result<Self> {
+        let copies = location.copies().filter(|_| size > 0 && !location.is_a_disk());
+        let Some(copies) = copies else { return Self::open(location, path, size).await };
+        let url = location.file_url(path);
+        let copy = copies.of(url.clone(), size);
+        if let Some(copied) = copy.find() {
+            match Self::open_stored(copied, &url, size).await {
+                Ok(reader) if reader.sums.is_some() => {
+                    // No more than the footer, which is checked: the rest of the end may be damaged.
+                    let (footer, from) = (reader.footer_from()..size, reader.end_from());
+                    let end = part(&reader.end, from, &footer).unwrap_or_default();
+                    let copied = AtomicU64::new(reader.traffic.fetched.load(Ordering::Relaxed));
+                    let traffic = Arc::new(Traffic { copied, ..Traffic::default() });
+                    let (file, copy) = (stored(location, path), Some(copy));
+                    return Ok(Self { file, end, copy, traffic, ..reader });
+                }
+                Ok(_) => copy.damaged("it has no checksums"),
+                // The hint is for the table's own file.
+                Err(e) => match std::error::Error::source(&e) {
+                    Some(cause) => copy.damaged(&cause.to_string()),
+                    None => copy.damaged(&e.to_string()),
+                },
+            }
+        }
+        let reader = Self::open(location, path, size).await?;
+        copy.fetched(reader.traffic.fetched.load(Ordering::Relaxed));
+        let copy = reader.sums.is_some().then_some(copy);
+        Ok(Self { copy, ..reader })
+    }
+
+    /// A reader of `file`, which is at `url`.
+    async fn open_stored(file: Stored, url: &str, size: u64) -> Result<Self> {
+        let failed = |e| store_error(format!("cannot look at {url}"), e);
+        let size = match size {
+            0 => file.store.head(&file.path).await.map_err(failed)?.size,
+            size => size,
+        };
+        let (end, traffic) = (Bytes::new(), Arc::default());
+        let mut reader = Self { file, size, end, sums: None, copy: None, traffic };
         reader.end = reader.fetch(size.saturating_sub(FOOTER_BYTES)..size).await.map_err(failed)?;
         let footer = sums::footer_bytes(&reader.end).unwrap_or_default();
         if footer > FOOTER_BYTES && footer <= size {
             reader.end = reader.fetch(size - footer..size).await.map_err(failed)?;
         }
         let Some(place) = sums::place(&reader.end) else { return Ok(reader) };
-        let damaged = |why| damaged(&location.file_url(path), why);
+        let damaged = |why| damaged(url, why);
         if place.end > size {
             return Err(damaged("its checksums are not where its footer says"));
         }
@@ -130,13 +202,36 @@ impl FileReader {
     async fn fetch(&self, range: Range<u64>) -> object_store::Result<Bytes> {
         match part(&self.end, self.end_from(), &range) {
             Some(known) => Ok(known),
-            None => self.file.store.get_range(&self.file.path, range).await,
+            None => {
+                let found = self.file.store.get_range(&self.file.path, range).await?;
+                let bytes = u64::try_from(found.len()).unwrap_or_default();
+                self.traffic.fetched.fetch_add(bytes, Ordering::Relaxed);
+                Ok(found)
+            }
         }
     }
 
     /// What is at `ranges`, checked where that can be.
     async fn checked(&self, ranges: Vec<Range<u64>>) -> parquet::errors::Result<Vec<Bytes>> {
-        self.file.read(&ranges, self.sums.as_deref(), &self.end, self.end_from()).await
+        let (sums, from) = (self.sums.as_deref(), self.end_from());
+        let bytes = self.file.to_fetch(&ranges, sums, from);
+        if let Some(copy) = &self.copy
+            && let Some(copied) = copy.find_or_make(&self.file, bytes).await
+        {
+            match copied.read(&ranges, sums, &self.end, from).await {
+                Ok(found) => {
+                    let bytes = copied.to_fetch(&ranges, sums, from);
+                    self.traffic.copied.fetch_add(bytes, Ordering::Relaxed);
+                    return Ok(found);
+                }
+                Err(e) => copy.damaged(&e.to_string()),
+            }
+        }
+        self.traffic.fetched.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(copy) = &self.copy {
+            copy.fetched(bytes);
+        }
+        self.file.read(&ranges, sums, &self.end, from).await
     }
 
     /// Where the footer starts, which was checked when the file was opened.
@@ -178,6 +273,11 @@ impl AsyncFileReader for FileReader {
             .with_arrow_reader_options(options);
         async move { Ok(Arc::new(reader.load_and_finish(self, size).await?)) }.boxed()
     }
+}
+
+fn stored(location: &Location, path: &str) -> Stored {
+    let (store, path) = (Arc::clone(location.store()), location.file(path));
+    Stored { store, path, seeks: location.is_a_disk() }
 }
 
 /// A file has other bytes than were written.

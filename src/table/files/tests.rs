@@ -18,7 +18,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::Encoding;
 
 use super::encode::encode;
-use super::{Place, Rows, describe, read_columns, read_footer, write};
+use super::{Place, describe, read_columns, read_footer, read_rows, write};
 use crate::error::{Kind, Result};
 use crate::schema::{Column, ColumnType, ListElement, TableSchema};
 use crate::sink::storage::Location;
@@ -47,14 +47,19 @@ fn decimals(precision: u8, values: &[Option<i128>]) -> ArrayRef {
     Arc::new(values.with_precision_and_scale(precision, 2).unwrap())
 }
 
-async fn read(
+async fn read(location: &Location, file: &DataFile, columns: &[Column]) -> Result<RecordBatch> {
+    let batches: Vec<_> = read_columns(location, file, columns).await?.try_collect().await?;
+    Ok(concat_batches(&batches[0].schema(), &batches).unwrap())
+}
+
+async fn rows_at(
     location: &Location,
     file: &DataFile,
     columns: &[Column],
-    rows: Rows<'_>,
-) -> Result<RecordBatch> {
-    let batches: Vec<_> = read_columns(location, file, columns, rows).await?.try_collect().await?;
-    Ok(concat_batches(&batches[0].schema(), &batches).unwrap())
+    at: &[u32],
+) -> RecordBatch {
+    let (batches, _) = read_rows(location, file, columns, at).await.unwrap();
+    concat_batches(&batches[0].schema(), &batches).unwrap()
 }
 
 fn stats(values: u64, nulls: u64, min: Scalar, max: Scalar) -> ColumnStats {
@@ -233,7 +238,7 @@ async fn rows_are_read_by_position_across_row_groups() {
     let file = write(&location, &schema, Place::default(), rows, true).await.unwrap();
     assert_eq!(file.split_offsets.len(), 3);
     let at = [0, 1, 20_000, 1_048_575, 1_048_576, 2_499_999];
-    let found = read(&location, &file, schema.columns(), Rows::At(&at)).await.unwrap();
+    let found = rows_at(&location, &file, schema.columns(), &at).await;
     let ids = found.column(0).as_primitive::<Int64Type>().values();
     assert_eq!(ids.to_vec(), at.map(i64::from));
     let texts: Vec<_> = found.column(1).as_string::<i32>().iter().flatten().collect();
@@ -256,7 +261,7 @@ async fn lists_are_read_by_position_across_pages() {
     let rows = rows(&schema, vec![Arc::new(tags.finish())]);
     let file = write(&location, &schema, Place::default(), rows, false).await.unwrap();
     let at: Vec<u32> = (0..300).map(|n| n * n + n / 2).chain(99_990..100_000).collect();
-    let found = read(&location, &file, schema.columns(), Rows::At(&at)).await.unwrap();
+    let found = rows_at(&location, &file, schema.columns(), &at).await;
     let found = found.column(0).as_list::<i32>();
     for (row, at) in at.iter().enumerate() {
         let elements = found.is_valid(row).then(|| found.value(row));
@@ -299,7 +304,7 @@ async fn a_file_without_ids_is_read_by_name_and_in_the_tables_types() {
         ("gone", ColumnType::Date),
         ("at", ColumnType::Timestamp),
     ]);
-    let found = read(&location, &file, schema.columns(), Rows::All).await.unwrap();
+    let found = read(&location, &file, schema.columns()).await.unwrap();
     assert_eq!(found.column(0).as_string::<i32>().value(0), "x");
     assert_eq!(found.column(1).as_primitive::<Int64Type>().value(0), 7);
     assert_eq!(found.column(2).null_count(), 1);
@@ -316,7 +321,7 @@ async fn values_that_do_not_fit_are_an_error_and_never_null() {
     let fields = vec![Field::new("n", DataType::Int64, true)];
     let file = foreign(&location, fields, vec![Arc::new(Int64Array::from(vec![i64::MAX]))]).await;
     let schema = table(&[("n", ColumnType::Int32)]);
-    let error = read(&location, &file, schema.columns(), Rows::All).await.unwrap_err();
+    let error = read(&location, &file, schema.columns()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Data);
 }
 

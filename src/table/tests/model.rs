@@ -21,7 +21,7 @@ use crate::key::{Key, KeyBuilder};
 use crate::position::{OffsetRange, Position};
 use crate::schema::{Column, ColumnType, ListElement, TableSchema};
 use crate::sink::storage::Location;
-use crate::table::files::{Rows, read_columns};
+use crate::table::files::read_columns;
 use crate::table::index::Budget;
 use crate::table::notes::Notes;
 use crate::table::partition::Partitioning;
@@ -255,7 +255,7 @@ pub(super) async fn content(
     let mut content = Rows2::new();
     for live in state.files.values() {
         let columns = schema.columns().to_vec();
-        let mut batches = read_columns(location, &live.file, &columns, Rows::All).await.unwrap();
+        let mut batches = read_columns(location, &live.file, &columns).await.unwrap();
         let mut at = 0;
         while let Some(batch) = batches.try_next().await.unwrap() {
             for row in 0..batch.num_rows() {

@@ -17,7 +17,7 @@ use super::model::{
 use crate::position::OffsetRange;
 use crate::schema::{Column, ColumnType, TableSchema};
 use crate::sink::storage::Location;
-use crate::table::files::{Place, Rows, read_columns, write};
+use crate::table::files::{Place, read_columns, write};
 use crate::table::partition::Partitioning;
 use crate::table::physical::Table;
 use crate::table::plan::{Counts, DataFile, LiveFile, TableState};
@@ -134,7 +134,7 @@ async fn delete(location: &Location, log: &mut Log, pick: usize) -> Option<i64> 
     let path = paths.get(pick.checked_rem(paths.len())?)?;
     let live = log.state.files.get(path)?.clone();
     let ids: Vec<Column> = schema().key_columns().cloned().collect();
-    let batches = read_columns(location, &live.file, &ids, Rows::All).await.unwrap();
+    let batches = read_columns(location, &live.file, &ids).await.unwrap();
     let batches: Vec<RecordBatch> = batches.try_collect().await.unwrap();
     let ids = concat_batches(&batches[0].schema(), &batches).unwrap();
     let rows = u64::try_from(ids.num_rows()).unwrap();

@@ -66,9 +66,7 @@ impl VendedStorage {
             Error::refused(format!("cannot use the storage that the catalog gives for {name}"))
                 .because(e)
         })?;
-        let opened =
-            Location::new(Arc::new(store), location.path().clone(), location.url().clone());
-        Ok(opened.with_trust(location.trust().clone()))
+        Ok(location.beside(Arc::new(store), location.path().clone(), location.url().clone()))
     }
 
     /// Gives these credentials, and then such as the catalog gives later.
