@@ -37,8 +37,8 @@
 //! 8. What goes wrong with one table stops that table only; what goes wrong outside is waited out.
 //! 9. No secret and no row's value in a log, a metric, a commit or an error.
 //!
-//! What there is not: no state outside the tables, no second store, no exactly-once producer, no clock in any order but
-//! to tell that a source's log started over ([`source_position`]).
+//! What there is not: no state outside the tables (copies of data files can be thrown away), no second store, no
+//! exactly-once producer, no clock in any order but to tell that a source's log started over ([`source_position`]).
 //!
 //! # Where things are
 //!
