@@ -148,13 +148,16 @@ fn the_rules_see_what_they_forbid() {
     assert_eq!(imports("use cdc_sink::cli;\n//! [`crate::cli`]\n"), ["cli"]);
     assert_eq!(imports("use crate::{change, key};"), ["{"]);
     assert_eq!(shipped_code("a\n#[cfg(test)]\nmod tests {\nb\n}\n"), "a\n");
+    let elsewhere = "#[cfg(test)]\nmod tests;\na\n";
+    assert_eq!(shipped_code(elsewhere), elsewhere);
     assert_eq!(module_of("sink/delta/log.rs"), "sink");
     assert_eq!(module_of("error.rs"), "error");
 }
 
 /// What comes before the unit tests, which are last in a file.
 fn shipped_code(text: &str) -> String {
-    text.split("#[cfg(test)]\nmod ").next().unwrap_or_default().to_owned()
+    let tests = Regex::new(r"#\[cfg\(test\)\]\nmod \w+ \{").unwrap();
+    tests.split(text).next().unwrap_or_default().to_owned()
 }
 
 /// The paths below the crate's root that `code` names, two segments at most, comments aside. A group at the root
