@@ -23,7 +23,7 @@ pub use self::exchange::{Exchange, Unanswered};
 use self::exchange::Line;
 use self::token::Authority;
 pub(super) use self::vended::VendedStorage;
-use self::wire::{CatalogConfig, LoadResult, commit_body, refusal};
+use self::wire::{CatalogConfig, LoadResult, commit_body, refusal, unreadable};
 use super::catalog::{Answer, Commit, Creation, LoadedTable, Lookup, TableName};
 use super::known::TOPIC;
 use super::storage::Folder;
@@ -301,8 +301,8 @@ impl RestCatalog {
             let query: Vec<_> = token.iter().map(|token| ("pageToken", token)).collect();
             let request = || self.line.request(Method::GET, url).query(&query);
             let body = self.call(&what, request).await.map_err(|failure| failure.error)?;
-            let mut page: Value = serde_json::from_slice(&body)
-                .map_err(|e| Error::refused(what.clone()).because(e))?;
+            let mut page: Value =
+                serde_json::from_slice(&body).map_err(|e| unreadable(what.clone(), e))?;
             if let Some(Value::Array(entries)) = page.get_mut(entries).map(Value::take) {
                 found.extend(entries);
             }

@@ -57,7 +57,7 @@ pub(super) enum CatalogFault {
     Before,
     /// It is done, and the server or a proxy says that it is broken, or the connection is reset.
     After,
-    /// It is done, and half of the answer comes.
+    /// It is done or read, and half of the answer comes.
     Cut,
     /// It is done, a proxy repeats it, and the answer is that it was done before (409).
     Repeated,
@@ -122,6 +122,7 @@ impl Call {
             Self::Create => &[
                 (CatalogFault::Before, 3),
                 (CatalogFault::After, 3),
+                (CatalogFault::Cut, 1),
                 (CatalogFault::Repeated, 2),
                 (CatalogFault::Conflict, 1),
                 (CatalogFault::Late, 2),
@@ -130,6 +131,7 @@ impl Call {
             ],
             Self::Load => &[
                 (CatalogFault::Before, 4),
+                (CatalogFault::Cut, 1),
                 (CatalogFault::Behind, 5),
                 (CatalogFault::Hang, 1),
                 (CatalogFault::Forbidden, 1),

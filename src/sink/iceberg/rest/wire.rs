@@ -53,8 +53,8 @@ struct Located {
 impl<'a> LoadResult<'a> {
     pub(super) fn parse(body: &'a [u8], name: &TableName) -> Result<Self> {
         serde_json::from_slice(body).map_err(|e| {
-            Error::refused(format!("cannot read what the catalog says of the Iceberg table {name}"))
-                .because(e)
+            let what = format!("cannot read what the catalog says of the Iceberg table {name}");
+            unreadable(what, e)
         })
     }
 
@@ -116,6 +116,14 @@ pub(super) fn commit_body(name: &TableName, commit: &Commit<'_>) -> serde_json::
         "requirements": commit.requirements,
         "updates": updates,
     }))
+}
+
+/// A good answer that cannot be read. One that was cut off may be whole the next time; all else is for good.
+pub(super) fn unreadable(what: String, error: serde_json::Error) -> Error {
+    match error.is_eof() {
+        true => Error::unavailable(what).because(error),
+        false => Error::refused(what).because(error),
+    }
 }
 
 #[derive(Deserialize)]
