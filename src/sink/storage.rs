@@ -2,6 +2,8 @@
 
 mod race;
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,7 +108,7 @@ impl Location {
 
     fn s3(url: &Url, trust: &Trust) -> Result<Self> {
         let bucket = url.host_str().ok_or_else(|| unsupported(url.as_str()))?;
-        let store = s3_builder(trust, environment)?
+        let store = s3_builder(trust, &environment())?
             .with_bucket_name(bucket)
             .build()
             .map_err(|e| Error::invalid(format!("cannot use the warehouse {url}")).because(e))?;
@@ -211,21 +213,26 @@ impl Location {
     }
 }
 
-/// A variable of the process's environment.
-pub(super) fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+/// The variables of the process's environment that say how to reach S3. One without a value counts as not there.
+pub(super) fn environment() -> BTreeMap<String, String> {
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os()
+        .filter_map(text)
+        .filter(|(name, value)| name.starts_with("AWS_") && !value.is_empty())
+        .collect()
 }
 
-/// The settings of S3: those of the environment `variable`, else ours. Refuses to go without the check of certificates.
+/// The settings of S3: those of the `variables`, else ours. Refuses to go without the check of certificates.
 pub(super) fn s3_builder(
     trust: &Trust,
-    variable: impl Fn(&str) -> Option<String>,
+    variables: &BTreeMap<String, String>,
 ) -> Result<AmazonS3Builder> {
     let own = AmazonS3Builder::new().with_client_options(trust.store());
     // What `AmazonS3Builder::from_env` does, which cannot be told of certificates before.
-    let settings = std::env::vars_os().filter_map(|(name, value)| {
-        let key = name.to_str().filter(|name| name.starts_with("AWS_"))?.to_ascii_lowercase();
-        Some((key.parse::<AmazonS3ConfigKey>().ok()?, value.into_string().ok()?))
+    let settings = variables.iter().filter_map(|(name, value)| {
+        Some((name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>().ok()?, value))
     });
     let mut builder = settings
         .fold(own, |builder, (key, value)| builder.with_config(key, value))
@@ -236,16 +243,15 @@ pub(super) fn s3_builder(
             retry_timeout: RETRY_TIMEOUT,
         });
     for (key, name, default) in TIMEOUTS {
-        if variable(name).is_none() {
+        if !variables.contains_key(name) {
             builder = builder.with_config(AmazonS3ConfigKey::Client(key), default);
         }
     }
-    let endpoint =
-        ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].into_iter().find_map(&variable);
-    if variable("AWS_ALLOW_HTTP").is_none()
-        && endpoint.is_some_and(|url| url.starts_with("http://"))
-    {
-        builder = builder.with_allow_http(true);
+    if let Some(endpoint) = builder.get_config_value(&AmazonS3ConfigKey::Endpoint) {
+        check_endpoint(&endpoint)?;
+        if endpoint.starts_with("http://") && !variables.contains_key("AWS_ALLOW_HTTP") {
+            builder = builder.with_allow_http(true);
+        }
     }
     let unchecked = AmazonS3ConfigKey::Client(ClientConfigKey::AllowInvalidCertificates);
     if builder.get_config_value(&unchecked).is_some_and(|value| value != "false") {
@@ -255,6 +261,16 @@ pub(super) fn s3_builder(
         .hint("name the authority that the store's certificate is from with --ca-file"));
     }
     Ok(builder)
+}
+
+/// Refuses what is no address of a store: its client would panic.
+pub(super) fn check_endpoint(endpoint: &str) -> Result<()> {
+    let url = Url::parse(endpoint).ok();
+    if url.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("the S3 endpoint {endpoint:?} is not the address of a store"))
+        .hint("give http://host:port or https://host:port in AWS_ENDPOINT_URL"))
 }
 
 /// A failed request to the store: what was attempted, and what the caller does about it.
@@ -286,31 +302,35 @@ fn unsupported(warehouse: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
 
     #[test]
     fn an_http_endpoint_is_allowed_by_its_spelling() {
-        let allows = |variables: &'static [(&'static str, &'static str)]| {
-            let variable = |name: &str| {
-                variables
-                    .iter()
-                    .find(|(known, _)| *known == name)
-                    .map(|(_, value)| (*value).to_owned())
-            };
+        let allows = |variables: &[(&str, &str)]| {
             let key = AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp);
-            s3_builder(&Trust::default(), variable).unwrap().get_config_value(&key)
+            s3_builder(&Trust::default(), &named(variables)).unwrap().get_config_value(&key)
         };
-        assert_eq!(
-            allows(&[("AWS_ENDPOINT_URL", "http://localhost:9000")]).as_deref(),
-            Some("true")
-        );
-        assert_eq!(
-            allows(&[("AWS_ENDPOINT_URL", "https://s3.example.org")]).as_deref(),
-            Some("false")
-        );
-        let forbidden =
-            allows(&[("AWS_ENDPOINT_URL", "http://localhost:9000"), ("AWS_ALLOW_HTTP", "false")]);
-        assert_eq!(forbidden.as_deref(), Some("false"));
+        let http = ("AWS_ENDPOINT_URL", "http://localhost:9000");
+        assert_eq!(allows(&[http]).as_deref(), Some("true"));
+        let https = ("AWS_ENDPOINT_URL", "https://s3.example.org");
+        assert_eq!(allows(&[https]).as_deref(), Some("false"));
+        assert_eq!(allows(&[http, ("AWS_ALLOW_HTTP", "false")]).as_deref(), Some("false"));
+    }
+
+    #[rstest]
+    fn an_endpoint_that_is_no_address_is_refused(
+        #[values("", "localhost:9000", "http://", "ftp://localhost", "s3.example.org")]
+        endpoint: &str,
+    ) {
+        let variables = named(&[("AWS_ENDPOINT_URL", endpoint)]);
+        let error = s3_builder(&Trust::default(), &variables).unwrap_err();
+        assert!(error.report().contains(&format!("{endpoint:?}")), "{}", error.report());
+    }
+
+    fn named(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use super::super::catalog::{Catalog, TableName};
 use super::Secret;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::sink::storage::{Location, environment, s3_builder};
+use crate::sink::storage::{Location, check_endpoint, environment, s3_builder};
 
 /// Life of credentials that do not say how long they live.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(10 * 60);
@@ -48,12 +48,15 @@ impl VendedStorage {
         let (Catalog::Rest(rest), Some(bucket)) = (&**catalog, location.url().host_str()) else {
             return Ok(location.clone());
         };
-        let mut builder = s3_builder(location.trust(), environment)?.with_bucket_name(bucket);
+        let mut builder = s3_builder(location.trust(), &environment())?.with_bucket_name(bucket);
         // What the catalog leaves out is taken from the environment: Apache's sends neither endpoint nor region.
         if let Some(region) = self.get("client.region").or_else(|| self.get("s3.region")) {
             builder = builder.with_region(region);
         }
         if let Some(endpoint) = self.get("s3.endpoint") {
+            check_endpoint(endpoint).map_err(|e| {
+                e.context(format_args!("storage that the catalog gives for {name}"))
+            })?;
             builder = builder
                 .with_endpoint(endpoint.trim_end_matches('/'))
                 .with_allow_http(endpoint.starts_with("http://"));
