@@ -42,12 +42,15 @@ use faults::{CATALOG_FAULTS, Counters, FAULTS};
 
 /// Histories of a run.
 const HISTORIES: u64 = 300;
+/// After so many, a run tells how far it is.
+const TOLD: u64 = 500;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|value| value.parse().unwrap())
 }
 
 /// Runs histories on every processor; those that found something.
+#[expect(clippy::print_stdout, reason = "a long run tells how far it is")]
 fn run_all(seeds: u64, counters: &Arc<Counters>) -> Vec<(u64, Vec<String>)> {
     let next = AtomicU64::new(0);
     let failed = std::sync::Mutex::new(Vec::new());
@@ -58,6 +61,9 @@ fn run_all(seeds: u64, counters: &Arc<Counters>) -> Vec<(u64, Vec<String>)> {
                     let seed = next.fetch_add(1, Ordering::SeqCst);
                     if seed >= seeds {
                         return;
+                    }
+                    if seed > 0 && seed.is_multiple_of(TOLD) {
+                        println!("{seed} of {seeds}, violated {}", failed.lock().unwrap().len());
                     }
                     let findings = history::run(seed, counters, false).findings;
                     counters.add("commits", findings.commits);
