@@ -1,5 +1,6 @@
 """A bound met with one target: its processes, what they took, and the look at the versions of its tables."""
 import json
+import time
 import urllib.request
 from pathlib import Path
 
@@ -107,12 +108,38 @@ class Course:
         self.tell(peak=f"{process.peak} MiB of {memory_mib} + {allowance}")
         self.check(process.peak <= memory_mib + allowance, f"{process.peak} MiB were resident, the option memory says {memory_mib}")
 
+    def takes_all(self, process, stream, seconds, memory_mib, allowance=ALLOWANCE_MIB):
+        """Runs the process until the stream is in its table; tells how long that takes, and the peak, which must be within the budget."""
+        begin = time.monotonic()
+        process.start(known_member=False)
+        self.settle(process, stream.needed(), seconds)
+        self.tell(seconds=round(time.monotonic() - begin))
+        self.bounded(process, memory_mib, allowance)
+        process.stop()
+
     def table(self, topic):
         connector, schema, table = topic.split(".")
         return f"{connector}_{schema}.{table}"
 
     def place(self, topic):
         return Place(self.target, self.table(topic), topic, None)
+
+    def letters(self, name):
+        """Dead letters of a table, by offset: value and reason."""
+        namespace, _, table = name.partition(".")
+        place = self.place(f"{namespace.replace('_', '.', 1)}.{table}")
+        place.topic = "(dead letters)"
+        logs, _ = place.logs()
+        got = place.read(logs[0], logs[0].versions[-1], READERS[logs[0].format][0]).select(["offset", "value", "reason"])
+        return {row["offset"]: (row["value"], row["reason"]) for row in got.to_pylist()}
+
+    def compare_letters(self, where, found, refused):
+        """The dead letters that were found are the records that were refused, which are by offset."""
+        self.check(sorted(found) == sorted(refused), f"{where} of dead letters has offsets {sorted(found)}, refused were {sorted(refused)}")
+        for offset, (value, reason) in found.items():
+            same = value == refused.get(offset, "").encode()
+            self.check(same, f"the dead letter of offset {offset} in {where} is not the record: {len(value)} bytes")
+            self.check(reason == "too_large", f"the dead letter of offset {offset} in {where} has the reason {reason}")
 
     def look(self, stream, chosen=lambda versions: versions, place=None):
         """Looks at a table's log, and at the rows of the chosen versions with each reader."""

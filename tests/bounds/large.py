@@ -1,11 +1,9 @@
 """Records that are too large: refused, and in the dead letters complete, or their table halts; nothing is lost."""
-import time
 from random import Random
 
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
-from audit import READERS
 from stack import ENV, Fail, until
 from streams import Stream, envelope, text
 
@@ -59,25 +57,13 @@ class LargeRecords:
 
     def to_both(self, course):
         """A topic that takes them, and a table."""
-        begin = time.monotonic()
         letters = self.letters_topic(course, LARGEST)
         place = f"table:{course.run}_large.letters_{course.target.name}"
         process = course.instance([self.stream.topic], memory=f"{self.memory}MiB", dead_letters=[f"topic:{letters}", place])
-        process.start(known_member=False)
-        course.settle(process, self.stream.needed(), 180)
-        course.tell(seconds=round(time.monotonic() - begin))
-        course.bounded(process, self.memory, self.ALLOWANCE_MIB)
-        process.stop()
+        course.takes_all(process, self.stream, 180, self.memory, self.ALLOWANCE_MIB)
         course.look(Rows(self.stream))
-        self.compare(course, "the topic", self.in_topic(letters))
-        self.compare(course, "the table", self.in_table(course, place.partition(":")[2]))
-
-    def compare(self, course, where, found):
-        course.check(sorted(found) == sorted(self.large), f"{where} of dead letters has offsets {sorted(found)}, refused were {sorted(self.large)}")
-        for offset, (value, reason) in found.items():
-            same = value == self.large.get(offset, "").encode()
-            course.check(same, f"the dead letter of offset {offset} in {where} is not the record: {len(value)} bytes")
-            course.check(reason == "too_large", f"the dead letter of offset {offset} in {where} has the reason {reason}")
+        course.compare_letters("the topic", self.in_topic(letters), self.large)
+        course.compare_letters("the table", course.letters(place.partition(":")[2]), self.large)
 
     def in_topic(self, letters):
         consumer = Consumer({"bootstrap.servers": ENV["BROKERS"], "group.id": "bounds-observer", "enable.auto.commit": False,
@@ -91,14 +77,6 @@ class LargeRecords:
             found[int(headers["__connect.errors.offset"])] = (record.value(), headers["cdc_sink.reason"])
         consumer.close()
         return found
-
-    def in_table(self, course, name):
-        namespace, _, table = name.partition(".")
-        place = course.place(f"{namespace.replace('_', '.', 1)}.{table}")
-        place.topic = "(dead letters)"
-        logs, _ = place.logs()
-        got = place.read(logs[0], logs[0].versions[-1], READERS[logs[0].format][0]).select(["offset", "value", "reason"])
-        return {row["offset"]: (row["value"], row["reason"]) for row in got.to_pylist()}
 
     def halts(self, course):
         """The topic of dead letters does not take them: the table halts, and goes on once it does."""
@@ -124,7 +102,7 @@ class LargeRecords:
         process.start(known_member=False)
         course.settle(process, self.stream.needed(), 180)
         process.stop()
-        self.compare(course, "the topic", self.in_topic(letters))
+        course.compare_letters("the topic", self.in_topic(letters), self.large)
 
 
 class Rows:

@@ -1,9 +1,7 @@
 """Records that are larger than what clients take by default: as they lie in the log, and as they are once unpacked."""
-import time
 from contextlib import contextmanager
 from random import Random
 
-from audit import READERS
 from connectors import Kafka
 from large import Rows
 from stack import ENV
@@ -43,14 +41,9 @@ class LargestRecords:
             self.fill(course, kafka)
             place = f"table:{course.run}_largest.letters_{course.target.name}"
             process = course.instance([self.stream.topic], memory=f"{self.memory}MiB", dead_letters=[place])
-            begin = time.monotonic()
-            process.start(known_member=False)
-            course.settle(process, self.stream.needed(), 180)
-            course.tell(seconds=round(time.monotonic() - begin))
-            course.bounded(process, self.memory, self.ALLOWANCE_MIB)
-            process.stop()
+            course.takes_all(process, self.stream, 180, self.memory, self.ALLOWANCE_MIB)
         course.look(Rows(self.stream))
-        self.compare(course, place.partition(":")[2])
+        course.compare_letters("the table", course.letters(place.partition(":")[2]), self.large)
 
     def fill(self, course, kafka):
         most = {"max.message.bytes": str(LIMIT), "segment.bytes": str(LIMIT)}
@@ -70,15 +63,3 @@ class LargestRecords:
         stream.log.append(("refused", 3, None))
         stream.put(value, '{"id":3}')
         stream.flush()
-
-    def compare(self, course, name):
-        namespace, _, table = name.partition(".")
-        place = course.place(f"{namespace.replace('_', '.', 1)}.{table}")
-        place.topic = "(dead letters)"
-        logs, _ = place.logs()
-        got = place.read(logs[0], logs[0].versions[-1], READERS[logs[0].format][0]).select(["offset", "value", "reason"]).to_pylist()
-        found = {row["offset"]: (row["value"], row["reason"]) for row in got}
-        course.check(sorted(found) == sorted(self.large), f"dead letters have offsets {sorted(found)}, refused were {sorted(self.large)}")
-        for offset, (value, reason) in found.items():
-            same = value == self.large.get(offset, "").encode() and reason == "too_large"
-            course.check(same, f"the dead letter of offset {offset} is not the record: {len(value)} bytes, {reason}")

@@ -24,8 +24,9 @@ class ManyTables:
     """A few rows each, another round of changes, and both once more after a restart; the topics match one pattern."""
 
     name, targets, memory = "many tables", ("delta", "iceberg"), 512
-    # Threads beside those of the runtime, and files beside connections, are few however many tables there are.
-    THREADS, FILES = 100, 300
+    # However many tables there are: threads beside those of the runtime are few, and so are files beside the connections of the tables
+    # that are merged and opened at once, which have up to a dozen each in Iceberg.
+    THREADS, FILES = 100, 512
 
     def __init__(self, world, quick):
         self.world = world

@@ -20,13 +20,9 @@ class HotKey:
         self.stream.flush()
 
     def go(self, course):
-        begin = time.monotonic()
+        course.tell(updates=self.stream.sent)
         process = course.instance([self.stream.topic], memory=f"{self.memory}MiB")
-        process.start(known_member=False)
-        course.settle(process, self.stream.needed(), 180)
-        course.tell(updates=self.stream.sent, seconds=round(time.monotonic() - begin))
-        course.bounded(process, self.memory)
-        process.stop()
+        course.takes_all(process, self.stream, 180, self.memory)
         course.look(self.stream)
 
 
@@ -40,13 +36,9 @@ class LongTransaction:
         self.stream.fill(100_000 if quick else 1_000_000)
 
     def go(self, course):
-        begin = time.monotonic()
+        course.tell(rows=self.stream.sent)
         process = course.instance([self.stream.topic], memory=f"{self.memory}MiB")
-        process.start(known_member=False)
-        course.settle(process, self.stream.needed(), 600)
-        course.tell(rows=self.stream.sent, seconds=round(time.monotonic() - begin))
-        course.bounded(process, self.memory)
-        process.stop()
+        course.takes_all(process, self.stream, 600, self.memory)
         course.look(self.stream, some)
         # All keys are read again.
         begin = time.monotonic()

@@ -7,16 +7,14 @@ use std::time::Duration;
 
 use cdc_sink::admin::Health;
 use cdc_sink::batch::Limits;
-use cdc_sink::change::{Batch, Departed, MissingValue, Truncates};
+use cdc_sink::change::{Batch, MissingValue, Truncates};
 use cdc_sink::clock::Clock;
 use cdc_sink::dead_letter::{DeadLetters, Letter};
 use cdc_sink::decode::{self, Decoder, Reject};
 use cdc_sink::error::{Error, Result};
-use cdc_sink::key::Key;
 use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
 use cdc_sink::position::{Position, TopicPartition};
 use cdc_sink::record::Records;
-use cdc_sink::schema::TableSchema;
 use cdc_sink::sink::lake::{LakeOptions, LakeSink, LogSetup, read};
 use cdc_sink::sink::memory::{MemorySink, TextRow, text_rows};
 use cdc_sink::sink::{Merged, Sink};
@@ -29,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batches;
 use crate::readers;
+use crate::sinks::{Store, Stored};
 
 #[template]
 #[rstest]
@@ -176,38 +175,15 @@ async fn many_letters_are_several_commits() {
     assert_eq!(commits.count(), 4);
 }
 
-/// A table in memory that takes only so many batches.
+/// A store that takes only so many more batches.
 #[derive(Debug, Clone)]
-struct Dying {
-    sink: MemorySink,
-    left: Arc<AtomicUsize>,
-}
+struct Dying(Arc<AtomicUsize>);
 
-impl Sink for Dying {
-    async fn position(&mut self) -> Result<Position> {
-        self.sink.position().await
-    }
-
-    async fn departed(&mut self, keys: &[Key]) -> Result<Departed> {
-        self.sink.departed(keys).await
-    }
-
-    fn schema(&self) -> Option<Arc<TableSchema>> {
-        self.sink.schema()
-    }
-
-    fn partition_columns(&self) -> Vec<String> {
-        self.sink.partition_columns()
-    }
-
-    fn timestamps_ms(&self) -> BTreeMap<i32, i64> {
-        self.sink.timestamps_ms()
-    }
-
-    async fn merge(&mut self, batch: &Batch) -> Result<Merged> {
+impl Store for Dying {
+    async fn merge(&mut self, sink: &mut MemorySink, batch: &Batch) -> Result<Merged> {
         let less = |left: usize| left.checked_sub(1);
-        match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
-            Ok(_) => self.sink.merge(batch).await,
+        match self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
+            Ok(_) => sink.merge(batch).await,
             Err(_) => Err(Error::refused("the process is killed")),
         }
     }
@@ -242,7 +218,12 @@ fn log(records: i64) -> Logs {
 const MAX_RECORD_BYTES: usize = 300;
 
 /// A process that reads the log; batches have `batch` records.
-async fn process(logs: &Logs, sink: &Dying, batch: usize, dead_letters: DeadLetters) -> Progress {
+async fn process(
+    logs: &Logs,
+    sink: &Stored<Dying>,
+    batch: usize,
+    dead_letters: DeadLetters,
+) -> Progress {
     let limits = Limits {
         rows: batch,
         bytes: usize::MAX,
@@ -286,9 +267,9 @@ async fn a_crash_before_the_commit_doubles_no_letter(
     let folder = tempfile::tempdir().unwrap();
     let lake = lake(&folder, version, formats);
     let logs = log(200);
-    let sink = Dying { sink: MemorySink::default(), left: Arc::default() };
+    let sink = Stored { sink: MemorySink::default(), store: Dying(Arc::default()) };
     for (commits, batch) in [(0, 48), (1, 32), (0, 64), (100, 80)] {
-        sink.left.store(commits, Ordering::SeqCst);
+        sink.store.0.store(commits, Ordering::SeqCst);
         let before = sink.sink.version();
         let dead_letters = DeadLetters::default().to_table(lake.clone());
         let progress = process(&logs, &sink, batch, dead_letters).await;
@@ -333,7 +314,8 @@ async fn a_record_over_the_limit_is_a_complete_letter() {
     let large = records[1].value.clone().unwrap();
     let at = TopicPartition { topic: "db.public.t".into(), partition: 0 };
     let logs: Logs = Arc::new([(at, Log::new(records, 0))].into());
-    let sink = Dying { sink: MemorySink::default(), left: Arc::new(AtomicUsize::new(100)) };
+    let sink =
+        Stored { sink: MemorySink::default(), store: Dying(Arc::new(AtomicUsize::new(100))) };
     let progress = process(&logs, &sink, 100, DeadLetters::default().to_table(lake.clone())).await;
     assert!(progress.is_complete(), "{:?}", progress.tables());
     let ids: BTreeSet<String> = sink.sink.rows().into_iter().map(|row| row["id"].clone()).collect();
@@ -355,7 +337,8 @@ async fn a_table_that_is_no_table_of_dead_letters_halts() {
     let schema = Arc::new(batches::schema());
     let merged = theirs.merge(&batches::batch(&schema, 0, &[(1, Some("a"))])).await.unwrap();
     assert!(matches!(merged, Merged::Committed(_)));
-    let sink = Dying { sink: MemorySink::default(), left: Arc::new(AtomicUsize::new(100)) };
+    let sink =
+        Stored { sink: MemorySink::default(), store: Dying(Arc::new(AtomicUsize::new(100))) };
     let progress = process(&log(20), &sink, 100, DeadLetters::default().to_table(lake)).await;
     let halted = progress.tables().values().find_map(|table| table.halted.clone()).unwrap();
     assert!(halted.contains("dead letters do not fit their table"), "{halted}");

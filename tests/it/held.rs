@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use cdc_sink::admin::Health;
 use cdc_sink::batch::Limits;
-use cdc_sink::change::{Batch, Departed, MissingValue, Truncates};
+use cdc_sink::change::{Batch, MissingValue, Truncates};
 use cdc_sink::clock::Clock;
 use cdc_sink::decode::{Decoder, Options};
 use cdc_sink::error::Result;
-use cdc_sink::key::Key;
 use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
-use cdc_sink::position::{Position, TopicPartition};
+use cdc_sink::position::TopicPartition;
 use cdc_sink::record::Records;
-use cdc_sink::schema::TableSchema;
 use cdc_sink::sink::memory::MemorySink;
 use cdc_sink::sink::{Committed, Merged, Sink};
 use cdc_sink::source::{Event, Source, Start};
@@ -23,6 +21,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::pipeline::run;
+use crate::sinks::{Store, Stored};
 
 const TOPICS: usize = 60;
 const CHUNKS: i64 = 6;
@@ -119,37 +118,14 @@ impl Source for Topics {
     async fn close(self) {}
 }
 
-/// A table whose store does not answer until it is `open`.
+/// A store that does not answer until this is true.
 #[derive(Debug, Clone)]
-struct Slow {
-    sink: MemorySink,
-    open: watch::Receiver<bool>,
-}
+struct Slow(watch::Receiver<bool>);
 
-impl Sink for Slow {
-    async fn position(&mut self) -> Result<Position> {
-        self.sink.position().await
-    }
-
-    async fn departed(&mut self, keys: &[Key]) -> Result<Departed> {
-        self.sink.departed(keys).await
-    }
-
-    fn schema(&self) -> Option<Arc<TableSchema>> {
-        self.sink.schema()
-    }
-
-    fn partition_columns(&self) -> Vec<String> {
-        self.sink.partition_columns()
-    }
-
-    fn timestamps_ms(&self) -> BTreeMap<i32, i64> {
-        self.sink.timestamps_ms()
-    }
-
-    async fn merge(&mut self, batch: &Batch) -> Result<Merged> {
-        self.open.wait_for(|open| *open).await.unwrap();
-        self.sink.merge(batch).await
+impl Store for Slow {
+    async fn merge(&mut self, sink: &mut MemorySink, batch: &Batch) -> Result<Merged> {
+        self.0.wait_for(|open| *open).await.unwrap();
+        sink.merge(batch).await
     }
 }
 
@@ -166,7 +142,7 @@ fn a_full_budget_holds_every_partition_at_once() {
             let decoder = Decoder::new(Options { declared, ..Options::default() }, None, None);
             Ok(TableSetup {
                 name: Arc::clone(topic),
-                sink: Slow { sink: sinks[topic].clone(), open: open.clone() },
+                sink: Stored { sink: sinks[topic].clone(), store: Slow(open.clone()) },
                 decoder,
                 missing_value: MissingValue::Null,
                 truncates: Truncates::Apply,

@@ -37,6 +37,7 @@ mod poison;
 mod readers;
 mod rounds;
 mod simulation;
+mod sinks;
 mod stop;
 mod tidy;
 mod torn;

@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use cdc_sink::admin::Health;
 use cdc_sink::batch::Limits;
-use cdc_sink::change::{Batch, Departed, MissingValue, Truncates};
+use cdc_sink::change::{Batch, MissingValue, Truncates};
 use cdc_sink::clock::Clock;
 use cdc_sink::decode::{Decoder, Options, Registry, SchemaId};
 use cdc_sink::error::{Error, Result};
 use cdc_sink::generate::{Encoding, Generator, Mix, Shape, UNAVAILABLE, Workload};
-use cdc_sink::key::Key;
 use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
-use cdc_sink::position::{Position, TopicPartition};
-use cdc_sink::schema::{TableSchema, is_metadata};
+use cdc_sink::position::TopicPartition;
+use cdc_sink::schema::is_metadata;
 use cdc_sink::sink::memory::{MemorySink, TextRow};
 use cdc_sink::sink::{Committed, Merged, Sink};
 use cdc_sink::source::scripted::{Acknowledged, Log, LoggedRecord, Logs, ScriptedSource, Step};
@@ -25,6 +24,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::generated::expected;
+use crate::sinks::{Store, Stored};
 
 pub(crate) const PARTITIONS: i32 = 3;
 
@@ -37,41 +37,18 @@ enum Fault {
     After,
 }
 
-/// A sink with faults: one for each merge, none left means none any more.
+/// A store with faults: one for each merge, none left means none any more.
 #[derive(Debug, Clone)]
-struct Faulty {
-    sink: MemorySink,
-    faults: Arc<Mutex<VecDeque<Option<Fault>>>>,
-}
+struct Faulty(Arc<Mutex<VecDeque<Option<Fault>>>>);
 
-impl Sink for Faulty {
-    async fn position(&mut self) -> Result<Position> {
-        self.sink.position().await
-    }
-
-    async fn departed(&mut self, keys: &[Key]) -> Result<Departed> {
-        self.sink.departed(keys).await
-    }
-
-    fn schema(&self) -> Option<Arc<TableSchema>> {
-        self.sink.schema()
-    }
-
-    fn partition_columns(&self) -> Vec<String> {
-        self.sink.partition_columns()
-    }
-
-    fn timestamps_ms(&self) -> BTreeMap<i32, i64> {
-        self.sink.timestamps_ms()
-    }
-
-    async fn merge(&mut self, batch: &Batch) -> Result<Merged> {
+impl Store for Faulty {
+    async fn merge(&mut self, sink: &mut MemorySink, batch: &Batch) -> Result<Merged> {
         let lost = || Error::unavailable("the store does not answer");
-        let fault = self.faults.lock().unwrap().pop_front().flatten();
+        let fault = self.0.lock().unwrap().pop_front().flatten();
         match fault {
-            None => self.sink.merge(batch).await,
+            None => sink.merge(batch).await,
             Some(Fault::Before) => Err(lost()),
-            Some(Fault::After) => match self.sink.merge(batch).await? {
+            Some(Fault::After) => match sink.merge(batch).await? {
                 Merged::Committed(_) => Err(lost()),
                 other => Ok(other),
             },
@@ -245,7 +222,7 @@ async fn told<S: Sink + Send + Sync + 'static>(
     }
 }
 
-fn assert_equal(world: &World, sink: &Faulty) {
+fn assert_equal(world: &World, sink: &Stored<Faulty>) {
     let mut rows = sink.sink.rows();
     for row in &mut rows {
         row.retain(|column, _| !is_metadata(column));
@@ -281,8 +258,9 @@ pub(crate) fn run<F: Future<Output = ()>>(test: F) {
     runtime.enable_all().start_paused(true).build().unwrap().block_on(test);
 }
 
-fn faulty(faults: Vec<Option<Fault>>) -> Faulty {
-    Faulty { sink: MemorySink::default(), faults: Arc::new(Mutex::new(faults.into())) }
+fn faulty(faults: Vec<Option<Fault>>) -> Stored<Faulty> {
+    let store = Faulty(Arc::new(Mutex::new(faults.into())));
+    Stored { sink: MemorySink::default(), store }
 }
 
 proptest! {

@@ -1,21 +1,17 @@
 //! How the pipeline ends when it is told to, or at the end of what there is: what is buffered is committed, and nothing is
 //! waited for that does not come.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cdc_sink::admin::Health;
 use cdc_sink::batch::Limits;
-use cdc_sink::change::{Batch, Departed, MissingValue, Truncates};
+use cdc_sink::change::{Batch, MissingValue, Truncates};
 use cdc_sink::clock::Clock;
 use cdc_sink::decode::{Decoder, Options, Registry};
 use cdc_sink::error::{Error, Result};
 use cdc_sink::generate::{Encoding, Generator, Shape, Workload};
-use cdc_sink::key::Key;
 use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
-use cdc_sink::position::Position;
-use cdc_sink::schema::TableSchema;
 use cdc_sink::sink::memory::MemorySink;
 use cdc_sink::sink::{Merged, Sink};
 use cdc_sink::source::scripted::{Acknowledged, ScriptedSource};
@@ -23,6 +19,7 @@ use rstest::rstest;
 use tokio_util::sync::CancellationToken;
 
 use crate::pipeline::{logs_of, registry_of, run};
+use crate::sinks::{Store, Stored};
 
 /// What the servers do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,44 +37,22 @@ enum Servers {
     GiveNoSchema,
 }
 
-#[derive(Debug, Clone)]
-struct Table {
-    sink: MemorySink,
-    servers: Servers,
-}
-
-impl Sink for Table {
-    async fn position(&mut self) -> Result<Position> {
-        match self.servers {
-            Servers::FailAtOnce => Err(Error::unavailable("the store does not answer")),
-            _ => self.sink.position().await,
+impl Store for Servers {
+    fn answers(&self) -> Result<()> {
+        match self {
+            Self::FailAtOnce => Err(Error::unavailable("the store does not answer")),
+            _ => Ok(()),
         }
     }
 
-    async fn departed(&mut self, keys: &[Key]) -> Result<Departed> {
-        self.sink.departed(keys).await
-    }
-
-    fn schema(&self) -> Option<Arc<TableSchema>> {
-        self.sink.schema()
-    }
-
-    fn partition_columns(&self) -> Vec<String> {
-        self.sink.partition_columns()
-    }
-
-    fn timestamps_ms(&self) -> BTreeMap<i32, i64> {
-        self.sink.timestamps_ms()
-    }
-
-    async fn merge(&mut self, batch: &Batch) -> Result<Merged> {
-        match self.servers {
-            Servers::Fail => return Err(Error::unavailable("the store does not answer")),
-            Servers::Hang => std::future::pending().await,
-            Servers::AreSlow(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+    async fn merge(&mut self, sink: &mut MemorySink, batch: &Batch) -> Result<Merged> {
+        match self {
+            Self::Fail => return Err(Error::unavailable("the store does not answer")),
+            Self::Hang => std::future::pending().await,
+            Self::AreSlow(seconds) => tokio::time::sleep(Duration::from_secs(*seconds)).await,
             _ => {}
         }
-        self.sink.merge(batch).await
+        sink.merge(batch).await
     }
 }
 
@@ -105,7 +80,7 @@ async fn end(
     let open = |topic: &Arc<str>| {
         Ok(TableSetup {
             name: Arc::clone(topic),
-            sink: Table { sink: sink.clone(), servers },
+            sink: Stored { sink: sink.clone(), store: servers },
             decoder: Decoder::new(Options::default(), Some(Arc::clone(&registry)), None),
             missing_value: MissingValue::Null,
             truncates: Truncates::Apply,
