@@ -16,6 +16,8 @@ from pyiceberg.table import StaticTable
 from py_iceberg import keys
 from stack import ENV, lake
 
+# What the newest commit notes of rows that left one partition for another: the files with such rows stay.
+NOTES = "cdc-sink.departed-rows"
 Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 
 
@@ -65,7 +67,7 @@ def delta(store, there, topic):
     """The Delta log; none when there is no table."""
     log = Log("delta", own={path for path in there if path.startswith("_delta_log/")})
     names = sorted(path for path in log.own if re.fullmatch(r"_delta_log/\d{20}\.json", path))
-    position = {}
+    position, noted = {}, []
     for number, name in enumerate(names):
         if name != f"_delta_log/{number:020}.json":
             raise AssertionError(f"version {number} of the Delta log is not there, {name} is")
@@ -74,6 +76,7 @@ def delta(store, there, topic):
             action = json.loads(line)
             if info := action.get("commitInfo"):
                 version.batch = info.get("cdc-sink.batch-id")
+                noted = info.get(NOTES, {}).get("files", []) if version.batch else noted
             elif txn := action.get("txn"):
                 partition = txn["appId"].removeprefix(f"cdc-sink/{topic}/")
                 version.position = version.position | {int(partition): txn["version"]}
@@ -85,6 +88,7 @@ def delta(store, there, topic):
         version.added = [path for path in added if path not in removed]
         position = version.position
         log.versions.append(version)
+    log.needed |= set(noted)
     return log if names else None
 
 
@@ -119,6 +123,7 @@ class Iceberg:
         log.own = {path for path in there if path.startswith(f"{home}metadata/") and re.search(r"(\.metadata\.json|version-hint\.text)$", path)}
         log.needed |= {self.store.relative(entry.metadata_file) for entry in self.content.metadata_log}
         log.needed.add(self.store.relative(self.metadata))
+        log.needed |= set(json.loads(self.content.properties.get(NOTES, "{}")).get("files", []))
         chain, at = [], self.content.current_snapshot_id
         while at is not None:
             chain.append(snapshots.pop(at))
