@@ -93,10 +93,19 @@ pub struct Summary {
     pub unknown: u64,
 }
 
+/// The logs in a table's folder.
+#[derive(Debug, Default)]
+struct Logs {
+    delta: bool,
+    /// Where the metadata of Iceberg tables is, relative to the table's root.
+    iceberg: BTreeSet<&'static str>,
+}
+
 /// A table, with its versions in every format that it has.
 #[derive(Debug)]
 pub struct Table {
-    name: Arc<str>,
+    /// Where it is, as far as it is known from outside.
+    place: Place,
     location: Location,
     delta: Option<delta::References>,
     iceberg: Vec<iceberg::References>,
@@ -105,13 +114,13 @@ pub struct Table {
 impl Table {
     /// Opens the table at `place`; none when there is none that cdc-sink made.
     pub async fn open(place: Place) -> Result<Option<Self>> {
-        let Place { name, location, catalog, table } = place;
-        let iceberg = iceberg::References::open(&location, &catalog, &table).await?;
+        let Place { location, catalog, table, .. } = &place;
+        let iceberg = iceberg::References::open(location, catalog, table).await?;
         // The catalog may have chosen where it is, and credentials for it.
-        let location = iceberg.first().map_or(location, |table| table.location().clone());
+        let location = iceberg.first().map_or(location, |table| table.location()).clone();
         let delta = delta::References::open(location.clone()).await?;
         let exists = delta.is_some() || !iceberg.is_empty();
-        Ok(exists.then_some(Self { name, location, delta, iceberg }))
+        Ok(exists.then_some(Self { place, location, delta, iceberg }))
     }
 
     /// The topic that feeds the table.
@@ -143,9 +152,16 @@ impl Table {
         rules: &Rules,
         tell: &mut (dyn FnMut(Unneeded<'_>) + Send),
     ) -> Result<Summary> {
-        let name = Arc::clone(&self.name);
+        let name = Arc::clone(&self.place.name);
         let mut pace = Pace::new(&name);
-        let mut files = self.list(rules.older_than, &mut pace).await?;
+        let (mut files, logs) = self.list(rules.older_than, &mut pace).await?;
+        if self.check_read(&logs).is_err() {
+            // A format may have been made since the table was opened.
+            if let Some(table) = Self::open(self.place.clone()).await? {
+                *self = table;
+            }
+            self.check_read(&logs)?;
+        }
         self.read(&mut files, &mut pace).await?;
         let left = files.left();
         for Found { path, form, size } in left.orphans.iter().chain(&left.unknown) {
@@ -172,43 +188,47 @@ impl Table {
         Ok(summary)
     }
 
-    /// Lists the table's folder. Fails when there is a log in it whose versions cannot be read here.
-    async fn list(&self, older_than: Duration, pace: &mut Pace<'_>) -> Result<Files> {
+    /// Lists the table's folder: its files, and the logs that are among them.
+    async fn list(&self, older_than: Duration, pace: &mut Pace<'_>) -> Result<(Files, Logs)> {
         let older_than = i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX);
         let newest = self.location.store_millis().await?.saturating_sub(older_than);
         let (root, mut files) = (self.location.path().as_ref(), Files::default());
-        let (mut homes, mut has_delta) = (BTreeSet::new(), false);
+        let mut logs = Logs::default();
         let mut listed = self.location.store().list(Some(self.location.path()));
         let failed = |e| storage::failed(format!("cannot list {}", self.location.url()), e);
         while let Some(meta) = listed.try_next().await.map_err(failed)? {
             let Some(path) = meta.location.as_ref().strip_prefix(root) else { continue };
             let path = path.trim_start_matches('/');
-            homes.extend(form::home(path));
-            has_delta |= form::is_version(path);
+            logs.iceberg.extend(form::home(path));
+            logs.delta |= form::is_version(path);
             files.list(path, meta.size, meta.last_modified.timestamp_millis() > newest);
             pace.step("listing files", files.listed(), None);
         }
         for staged in staged::list(&self.location).await? {
             files.list(&staged.path, staged.size, staged.modified_millis > newest);
         }
-        if has_delta && self.delta.is_none() {
-            return Err(self.unread("a Delta log that cdc-sink did not make"));
-        }
-        for home in homes {
-            if !self.iceberg.iter().any(|table| table.home() == home) {
-                return Err(self.unread(&format!("Iceberg metadata in {home}metadata")));
-            }
-        }
-        Ok(files)
+        Ok((files, logs))
     }
 
-    fn unread(&self, what: &str) -> Error {
-        Error::refused(format!(
-            "cannot remove orphans of {}: its folder {} has {what}, of a table that is not found",
-            self.name,
-            self.location.url()
-        ))
-        .hint("give --to and --catalog as the instance has them that writes it; if that table was dropped, remove its folder")
+    /// Fails when there is a log whose versions cannot be read here.
+    fn check_read(&self, logs: &Logs) -> Result<()> {
+        let unread = |what: &str| {
+            Error::refused(format!(
+                "cannot remove orphans of {}: its folder {} has {what}, of a table that is not found",
+                self.place.name,
+                self.location.url()
+            ))
+            .hint("give --to and --catalog as the instance has them that writes it; if that table was dropped, remove its folder")
+        };
+        if logs.delta && self.delta.is_none() {
+            return Err(unread("a Delta log that cdc-sink did not make"));
+        }
+        for home in &logs.iceberg {
+            if !self.iceberg.iter().any(|table| table.home() == *home) {
+                return Err(unread(&format!("Iceberg metadata in {home}metadata")));
+            }
+        }
+        Ok(())
     }
 
     /// Takes what versions refer to out of `files`: all of them at first, then those that came since.

@@ -281,7 +281,7 @@ fn was_taken_back(why: &str) -> bool {
     why.contains("somebody restored its version") || why.contains(" went back from ")
 }
 
-/// True when a table halted as the catalog did not let us do something.
+/// True when a table halted as the catalog did not let us do something, or did not take a token that it had just given.
 fn was_forbidden(why: &str) -> bool {
-    why.contains("the catalog answers 403")
+    why.contains("the catalog answers 403") || why.contains("the catalog answers 401")
 }

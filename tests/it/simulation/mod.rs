@@ -68,7 +68,8 @@ fn run_all(seeds: u64, counters: &Arc<Counters>) -> Vec<(u64, Vec<String>)> {
                     let findings = history::run(seed, counters, false).findings;
                     counters.add("commits", findings.commits);
                     counters.add("versions", findings.versions);
-                    if !findings.violations.is_empty() {
+                    if let Some(first) = findings.violations.first() {
+                        println!("seed {seed}: {first}");
                         failed.lock().unwrap().push((seed, findings.violations));
                     }
                 }
