@@ -12,14 +12,13 @@ from .ports import claim, port
 
 @dataclass
 class Launch:
-    """A server's command, how to see that it is ready and within how many seconds, and what to do then."""
+    """A server's command, how to see that it is ready and within how many seconds."""
 
     command: list
     ready: Callable[[], bool]
     seconds: int = 60
     env: dict = field(default_factory=dict)
     user: object = None
-    after: Callable[[], None] = lambda: None
 
 
 def _jvm(name, heap, least=17):
@@ -75,12 +74,10 @@ def minio():
     env = {"MINIO_ROOT_USER": S3_ACCESS_KEY, "MINIO_ROOT_PASSWORD": S3_SECRET_KEY, "MINIO_UPDATE": "off", "MINIO_BROWSER": "off",
            "MINIO_PROMETHEUS_AUTH_TYPE": "public", "GOMEMLIMIT": "512MiB"}
 
-    def buckets():
-        for bucket in (BUCKET, NESSIE_BUCKET):
-            probes.make_bucket(number, bucket)
+    def ready():
+        return probes.http_ok(number, "/minio/health/ready") and all(probes.make_bucket(number, bucket) for bucket in (BUCKET, NESSIE_BUCKET))
 
-    return Launch([PARTS / "minio/minio", "server", DATA / "minio", "--address", f"{HOST}:{number}"],
-                  lambda: probes.http_ok(number, "/minio/health/ready"), env=env, after=buckets)
+    return Launch([PARTS / "minio/minio", "server", DATA / "minio", "--address", f"{HOST}:{number}"], ready, env=env)
 
 
 def iceberg_rest():

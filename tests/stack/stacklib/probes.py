@@ -51,7 +51,7 @@ def kafka(port):
 
 
 def make_bucket(port, bucket):
-    """PUT Bucket, signed with AWS signature 4; a bucket that is there already is fine."""
+    """PUT Bucket, signed with AWS signature 4; a bucket that is there already is fine. False while the server is not ready, whatever it said."""
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
     empty = hashlib.sha256(b"").hexdigest()
     headers = {"host": f"{HOST}:{port}", "x-amz-content-sha256": empty, "x-amz-date": now}
@@ -68,5 +68,8 @@ def make_bucket(port, bucket):
     answer = connection.getresponse()
     text = answer.read().decode(errors="replace")
     connection.close()
+    if answer.status == 503:
+        return False
     if answer.status != 200 and "BucketAlreadyOwnedByYou" not in text:
         raise Fail(f"minio: making bucket {bucket} answered {answer.status}: {text}")
+    return True

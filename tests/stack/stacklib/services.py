@@ -101,7 +101,6 @@ def _start_one(name, needs):
             if last:
                 raise
             say(f"{died}\n{name}: starting it once more")
-    plan.after()
 
 
 def stop(names):
