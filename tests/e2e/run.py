@@ -222,7 +222,7 @@ class Course:
             except Fail as error:
                 left = "\n".join(f"{place[0]}[{place[1]}]: at {at}, the end is {end}" for place, (at, end) in sorted(waiting.items()))
                 logs = "\n".join(f"the end of {instance.log}:\n{tail(instance.log)}" for instance in instances)
-                raise Fail(f"{error}\n{left}\n{logs}") from None
+                raise Fail(f"{error}\n{left}\n{said_of(waiting, instances)}\n{logs}") from None
 
     def keep(self, phase):
         """The source's rows and the tables' versions belong together."""
@@ -322,6 +322,16 @@ class Course:
                              "expected": self.expected[kind, table.name, phase], "dropped": table.dropped(phase, phase - 1 if goes else 0)})
         return {"name": f"{kind}/{connector.encoding}/{table.name}", "where": self.where(target, connector, table), "key": table.key,
                 "columns": [(name, column.kind, column.was) for column in table.columns for name in column.names()], "versions": versions}
+
+
+def said_of(waiting, instances):
+    """What the instances say of the tables that wait, and of their source."""
+    topics, said = {topic for topic, _ in waiting}, []
+    for instance in instances:
+        status = instance.status() or {}
+        tables = [table for table in status.pop("tables", []) if table["topic"] in topics]
+        said += [f"{instance.log.stem} says {json.dumps(status)}", *(f"  {json.dumps(table)}" for table in tables)]
+    return "\n".join(said)
 
 
 def needed(options):
