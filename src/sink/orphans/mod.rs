@@ -155,10 +155,12 @@ impl Table {
         let name = Arc::clone(&self.place.name);
         let mut pace = Pace::new(&name);
         let (mut files, logs) = self.list(rules.older_than, &mut pace).await?;
-        if self.check_read(&logs).is_err() {
+        if let Err(unread) = self.check_read(&logs) {
             // A format may have been made since the table was opened.
-            if let Some(table) = Self::open(self.place.clone()).await? {
-                *self = table;
+            match Self::open(self.place.clone()).await {
+                Ok(Some(table)) => *self = table,
+                Ok(None) => return Err(unread),
+                Err(e) => return Err(unread.because(e)),
             }
             self.check_read(&logs)?;
         }
