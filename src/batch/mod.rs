@@ -78,6 +78,8 @@ pub struct Buffer {
     /// Records that empty the table. What was taken in before the last of them is gone.
     truncates: Vec<RecordRef>,
     ranges: BTreeMap<i32, OffsetRange>,
+    /// The first record of each partition.
+    first: BTreeMap<i32, i64>,
     /// Kafka's timestamp of the newest record of each partition.
     timestamps_ms: BTreeMap<i32, i64>,
     tally: Tally,
@@ -153,6 +155,7 @@ impl Buffer {
                 continue;
             }
             self.tally.consumed += 1;
+            self.first.entry(records.partition()).or_insert(record.offset);
             newest = newest.max(record.timestamp_ms);
             let at = RecordRef { chunk, entry };
             match outcome {
@@ -299,6 +302,11 @@ impl Buffer {
     /// True when half of a key change is here and its other half is not.
     pub fn has_open(&self) -> bool {
         self.pairs.has_open()
+    }
+
+    /// The offset of the first record of `partition` that was taken in since the last commit.
+    pub fn first_of(&self, partition: i32) -> Option<i64> {
+        self.first.get(&partition).copied()
     }
 
     /// The first offset of `partition` with half of a key change whose other half was not taken in.

@@ -59,7 +59,7 @@ pub struct TableProgress {
 }
 
 /// How far one partition is.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PartitionProgress {
     /// True while this instance reads it.
     pub assigned: bool,
@@ -159,14 +159,14 @@ impl Progress {
         }
     }
 
-    /// Everything below `position` was taken in; `settled` when nothing of it waits for a commit.
-    pub(super) fn taken(&mut self, topic: &Arc<str>, partition: i32, position: i64, settled: bool) {
+    /// Everything below `position` was taken in; nothing below `settled` waits for a commit.
+    pub(super) fn taken(&mut self, topic: &Arc<str>, partition: i32, position: i64, settled: i64) {
         let at = TopicPartition { topic: Arc::clone(topic), partition };
         if let Some(progress) = self.partitions.get_mut(&at) {
             progress.taken = progress.taken.max(Some(position));
             progress.high = progress.high.max(Some(position));
-            if settled {
-                progress.settled = progress.settled.max(Some(position));
+            if progress.settled < Some(settled) {
+                progress.settled = Some(settled);
                 self.tell(topic);
             }
         }

@@ -58,8 +58,8 @@ pub(super) enum Message {
 pub(super) enum Report {
     /// A chunk left the mailbox, taken in or dropped.
     Handled { topic: Arc<str>, skipped: Skips },
-    /// Everything below `position` was taken in; `settled` when nothing waits for a commit.
-    Reached { topic: Arc<str>, partition: i32, position: i64, settled: bool },
+    /// Everything below `position` was taken in; nothing below `settled` waits for a commit.
+    Reached { topic: Arc<str>, partition: i32, position: i64, settled: i64 },
     /// The table committed.
     Committed { topic: Arc<str>, committed: Committed, summary: Summary },
     /// So many records turned out to be nothing for the table, without a commit.
@@ -291,7 +291,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 if let Some(end) = self.assigned.get_mut(&partition).filter(|_| takes) {
                     *end = End::Reached;
                     self.buffer.reach(partition, position);
-                    self.report_reached(partition, position, self.buffer.is_empty()).await;
+                    self.report_reached(partition, position).await;
                 }
             }
             Message::Halt(error) => {
@@ -316,7 +316,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
         self.buffer.start_at(known.clone());
         // Said now: of a partition that is at its end nothing more may ever come.
         for (partition, position) in known {
-            self.report_reached(partition, position, true).await;
+            self.report_reached(partition, position).await;
         }
         let timestamps = self.sink.timestamps_ms();
         let start = |p: &i32| match (stored.get(*p), timestamps.get(p)) {
@@ -411,7 +411,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
             }
         }
         if let Some(position) = position {
-            self.report_reached(partition, position, self.buffer.is_empty()).await;
+            self.report_reached(partition, position).await;
         }
         self.account(queued, 0);
         let skipped = std::mem::take(&mut self.skipped);
@@ -515,6 +515,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
     async fn settle(&mut self, end: &Position, records: usize) {
         self.keep(self.buffer.without(end, now()));
         self.report(Report::PassedOver { topic: Arc::clone(&self.topic), records }).await;
+        self.report_positions().await;
     }
 
     /// Merges a batch; none when partitions of it were lost while waiting for another attempt.
@@ -547,16 +548,16 @@ impl<S: Sink + Send + Sync> Worker<S> {
         self.report(Report::Halted { topic, error, fenced }).await;
     }
 
-    /// Reports every partition: halves of key changes that were waited for may have met, or be in the table.
+    /// Reports every partition: what was taken in may be settled by now, without another record and without a commit.
     async fn report_positions(&self) {
-        let settled = self.buffer.is_empty();
         for (partition, position) in self.buffer.position().iter() {
-            self.report_reached(partition, position, settled).await;
+            self.report_reached(partition, position).await;
         }
     }
 
     /// Everything below `position` was taken in, but that half of a key change waits for the other.
-    async fn report_reached(&self, partition: i32, position: i64, settled: bool) {
+    async fn report_reached(&self, partition: i32, position: i64) {
+        let settled = self.buffer.first_of(partition).unwrap_or(position);
         let position = self.buffer.open_from(partition).map_or(position, |open| open.min(position));
         let topic = Arc::clone(&self.topic);
         self.report(Report::Reached { topic, partition, position, settled }).await;

@@ -36,6 +36,7 @@ mod pipeline;
 mod poison;
 mod readers;
 mod rounds;
+mod settled;
 mod simulation;
 mod sinks;
 mod stop;

@@ -99,6 +99,14 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// A topic of such values without a schema, one list for each partition.
+    pub(crate) fn bare(partitions: &[&[(Option<i64>, &str)]]) -> Self {
+        let at = |partition| TopicPartition { topic: "shop.public.t".into(), partition };
+        let logs = (0..).zip(partitions).map(|(p, values)| (at(p), bare_log(values)));
+        let logs = Arc::new(logs.collect());
+        Self { logs, registry: Registry::preloaded([]), expected: Vec::new() }
+    }
+
     /// The same with some of its partitions: what one of several instances reads.
     pub(crate) fn part(&self, partitions: impl Fn(i32) -> bool) -> Self {
         let logs = self.logs.iter().filter(|(at, _)| partitions(at.partition));
@@ -165,6 +173,9 @@ pub(crate) async fn process<S: Sink + Send + Sync + 'static>(
 ) {
     if let Some(progress) = told(world, script, sink, acknowledged, events).await {
         assert!(progress.is_complete(), "{:?}", progress.tables());
+        // A lag that stays would be told of what is in the table.
+        let behind = progress.partitions().iter().find(|(_, p)| p.settled != p.high);
+        assert_eq!(behind, None);
     }
 }
 
@@ -349,7 +360,7 @@ fn bare_log(values: &[(Option<i64>, &str)]) -> Log {
 
 const TRUNCATE: &str = r#"{"before":null,"after":null,"source":{"ts_ms":1},"op":"t"}"#;
 
-fn row(operation: &str, id: i64, name: &str) -> String {
+pub(crate) fn row(operation: &str, id: i64, name: &str) -> String {
     format!(
         r#"{{"before":null,"after":{{"id":{id},"name":"{name}"}},"source":{{"ts_ms":1}},"op":"{operation}"}}"#
     )
@@ -360,13 +371,9 @@ fn truncated_world(partitions: i32) -> World {
     let again = row("c", 1, "A");
     let values =
         [(Some(1), &*one), (Some(2), &two), (None, TRUNCATE), (Some(1), &again), (Some(3), &three)];
-    let at = |partition| TopicPartition { topic: "shop.public.t".into(), partition };
-    let logs = (0..partitions).map(|p| match p {
-        0 => (at(p), bare_log(&values)),
-        _ => (at(p), bare_log(&[])),
-    });
-    let (logs, registry) = (Arc::new(logs.collect()), Registry::preloaded([]));
-    World { logs, registry, expected: Vec::new() }
+    let empty: &[_] = &[];
+    let logs: Vec<_> = (0..partitions).map(|p| if p == 0 { &values } else { empty }).collect();
+    World::bare(&logs)
 }
 
 /// Rows before a truncate go, wherever a batch ends; rows after it stay.
