@@ -43,6 +43,13 @@ class Losing(Case):
             program.settings |= settings
         self.resident = 0
 
+    def go(self):
+        try:
+            super().go()
+        finally:
+            for proxy in self.proxies:
+                proxy.stop()
+
     def run(self):
         first = self.programs[0]
         first.begin()
@@ -56,8 +63,9 @@ class Losing(Case):
             until(f"{self.name}: every record in its table", done, SECONDS, step=0.1)
             first.stop()
         finally:
+            # What is cleaned up later goes through them as well.
             for proxy in self.proxies:
-                proxy.stop()
+                proxy.calm()
         self.check()
 
     def check(self):
