@@ -11,6 +11,7 @@ use std::sync::Arc;
 pub struct Records {
     topic: Arc<str>,
     partition: i32,
+    from: i64,
     next: i64,
     arena: Vec<u8>,
     entries: Vec<Entry>,
@@ -46,7 +47,7 @@ pub struct Record<'a> {
 impl Records {
     /// An empty chunk of `topic` and `partition`, starting at position `from`.
     pub fn new(topic: Arc<str>, partition: i32, from: i64) -> Self {
-        Self { topic, partition, next: from, arena: Vec::new(), entries: Vec::new() }
+        Self { topic, partition, from, next: from, arena: Vec::new(), entries: Vec::new() }
     }
 
     /// The topic's name.
@@ -57,6 +58,11 @@ impl Records {
     /// The partition's number.
     pub fn partition(&self) -> i32 {
         self.partition
+    }
+
+    /// The position that the chunk starts at: below its first record where the log has a gap before it.
+    pub fn from(&self) -> i64 {
+        self.from
     }
 
     /// The position after the chunk.

@@ -304,6 +304,11 @@ impl Buffer {
         self.pairs.has_open()
     }
 
+    /// The position after what was taken in of `partition`, if any position of it is known.
+    pub fn taken_to(&self, partition: i32) -> Option<i64> {
+        self.ranges.get(&partition).map(|range| range.to)
+    }
+
     /// The offset of the first record of `partition` that was taken in since the last commit.
     pub fn first_of(&self, partition: i32) -> Option<i64> {
         self.first.get(&partition).copied()

@@ -382,10 +382,10 @@ impl<S: Sink + Send + Sync> Worker<S> {
     async fn take(&mut self, mut records: Records) -> Result<()> {
         failpoint::reach(Point::K1);
         let (partition, queued) = (records.partition(), records.bytes());
-        let mut failed = None;
+        let takes = !self.halted && !self.leaving && self.assigned.contains_key(&partition);
+        let mut failed = self.gap_before(&records).filter(|_| takes);
         let mut position = None;
-        let takes = !self.halted && !self.leaving;
-        if takes && self.assigned.contains_key(&partition) {
+        if takes && failed.is_none() {
             let mut outcomes = Vec::with_capacity(records.len());
             for index in 0..records.len() {
                 match self.outcome(&records, index).await {
@@ -407,7 +407,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 if waiting {
                     self.report_positions().await;
                 }
-                position = self.buffer.position().get(partition);
+                position = self.buffer.taken_to(partition);
             }
         }
         if let Some(position) = position {
@@ -419,6 +419,16 @@ impl<S: Sink + Send + Sync> Worker<S> {
         let Some(error) = failed else { return Ok(()) };
         self.merge(Wait::Always).await?;
         Err(error)
+    }
+
+    /// What is wrong with a chunk that does not start where its partition was taken in to. It is not merged over what was
+    /// never read.
+    fn gap_before(&self, records: &Records) -> Option<Error> {
+        let (topic, partition, from) = (&self.topic, records.partition(), records.from());
+        let to = self.buffer.taken_to(partition).filter(|to| *to < from)?;
+        let what =
+            format!("{topic}[{partition}] was read from offset {from} on, after offset {to}");
+        Some(Error::internal(what).hint("start again: it is read from where the table is"))
     }
 
     fn is_due(&self) -> bool {
