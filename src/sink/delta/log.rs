@@ -28,6 +28,9 @@ use crate::sink::storage::{self, Location};
 /// What the kernel says of a log without a file.
 const NO_FILES: &str = "No files in log segment";
 
+/// What the kernel says of a log that is listed again and lacks the version that it had.
+const NO_VERSION: &str = "LogSegment end version";
+
 /// What the kernel says of a log whose newest checkpoint is not listed.
 const NO_CHECKPOINT: &str = "Had a _last_checkpoint hint but didn't find any checkpoints";
 
@@ -292,7 +295,9 @@ fn kernel_kind(error: &delta_kernel::Error) -> Kind {
         // A log file can be cleaned away between the listing and the read.
         Kernel::IOError(_) | Kernel::FileNotFound(_) | Kernel::Reqwest(_) => Kind::Unavailable,
         // Nothing is replayed but a log of which a file was just seen: a list that lacks it is behind.
-        Kernel::Generic(what) if what == NO_FILES => Kind::Unavailable,
+        Kernel::Generic(what) if what == NO_FILES || what.starts_with(NO_VERSION) => {
+            Kind::Unavailable
+        }
         Kernel::InvalidCheckpoint(what) if what.starts_with(NO_CHECKPOINT) => Kind::Unavailable,
         Kernel::Unsupported(_) => Kind::Refused,
         _ => Kind::Data,

@@ -258,7 +258,7 @@ impl DeltaTable {
     async fn reopen(&mut self) -> Result<()> {
         let location = self.log.location().clone();
         let Some(mut table) = Self::open(location, self.options.clone()).await? else {
-            return Err(at(&self.log, Error::refused("the table is gone")));
+            return Err(self.gone().await);
         };
         let newest =
             table.recent.drain(..).filter(|entry| !self.recent.contains(entry)).collect::<Vec<_>>();
@@ -266,6 +266,19 @@ impl DeltaTable {
         table.recent.extend(newest);
         *self = table;
         Ok(())
+    }
+
+    /// No log is listed: why. A store's list may lag behind what it gives by name.
+    async fn gone(&self) -> Error {
+        let version = self.state.version;
+        match self.log.read(version).await {
+            Ok(None) => at(&self.log, Error::refused("the table is gone")),
+            Ok(Some(_)) => {
+                let text = format!("the store lists no log, though it has version {version}");
+                at(&self.log, Error::unavailable(text))
+            }
+            Err(error) => error,
+        }
     }
 
     /// Commits the plan as the next version. Calling again with the same plan finds out what became of an unknown one,
@@ -357,14 +370,27 @@ impl DeltaTable {
     /// Applies a commit of the log, reading what is not in memory.
     async fn follow(&mut self, commit: Commit) -> Result<()> {
         let files = self.live_files(&commit.adds).await?;
+        let newest = self.recent.back().map(|landed| landed.version);
+        if let (Some(restored), Some(newest)) = (commit.restores(), newest) {
+            self.restored = self.lacks(restored, newest).await?.then_some(restored);
+        }
         self.apply(commit, files)
+    }
+
+    /// True when a version does not have what `newest` had: it is an earlier one, or somebody made it by restoring one.
+    async fn lacks(&self, mut version: i64, newest: i64) -> Result<bool> {
+        while version > newest {
+            let Some(bytes) = self.log.read(version).await? else { return Ok(true) };
+            let commit = Commit::parse(&bytes).map_err(|e| at(&self.log, e))?;
+            version = commit.restores().unwrap_or(version - 1).min(version - 1);
+        }
+        Ok(version < newest)
     }
 
     /// Moves the state to the next version; nothing is changed when the commit is refused.
     fn apply(&mut self, commit: Commit, files: Vec<LiveFile>) -> Result<()> {
         let version = self.state.version + 1;
         let landed = commit.landed(version).map(|landed| (landed, commit.notes()));
-        let restores = commit.restores();
         if commit.protocol.is_some() || commit.metadata.is_some() {
             let protocol = commit.protocol.unwrap_or_else(|| self.protocol.clone());
             let metadata = commit.metadata.unwrap_or_else(|| self.metadata.clone());
@@ -392,10 +418,6 @@ impl DeltaTable {
             }
         }
         self.state.version = version;
-        if let Some(restored) = restores {
-            let newest = self.recent.back().map(|landed| landed.version);
-            self.restored = Some(restored).filter(|restored| newest > Some(*restored));
-        }
         if let Some((landed, notes)) = landed {
             self.remember(landed);
             self.state.notes = notes;
@@ -426,7 +448,9 @@ impl DeltaTable {
             let commit = Commit::parse(&bytes).map_err(|e| at(&self.log, e))?;
             restored = restored.or_else(|| commit.restores());
             if let Some(landed) = commit.landed(version) {
-                self.restored = restored.filter(|restored| *restored < version);
+                if let Some(restored) = restored {
+                    self.restored = self.lacks(restored, version).await?.then_some(restored);
+                }
                 self.remember(landed);
                 self.state.notes = commit.notes();
                 break;

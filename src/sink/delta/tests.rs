@@ -359,12 +359,25 @@ async fn a_restore_that_takes_batches_back_is_refused_until_it_is_undone() {
     let opened = DeltaTable::open(place.location.clone(), options()).await;
     assert_eq!(opened.unwrap_err().kind(), Kind::Refused);
     let mut forth = restore(json!(2));
-    forth.adds.push(add);
+    forth.adds.push(add.clone());
     place.put_commit(4, &forth).await;
     assert!(table.delta.refresh().await.unwrap());
     for seen in [&table.delta, &place.open().await] {
         assert_eq!(rows(seen, &place.location).await, [0, 1, 2, 3, 4]);
     }
+    // Version 3 came after the batches, and lacks them all the same.
+    let mut back = restore(json!(3));
+    back.removes.push(commit::remove(&add, 0));
+    place.put_commit(5, &back).await;
+    let error = table.delta.refresh().await.unwrap_err();
+    assert!(error.report().contains("restored its version 3"), "{}", error.report());
+    let opened = DeltaTable::open(place.location.clone(), options()).await;
+    assert_eq!(opened.unwrap_err().kind(), Kind::Refused);
+    let mut forth = restore(json!(4));
+    forth.adds.push(add);
+    place.put_commit(6, &forth).await;
+    assert!(table.delta.refresh().await.unwrap());
+    assert_eq!(rows(&place.open().await, &place.location).await, [0, 1, 2, 3, 4]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

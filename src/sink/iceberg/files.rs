@@ -32,14 +32,17 @@ fn version_of(path: &str) -> Option<u64> {
 }
 
 pub(super) async fn load(home: &Folder, known: Option<&str>) -> Result<Lookup> {
+    let mut least = None;
     if let Some(known) = known.and_then(version_of) {
         // Should the known version be gone, it was cleaned up long after newer ones, and the next may be gone as well.
         let (next, same) = futures::join!(exists(home, known + 1), exists(home, known));
-        if !next? && same? {
-            return Ok(Lookup::Unchanged);
+        match (next?, same?) {
+            (false, true) => return Ok(Lookup::Unchanged),
+            (true, true) => least = Some(known + 1),
+            (_, false) => {}
         }
     }
-    let Some(version) = newest(home).await? else { return Ok(Lookup::Absent) };
+    let Some(version) = newest(home, least).await? else { return Ok(Lookup::Absent) };
     let path = metadata_file(version);
     let Some(bytes) = read(home, &path).await? else {
         return Err(Error::unavailable(format!(
@@ -59,15 +62,20 @@ pub(super) async fn load(home: &Folder, known: Option<&str>) -> Result<Lookup> {
     Ok(Lookup::Found(Box::new(LoadedTable::parse(&bytes, home.absolute(&path))?)))
 }
 
-/// The newest version: from the hint on, or of all there are where the hint does not help.
-async fn newest(home: &Folder) -> Result<Option<u64>> {
+/// The newest version: from the hint on, or from `least`, which is there, or of all that are listed where neither helps:
+/// a store's list may lag behind what it gives by name.
+async fn newest(home: &Folder, least: Option<u64>) -> Result<Option<u64>> {
     let hint = read(home, HINT).await?;
     let mut version = match hint.as_deref().and_then(hinted) {
         Some(version) if exists(home, version).await? => version,
-        _ => match listed(home).await?.into_iter().map(|(version, _)| version).max() {
-            Some(version) => version,
-            None => return Ok(None),
-        },
+        _ => {
+            let there = match least {
+                Some(least) => Some(least),
+                None => listed(home).await?.into_iter().map(|(version, _)| version).max(),
+            };
+            let Some(version) = there else { return Ok(None) };
+            version
+        }
     };
     while exists(home, version + 1).await? {
         version += 1;
@@ -134,7 +142,7 @@ async fn read(home: &Folder, path: &str) -> Result<Option<bytes::Bytes>> {
 }
 
 pub(super) async fn create(home: &Folder, creation: Creation) -> Result<Option<LoadedTable>> {
-    if newest(home).await?.is_some() {
+    if newest(home, None).await?.is_some() {
         return Ok(None);
     }
     let Creation { schema, spec, version, properties } = creation;

@@ -509,15 +509,19 @@ impl Known {
         told(&self.metadata) == told(metadata)
     }
 
-    /// Fails when `metadata` is of the same table as it was before: a catalog may answer from a replica or a cache. A table
-    /// that was taken back keeps its numbers.
-    pub(super) fn not_behind(&self, metadata: &TableMetadata, table: &TableName) -> Result<()> {
+    /// Fails when `loaded` is the same table as it was before: a catalog may answer from a replica or a cache. A table
+    /// that was taken back keeps its numbers; a change of its columns alone has none, but the newer metadata names the
+    /// older.
+    pub(super) fn not_behind(&self, loaded: &LoadedTable, table: &TableName) -> Result<()> {
+        let LoadedTable { metadata, metadata_location, .. } = loaded;
         let numbers = (metadata.last_sequence_number(), self.metadata.last_sequence_number());
-        if metadata.uuid() != self.metadata.uuid() || numbers.0 >= numbers.1 {
+        let mut earlier = self.metadata.metadata_log().iter();
+        let is_earlier = earlier.any(|log| log.metadata_file == *metadata_location);
+        if metadata.uuid() != self.metadata.uuid() || (numbers.0 >= numbers.1 && !is_earlier) {
             return Ok(());
         }
         Err(Error::unavailable(format!(
-            "the catalog shows the Iceberg table {table} as it was before, at sequence number {} and not {}",
+            "the catalog shows the Iceberg table {table} as it was before, at sequence number {} and not {}, by {metadata_location}",
             numbers.0, numbers.1
         ))
         .hint("a cache or a replica lags behind; should the catalog be restored from a copy, restart the sink"))

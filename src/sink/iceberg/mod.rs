@@ -349,7 +349,7 @@ impl IcebergTable {
         let known = &self.known.metadata_location;
         let found = self.catalog.load(&self.home(), &self.name, Some(known)).await?;
         if let Lookup::Found(loaded) = &found {
-            self.known.not_behind(&loaded.metadata, &self.name)?;
+            self.known.not_behind(loaded, &self.name)?;
         }
         Ok(found)
     }

@@ -18,7 +18,7 @@ use super::instance::{Cluster, Instance};
 use super::oracle::{self, Findings};
 use super::rogue::Rogue;
 use super::setup::{Action, Setup};
-use super::store::World;
+use super::store::{TIMEOUT, World};
 use super::sweep;
 use super::tables::Tables;
 use super::topics::Topics;
@@ -111,6 +111,8 @@ impl History {
         self.rogue.undo().await;
         world.trace.say("nothing goes wrong any more".to_owned());
         world.calm.store(true, Ordering::SeqCst);
+        // Whoever waits for an answer that does not come would not stop in time.
+        sleep(Duration::from_millis(TIMEOUT)).await;
         self.settle().await;
         self.stop().await;
         coordinator.shutdown().await;

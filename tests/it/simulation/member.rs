@@ -234,6 +234,7 @@ impl Source for Membership {
         let owned =
             |at: &TopicPartition| matches!(self.states.get(at), Some(State::Reading { .. }));
         let again: Vec<_> = partitions.into_iter().filter(owned).collect();
+        self.states.extend(again.iter().map(|at| (at.clone(), State::Offered)));
         self.offer(again);
     }
 

@@ -118,7 +118,7 @@ impl Rogue {
             }),
             Deed::Restore => {
                 let version = self.rng.i64(1..=number);
-                if log.has_batch_after(version) {
+                if log.has_batch_after(self.rows_are_of(name(topic), version)) {
                     self.back.push((topic.to_owned(), number));
                 }
                 let change = Change { like: Some(version), ..Change::default() };
@@ -129,6 +129,15 @@ impl Rogue {
         let operation = if deed == Deed::Restore { "RESTORE" } else { "WRITE" };
         self.world.counters.count(&format!("foreign {deed:?}"));
         self.commit(topic, &log, operation, actions, change).await;
+    }
+
+    /// The version that made the rows which `version` has: an earlier one where it is a restore.
+    fn rows_are_of(&self, table: &str, mut version: i64) -> i64 {
+        let like = |version| self.deeds.get(&(table.to_owned(), version))?.like;
+        while let Some(earlier) = like(version) {
+            version = earlier;
+        }
+        version
     }
 
     /// Makes the next version.
