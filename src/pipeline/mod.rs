@@ -168,7 +168,8 @@ where
             break Err(Error::fenced("every table belongs to another deployment")
                 .hint("what was logged of each says to which, and what can be done"));
         }
-        if options.once && router.progress.reached_ends() {
+        // What is lost may leave the rest unfinished: its worker tells before it answers.
+        if options.once && router.replies.is_empty() && router.progress.reached_ends() {
             break Ok(());
         }
     };

@@ -163,7 +163,7 @@ impl Progress {
     pub(super) fn taken(&mut self, topic: &Arc<str>, partition: i32, position: i64, settled: i64) {
         let at = TopicPartition { topic: Arc::clone(topic), partition };
         if let Some(progress) = self.partitions.get_mut(&at) {
-            progress.taken = progress.taken.max(Some(position));
+            progress.taken = Some(position);
             progress.high = progress.high.max(Some(position));
             if progress.settled < Some(settled) {
                 progress.settled = Some(settled);

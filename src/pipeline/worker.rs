@@ -282,6 +282,8 @@ impl<S: Sink + Send + Sync> Worker<S> {
             Message::Revoked { partitions, done } => {
                 self.merge(Wait::Always).await?;
                 self.revoke(&partitions);
+                // Halves of key changes may be without their other half again.
+                self.report_positions().await;
                 done.send(()).ok();
             }
             Message::Records(records) => self.take(records).await?,
@@ -476,7 +478,10 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 failpoint::reach(Point::K15);
             }
             match self.merge_batch(&batch).await? {
-                None => self.rebase(&self.buffer.start_position()),
+                None => {
+                    self.rebase(&self.buffer.start_position());
+                    self.report_positions().await;
+                }
                 Some(Merged::Committed(committed)) => {
                     failpoint::reach(Point::K15b);
                     summary.took = started.elapsed();
@@ -561,6 +566,14 @@ impl<S: Sink + Send + Sync> Worker<S> {
     /// Reports every partition: what was taken in may be settled by now, without another record and without a commit.
     async fn report_positions(&self) {
         for (partition, position) in self.buffer.position().iter() {
+            self.report_reached(partition, position).await;
+        }
+    }
+
+    /// Reports nothing as taken in that waits for a commit: some of it may have to wait for more.
+    pub(super) async fn report_settled(&self) {
+        for (partition, position) in self.buffer.position().iter() {
+            let position = self.buffer.first_of(partition).unwrap_or(position);
             self.report_reached(partition, position).await;
         }
     }

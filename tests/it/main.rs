@@ -22,6 +22,7 @@ mod dependencies;
 mod evolution;
 mod flipped;
 mod fuzz;
+mod gap;
 mod generated;
 mod grown;
 mod held;

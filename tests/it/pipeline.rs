@@ -93,7 +93,7 @@ impl Source for Crashing {
 
 /// A generated history as logs, and what its table must hold.
 pub(crate) struct World {
-    logs: Logs,
+    pub(crate) logs: Logs,
     registry: Arc<Registry>,
     pub(crate) expected: Vec<TextRow>,
 }
@@ -193,6 +193,19 @@ async fn told<S: Sink + Send + Sync + 'static>(
         events_left: events.unwrap_or(usize::MAX),
         crash: Arc::clone(&crash),
     };
+    tokio::select! {
+        biased;
+        () = crash.notified() => None,
+        progress = told_by(world, source, sink) => Some(progress),
+    }
+}
+
+/// What the pipeline tells in the end when it reads `source`.
+pub(crate) async fn told_by<S: Sink + Send + Sync + 'static>(
+    world: &World,
+    source: impl Source,
+    sink: impl Fn() -> S,
+) -> Progress {
     let clock = Clock::from_fn(|| 0);
     let partitions = world.logs.len();
     let options = pipeline::Options {
@@ -225,11 +238,10 @@ async fn told<S: Sink + Send + Sync + 'static>(
     let stop = CancellationToken::new();
     tokio::select! {
         biased;
-        () = crash.notified() => None,
         () = tokio::time::sleep(Duration::from_secs(3600)) => {
             panic!("the pipeline does not come to an end: {:#?}", health.status());
         }
-        progress = pipeline::run(source, open, options, progress, stop) => Some(progress.unwrap()),
+        progress = pipeline::run(source, open, options, progress, stop) => progress.unwrap(),
     }
 }
 

@@ -61,6 +61,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
             match message {
                 Message::Revoked { partitions, done } => {
                     self.forget(&partitions);
+                    self.report_settled().await;
                     done.send(()).ok();
                 }
                 Message::Finish => {
