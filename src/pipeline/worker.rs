@@ -3,6 +3,7 @@
 mod fenced;
 mod history;
 mod order;
+mod positions;
 mod scan;
 mod snapshot;
 mod waiting;
@@ -355,6 +356,12 @@ impl<S: Sink + Send + Sync> Worker<S> {
         self.rebase(&self.buffer.start_position());
     }
 
+    /// The same for partitions that were lost meanwhile.
+    async fn let_go(&mut self) {
+        self.rebase(&self.buffer.start_position());
+        self.report_positions().await;
+    }
+
     /// Rebuilds the buffer from `position`, for the partitions that are still assigned.
     fn rebase(&mut self, position: &Position) {
         let position = position.iter().filter(|(p, _)| self.assigned.contains_key(p)).collect();
@@ -423,16 +430,6 @@ impl<S: Sink + Send + Sync> Worker<S> {
         Err(error)
     }
 
-    /// What is wrong with a chunk that does not start where its partition was taken in to. It is not merged over what was
-    /// never read.
-    fn gap_before(&self, records: &Records) -> Option<Error> {
-        let (topic, partition, from) = (&self.topic, records.partition(), records.from());
-        let to = self.buffer.taken_to(partition).filter(|to| *to < from)?;
-        let what =
-            format!("{topic}[{partition}] was read from offset {from} on, after offset {to}");
-        Some(Error::internal(what).hint("start again: it is read from where the table is"))
-    }
-
     fn is_due(&self) -> bool {
         let early = self.policy.is_near_budget() && self.buffer.has_grown();
         let over = self.policy.is_over_budget() && !self.buffer.is_empty();
@@ -478,10 +475,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 failpoint::reach(Point::K15);
             }
             match self.merge_batch(&batch).await? {
-                None => {
-                    self.rebase(&self.buffer.start_position());
-                    self.report_positions().await;
-                }
+                None => self.let_go().await,
                 Some(Merged::Committed(committed)) => {
                     failpoint::reach(Point::K15b);
                     summary.took = started.elapsed();
@@ -561,29 +555,6 @@ impl<S: Sink + Send + Sync> Worker<S> {
         self.keep(Buffer::default());
         let topic = Arc::clone(&self.topic);
         self.report(Report::Halted { topic, error, fenced }).await;
-    }
-
-    /// Reports every partition: what was taken in may be settled by now, without another record and without a commit.
-    async fn report_positions(&self) {
-        for (partition, position) in self.buffer.position().iter() {
-            self.report_reached(partition, position).await;
-        }
-    }
-
-    /// Reports nothing as taken in that waits for a commit: some of it may have to wait for more.
-    pub(super) async fn report_settled(&self) {
-        for (partition, position) in self.buffer.position().iter() {
-            let position = self.buffer.first_of(partition).unwrap_or(position);
-            self.report_reached(partition, position).await;
-        }
-    }
-
-    /// Everything below `position` was taken in, but that half of a key change waits for the other.
-    async fn report_reached(&self, partition: i32, position: i64) {
-        let settled = self.buffer.first_of(partition).unwrap_or(position);
-        let position = self.buffer.open_from(partition).map_or(position, |open| open.min(position));
-        let topic = Arc::clone(&self.topic);
-        self.report(Report::Reached { topic, partition, position, settled }).await;
     }
 
     async fn report(&self, report: Report) {

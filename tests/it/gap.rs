@@ -48,7 +48,7 @@ impl Source for Leaping {
 /// The same chunk without its first record, as if that were nowhere.
 fn without_the_first(chunk: &Records) -> Records {
     let left = chunk.iter().skip(1);
-    let from = chunk.get(1).map_or(chunk.next(), |record| record.offset);
+    let from = chunk.get(1).map_or_else(|| chunk.next(), |record| record.offset);
     let mut leaping = Records::new(Arc::clone(chunk.topic()), chunk.partition(), from);
     for record in left {
         leaping.push(record.offset, record.timestamp_ms, record.key, record.value, []);
