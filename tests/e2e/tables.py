@@ -56,6 +56,11 @@ class Table:
         """The columns that are there in a phase."""
         return [column.at(phase) for column in self.columns if column.phase <= phase < column.gone]
 
+    def changes(self, phase):
+        """True when its columns change in a phase, or one that went some phases ago must be gone by then."""
+        changes = (moment[0] for column in self.columns for moment in (*column.changes, *column.renames))
+        return phase in changes or any(phase == column.phase or 0 <= phase - column.gone <= 2 for column in self.columns)
+
     def dropped(self, phase, since=0):
         """The names of the columns that went in a phase or before, but not before `since`."""
         return [column.name for column in self.columns if since <= column.gone <= phase]
