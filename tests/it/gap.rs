@@ -4,44 +4,27 @@ use std::sync::Arc;
 
 use cdc_sink::position::TopicPartition;
 use cdc_sink::record::Records;
-use cdc_sink::sink::Committed;
 use cdc_sink::sink::memory::MemorySink;
+use cdc_sink::source::Event;
 use cdc_sink::source::scripted::{Acknowledged, ScriptedSource, Step};
-use cdc_sink::source::{Event, Source};
 
 use crate::pipeline::{World, row, run, told_by};
+use crate::sources::{Course, Passed};
 
 /// Leaves out the first record of every chunk but the first.
 struct Leaping {
-    source: ScriptedSource,
     chunks: usize,
 }
 
-impl Source for Leaping {
-    async fn next(&mut self) -> Event {
-        match self.source.next().await {
+impl Course for Leaping {
+    fn pass(&mut self, event: Event) -> Event {
+        match event {
             Event::Records(chunk) => {
                 self.chunks += 1;
                 Event::Records(if self.chunks == 1 { chunk } else { without_the_first(&chunk) })
             }
             other => other,
         }
-    }
-
-    fn acknowledge(&mut self, topic: &str, committed: &Committed) {
-        self.source.acknowledge(topic, committed);
-    }
-
-    fn hold(&mut self, partition: &TopicPartition, held: bool) {
-        self.source.hold(partition, held);
-    }
-
-    fn read_again(&mut self, partitions: Vec<TopicPartition>) {
-        self.source.read_again(partitions);
-    }
-
-    async fn close(self) {
-        self.source.close().await;
     }
 }
 
@@ -66,7 +49,9 @@ fn what_was_never_read_is_not_passed_over() {
         let script = vec![Step::Assign(vec![at.clone()]), Step::Deliver(at, 1)];
         let source = ScriptedSource::new(Arc::clone(&world.logs), script, Acknowledged::default());
         let sink = MemorySink::default();
-        let progress = told_by(&world, Leaping { source, chunks: 0 }, || sink.clone()).await;
+        let progress =
+            told_by(&world, Passed { source, course: Leaping { chunks: 0 } }, || sink.clone())
+                .await;
         let halted = progress.tables().values().next().unwrap().halted.clone().unwrap();
         assert!(
             halted.contains("shop.public.t[0] was read from offset 2 on, after offset 1"),

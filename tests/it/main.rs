@@ -40,6 +40,7 @@ mod rounds;
 mod settled;
 mod simulation;
 mod sinks;
+mod sources;
 mod stop;
 mod tidy;
 mod torn;

@@ -16,7 +16,7 @@ use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
 use cdc_sink::position::TopicPartition;
 use cdc_sink::schema::is_metadata;
 use cdc_sink::sink::memory::{MemorySink, TextRow};
-use cdc_sink::sink::{Committed, Merged, Sink};
+use cdc_sink::sink::{Merged, Sink};
 use cdc_sink::source::scripted::{Acknowledged, Log, LoggedRecord, Logs, ScriptedSource, Step};
 use cdc_sink::source::{Event, Source};
 use proptest::prelude::*;
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::generated::expected;
 use crate::sinks::{Store, Stored};
+use crate::sources::{Course, Passed};
 
 pub(crate) const PARTITIONS: i32 = 3;
 
@@ -56,38 +57,23 @@ impl Store for Faulty {
     }
 }
 
-/// A source that tells when so many events have come.
+/// Tells when so many events have come, which are the last.
 struct Crashing {
-    source: ScriptedSource,
     events_left: usize,
     crash: Arc<Notify>,
 }
 
-impl Source for Crashing {
-    async fn next(&mut self) -> Event {
+impl Course for Crashing {
+    fn is_over(&mut self) -> bool {
         if self.events_left == 0 {
             self.crash.notify_one();
-            return std::future::pending().await;
         }
-        let event = self.source.next().await;
+        self.events_left == 0
+    }
+
+    fn pass(&mut self, event: Event) -> Event {
         self.events_left -= 1;
         event
-    }
-
-    fn acknowledge(&mut self, topic: &str, committed: &Committed) {
-        self.source.acknowledge(topic, committed);
-    }
-
-    fn hold(&mut self, partition: &TopicPartition, held: bool) {
-        self.source.hold(partition, held);
-    }
-
-    fn read_again(&mut self, partitions: Vec<TopicPartition>) {
-        self.source.read_again(partitions);
-    }
-
-    async fn close(self) {
-        self.source.close().await;
     }
 }
 
@@ -188,11 +174,9 @@ async fn told<S: Sink + Send + Sync + 'static>(
     events: Option<usize>,
 ) -> Option<Progress> {
     let crash = Arc::new(Notify::new());
-    let source = Crashing {
-        source: ScriptedSource::new(Arc::clone(&world.logs), script, acknowledged.clone()),
-        events_left: events.unwrap_or(usize::MAX),
-        crash: Arc::clone(&crash),
-    };
+    let course = Crashing { events_left: events.unwrap_or(usize::MAX), crash: Arc::clone(&crash) };
+    let source = ScriptedSource::new(Arc::clone(&world.logs), script, acknowledged.clone());
+    let source = Passed { source, course };
     tokio::select! {
         biased;
         () = crash.notified() => None,

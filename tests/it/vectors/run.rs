@@ -18,9 +18,9 @@ use cdc_sink::names::Naming;
 use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
 use cdc_sink::position::TopicPartition;
 use cdc_sink::sink::memory::{MemorySink, TextRow, text_rows};
-use cdc_sink::sink::{Committed, Sink, lake};
+use cdc_sink::sink::{Sink, lake};
+use cdc_sink::source::Event;
 use cdc_sink::source::scripted::{Acknowledged, Log, LoggedRecord, ScriptedSource, Step};
-use cdc_sink::source::{Event, Source};
 use futures::FutureExt;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::case::{Case, Encoding, Restart};
 use super::encode::{Encoded, Encoder, Life, declarations};
 use super::registry;
+use crate::sources::{Course, Passed};
 
 /// A run that takes longer hangs.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -279,7 +280,7 @@ impl Process<'_> {
             ScriptedSource::new(Arc::new(logs.collect()), self.script, Acknowledged::default());
         let killed = Arc::new(Notify::new());
         let left = if self.killed { left } else { usize::MAX };
-        let source = Mortal { source, left, killed: Arc::clone(&killed) };
+        let source = Passed { source, course: Mortal { left, killed: Arc::clone(&killed) } };
         let progress = Progress::new(clock(), Arc::new(Health::new(clock(), DEADLINE)));
         let options = setup::pipeline(self.config, partitions, self.letters);
         tokio::select! {
@@ -296,40 +297,25 @@ fn clock() -> Clock {
     Clock::from_fn(|| 1_700_000_000_000_000)
 }
 
-/// A source that tells when so many records have come and been asked for more.
+/// Tells when so many records have come and more are asked for.
 struct Mortal {
-    source: ScriptedSource,
     left: usize,
     killed: Arc<Notify>,
 }
 
-impl Source for Mortal {
-    async fn next(&mut self) -> Event {
+impl Course for Mortal {
+    fn is_over(&mut self) -> bool {
         if self.left == 0 {
             self.killed.notify_one();
-            return std::future::pending().await;
         }
-        let event = self.source.next().await;
+        self.left == 0
+    }
+
+    fn pass(&mut self, event: Event) -> Event {
         if let Event::Records(records) = &event {
             self.left = self.left.saturating_sub(records.len());
         }
         event
-    }
-
-    fn acknowledge(&mut self, topic: &str, committed: &Committed) {
-        self.source.acknowledge(topic, committed);
-    }
-
-    fn hold(&mut self, partition: &TopicPartition, held: bool) {
-        self.source.hold(partition, held);
-    }
-
-    fn read_again(&mut self, partitions: Vec<TopicPartition>) {
-        self.source.read_again(partitions);
-    }
-
-    async fn close(self) {
-        self.source.close().await;
     }
 }
 
