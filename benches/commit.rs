@@ -25,7 +25,7 @@ use arrow::array::{
     ArrayRef, Decimal128Array, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::datatypes::DataType;
-use cdc_sink::change::{Hole, Origin};
+use cdc_sink::change::{Hole, Origin, Own};
 use cdc_sink::key::Key;
 use cdc_sink::schema::{Column, ColumnType, TableSchema};
 use cdc_sink::sink::storage::Location;
@@ -198,7 +198,7 @@ async fn documents(location: Location) -> [f64; 2] {
                     row,
                     column: 2,
                     from: Origin::Row(*key),
-                    supplied: false,
+                    own: Own::Null,
                 };
                 keys.iter().enumerate().map(hole).collect()
             }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::key::Key;
 use crate::position::OffsetRange;
+use crate::row_source::RowSource;
 use crate::schema::TableSchema;
 use crate::source_position::SourcePosition;
 
@@ -100,8 +101,19 @@ pub struct Hole {
     pub column: usize,
     /// The row that has the value: under the row's own key, or the old one when the change moved the key.
     pub from: Origin,
-    /// True when the value in [`Batch::rows`] is the right one if the table has no row `from`; else it is null there.
-    pub supplied: bool,
+    /// What [`Batch::rows`] has there.
+    pub own: Own,
+}
+
+/// What a batch's rows have where a hole is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// Null.
+    Null,
+    /// The right value if the table does not have the hole's row.
+    IfAbsent,
+    /// The right value unless the table's is known to be later ([`crate::row_source`]).
+    UnlessLater,
 }
 
 /// What becomes of a change that leaves out a value when the row that has it is nowhere.
@@ -259,6 +271,9 @@ pub struct Batch {
     /// Where the changes of `keys` and then of `deletes` come from, one for each; none of a change that the table is to
     /// take whatever it has. Empty where the partitions' order is enough: see [`crate::source_position`].
     pub source_positions: Vec<Option<SourcePosition>>,
+    /// Rows of `keys` that only get values which the table's row was not given so far, and what that row tells, which the
+    /// batch was made for ([`crate::row_source`]).
+    pub amended: HashMap<Key, RowSource>,
     /// What a person did by it, to be read in the table's history.
     pub audit: Option<String>,
 }
@@ -304,6 +319,7 @@ impl Batch {
             newest_source_micros: None,
             timestamps_ms: BTreeMap::new(),
             source_positions: Vec::new(),
+            amended: HashMap::new(),
             audit: None,
         }
     }
@@ -333,7 +349,7 @@ impl Batch {
         let mut filled = HashSet::new();
         let mut open = Vec::new();
         for (hole, found) in self.holes.iter().zip(found) {
-            if found || hole.supplied {
+            if found || hole.own != Own::Null {
                 filled.insert((hole.row, hole.column));
             } else {
                 open.push(hole);

@@ -44,7 +44,7 @@
 //!
 //! | room | what it knows |
 //! |---|---|
-//! | [`record`], [`change`], [`position`], [`source_position`], [`schema`], [`key`], [`names`] | the vocabulary; no I/O |
+//! | [`record`], [`change`], [`position`], [`source_position`], [`row_source`], [`schema`], [`key`], [`names`] | the vocabulary; no I/O |
 //! | [`source`] | Kafka's consumer group: partitions, queues, back-pressure; a scripted source for tests; a cluster in the process for the demo |
 //! | [`decode`] | Debezium's envelopes in JSON and Avro: scan, schemas, columns; the one table of types; which columns were renamed |
 //! | [`batch`] | what is buffered for a table, when it is due, the collapse |
@@ -79,6 +79,7 @@ pub mod pipeline;
 pub mod position;
 pub mod record;
 pub mod retry;
+pub mod row_source;
 pub mod schema;
 pub mod shutdown;
 pub mod sink;

@@ -1,22 +1,21 @@
 //! From a buffer to a batch: the surviving changes are decoded into columns, and what a survivor does not carry is
 //! looked up along its chain.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::compute::interleave;
 use uuid::Uuid;
 
 use super::confirm::Confirmed;
 use super::departures::Departures;
-use super::supply::Supplier;
+use super::givers::Amend;
+use super::supply::Resolved;
 use super::{Buffer, Buffered, RecordRef};
-use crate::change::{Batch, Hole, InitialSnapshot, MissingValue, Operation, Origin};
+use crate::change::{Batch, InitialSnapshot, MissingValue, Operation, Origin};
 use crate::decode::{Decoder, Reject, Row};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::record::Record;
+use crate::row_source::RowSource;
 use crate::schema::TableSchema;
 use crate::source_position::SourcePosition;
 
@@ -43,6 +42,8 @@ pub struct Assembled<'a> {
     pub collapsed: usize,
     /// Changes of keys of which the table has a later one.
     pub stale: usize,
+    /// Values are nowhere, and their rows are waited for: the batch has null for them and is not to be merged.
+    pub lacks_rows: bool,
 }
 
 /// What becomes of one key.
@@ -52,7 +53,12 @@ enum Survivor {
     Upsert(u32),
     /// No row, by this change.
     Delete(u32),
+    /// The row that the table has, with values that it was not given so far, of this change and those before it.
+    Amend(u32),
 }
+
+/// Keys that the table has later changes of, and what their rows tell; none of a row that is deleted.
+pub(super) type Stale = HashMap<Key, Option<RowSource>>;
 
 /// What a batch depends on besides its records.
 #[derive(Debug, Clone, Default)]
@@ -61,18 +67,12 @@ pub struct Given {
     pub missing_value: MissingValue,
     /// Rows that were looked for in the table and are not there; of matched rows how many are missing.
     pub absent: HashMap<Origin, usize>,
-    /// Keys that the table has later changes of: theirs here are passed over.
-    pub stale: HashSet<Key>,
+    /// Their changes here are passed over, but for values that the rows were not given so far.
+    pub stale: Stale,
     /// Where the table is in an initial snapshot.
     pub snapshot: InitialSnapshot,
-}
-
-/// A value that is still looked for: the row it belongs to, the column, and the change it was last looked for in.
-#[derive(Debug, Clone, Copy)]
-struct Wanted {
-    row: usize,
-    column: usize,
-    at: u32,
+    /// True when rows that are nowhere may still come, before `missing_value` counts.
+    pub awaits_rows: bool,
 }
 
 /// A batch whose rows are being decoded.
@@ -81,14 +81,6 @@ struct Draft<'a> {
     departures: Departures<'a>,
     rejected: Vec<(RecordRef, Reject)>,
     confirmed: Confirmed,
-}
-
-/// Rows with the values that their changes left out, as far as the batch has them.
-struct Resolved {
-    rows: RecordBatch,
-    holes: Vec<Hole>,
-    /// Row and column of values that are nowhere.
-    missing: Vec<(usize, usize)>,
 }
 
 impl Buffer {
@@ -118,32 +110,37 @@ impl Buffer {
             let columns = decoder.columns(&rows, &schema)?;
             let mut rejects = columns.rejects;
             if rejects.is_empty() {
-                let wanted = columns.unavailable.iter().filter_map(|(row, column)| {
-                    Some(Wanted { row: *row, column: *column, at: *upserts.get(*row)? })
-                });
-                let wanted = wanted.collect();
-                let resolved =
-                    self.resolve(decoder, &schema, columns.rows, wanted, &given.absent)?;
-                if given.missing_value == MissingValue::Null || resolved.missing.is_empty() {
+                let left_out = columns
+                    .unavailable
+                    .iter()
+                    .filter_map(|(row, column)| Some((*row, *column, *upserts.get(*row)?)));
+                let mut resolved =
+                    self.resolve(decoder, &schema, columns.rows, left_out, &given.absent)?;
+                let idle =
+                    self.trace_rows(&mut resolved, &schema, &upserts, &draft.amends(self, given))?;
+                if !idle.is_empty() {
+                    draft
+                        .survivors
+                        .retain(|s| !matches!(s, Survivor::Amend(at) if idle.contains(at)));
+                    continue;
+                }
+                let takes_null = given.missing_value == MissingValue::Null || given.awaits_rows;
+                if takes_null || resolved.missing.is_empty() {
                     break (schema, resolved);
                 }
                 rejects = incomplete(&resolved.missing, &schema);
             }
             draft.reject(self, (&upserts, kept.len()), rejects, given)?;
         };
+        let amended = self.amended(&draft.amends(self, given));
         let Draft { survivors, departures, rejected, confirmed } = draft;
-        let Resolved { rows, holes, missing: nowhere } = resolved;
+        let Resolved { rows, holes, missing: nowhere, .. } = resolved;
         let (kept, deletes) = (upserts(&survivors), deletes(&survivors));
         let key = |at: &u32| Some(self.change(*at)?.change.key);
+        let keys = kept.iter().filter_map(key).collect();
         let batch = Batch {
-            id,
-            ranges: self.ranges(),
-            schema,
             truncates: self.truncates(),
-            rows,
-            keys: kept.iter().filter_map(key).collect(),
             deletes: deletes.iter().filter_map(key).collect(),
-            matched: false,
             holes,
             departures: departures.placed(kept.len()),
             arrivals: self.pairs.arrivals().into_iter().map(|(_, of)| of).collect(),
@@ -153,14 +150,17 @@ impl Buffer {
             unconfirmed_before: confirmed.before,
             newest_source_micros: self.changes.iter().filter_map(|b| b.change.source_micros).max(),
             timestamps_ms: self.timestamps_ms.clone(),
-            source_positions: self.source_positions(kept.iter().chain(&deletes)),
-            audit: None,
+            source_positions: self.source_positions(kept.iter().chain(&deletes), &amended),
+            amended,
+            ..Batch::of_rows(id, self.ranges(), schema, rows, keys)
         };
         let late = rejected.len() - self.rejects.len();
-        let is_stale = |b: &&Buffered| given.stale.contains(&b.change.key);
+        let is_stale = |b: &&Buffered| given.stale.contains_key(&b.change.key);
         let stale = self.changes.iter().filter(is_stale).count();
-        let collapsed = self.changes.len() - survivors.len() - late - stale;
-        Ok(Assembled { batch, rejected: self.with_records(rejected), collapsed, stale })
+        let collapsed = self.changes.len() + batch.amended.len() - survivors.len() - late - stale;
+        let lacks_rows = batch.strict && batch.missing > 0;
+        let rejected = self.with_records(rejected);
+        Ok(Assembled { batch, rejected, collapsed, stale, lacks_rows })
     }
 
     /// What the scan rejected.
@@ -175,19 +175,30 @@ impl Buffer {
             .collect()
     }
 
+    /// What rows that are amended tell in the table.
+    fn amended(&self, amends: &[Amend<'_>]) -> HashMap<Key, RowSource> {
+        let row =
+            |amend: &Amend<'_>| Some((self.change(amend.at)?.change.key, amend.known.clone()));
+        amends.iter().filter_map(row).collect()
+    }
+
     /// Where changes come from; nothing when that is not asked for.
     fn source_positions<'a>(
         &self,
         changes: impl Iterator<Item = &'a u32>,
+        amended: &HashMap<Key, RowSource>,
     ) -> Vec<Option<SourcePosition>> {
-        let position = |at: &u32| self.source_positions.get(&self.change(*at)?.record).cloned();
+        let position = |at: &u32| match amended.get(&self.change(*at)?.change.key) {
+            Some(row) => Some(row.last.clone()),
+            None => self.source_position(*at).cloned(),
+        };
         let is_traced = !self.source_positions.is_empty();
         changes.filter(|_| is_traced).map(position).collect()
     }
 
-    /// The last change of each key, in order of arrival, but for the keys that are `stale`; a delete where it does not
-    /// count any more.
-    fn survivors(&self, stale: &HashSet<Key>, confirmed: Confirmed) -> Vec<Survivor> {
+    /// The last change of each key, in order of arrival, but for the keys that are `stale` and have rows that were given
+    /// all; a delete where it does not count any more.
+    fn survivors(&self, stale: &Stale, confirmed: Confirmed) -> Vec<Survivor> {
         let is_last = |index: u32, key| self.last.get(key) == Some(&index);
         let is_gone = |at: RecordRef| {
             let is_before = |before| self.record(at).is_some_and(|record| record.offset < before);
@@ -196,26 +207,28 @@ impl Buffer {
         (0..)
             .zip(&self.changes)
             .filter(|(index, buffered)| is_last(*index, &buffered.change.key))
-            .filter(|(_, buffered)| !stale.contains(&buffered.change.key))
-            .map(|(index, buffered)| match is_gone(buffered.record) {
-                true => Survivor::Delete(index),
-                false => survivor(index, buffered),
+            .filter_map(|(index, buffered)| match stale.get(&buffered.change.key) {
+                Some(row) => {
+                    row.as_ref().filter(|row| !row.left_out.is_empty())?;
+                    survivor(index, buffered).amending()
+                }
+                None if is_gone(buffered.record) => Some(Survivor::Delete(index)),
+                None => Some(survivor(index, buffered)),
             })
             .collect()
     }
 
     /// The change at `at` cannot be decoded: the one before it counts, if there is one.
     fn fall_back(&self, survivors: &mut Vec<Survivor>, at: u32) {
-        let Some(place) =
-            survivors.iter().position(|s| matches!(s, Survivor::Upsert(i) if *i == at))
-        else {
-            return;
-        };
+        let is = |s: &Survivor| matches!(s, Survivor::Upsert(i) | Survivor::Amend(i) if *i == at);
+        let Some(place) = survivors.iter().position(is) else { return };
+        let amends = matches!(survivors.get(place), Some(Survivor::Amend(_)));
         let previous = self.change(at).and_then(|buffered| buffered.previous);
-        match previous.and_then(|index| Some((index, self.change(index)?))) {
-            Some((index, buffered)) => {
+        let previous = previous.and_then(|index| Some(survivor(index, self.change(index)?)));
+        match if amends { previous.and_then(Survivor::amending) } else { previous } {
+            Some(previous) => {
                 if let Some(slot) = survivors.get_mut(place) {
-                    *slot = survivor(index, buffered);
+                    *slot = previous;
                 }
             }
             None => {
@@ -243,72 +256,15 @@ impl Buffer {
         Error::data(format!("record {}: {}", place.unwrap_or_default(), reject.message))
             .hint("take the table's initial snapshot again, or set option missing-value to null or dead-letter")
     }
+}
 
-    /// Looks for missing values along the chains, round by round; what no change of the batch has is a hole, or
-    /// nowhere when the table is known to lack the row.
-    fn resolve(
-        &self,
-        decoder: &mut Decoder,
-        schema: &Arc<TableSchema>,
-        mut rows: RecordBatch,
-        mut wanted: Vec<Wanted>,
-        absent: &HashMap<Origin, usize>,
-    ) -> Result<Resolved> {
-        let mut holes: Vec<Hole> = Vec::new();
-        let mut nowhere: Vec<(usize, usize)> = Vec::new();
-        let mut supplied: HashSet<(usize, usize)> = HashSet::new();
-        while !wanted.is_empty() {
-            let mut asked: Vec<(Wanted, u32)> = Vec::new();
-            for value in wanted.drain(..) {
-                let Wanted { row, column, .. } = value;
-                let (supplier, again) = self.supplier(value.at);
-                let in_table = |from: &Origin| !absent.contains_key(from);
-                let hole = |from| Hole { row, column, from, supplied: false };
-                holes.extend(again.map(Origin::Row).filter(in_table).map(hole));
-                let from = match supplier {
-                    Supplier::Change(at) => {
-                        asked.push((value, at));
-                        continue;
-                    }
-                    Supplier::Table(key) => Some(Origin::Row(key)),
-                    Supplier::Departed(of) => Some(Origin::Departed(of)),
-                    Supplier::None => None,
-                };
-                match from.filter(in_table) {
-                    Some(from) => holes.push(hole(from)),
-                    None => nowhere.push((row, column)),
-                }
-            }
-            let mut sources: Vec<u32> = asked.iter().map(|(_, at)| *at).collect();
-            sources.sort_unstable();
-            sources.dedup();
-            let columns = decoder.supplies(&self.rows(&sources)?, schema)?;
-            let place = |at: u32| sources.binary_search(&at).unwrap_or(usize::MAX);
-            let unusable = |row: usize, column: usize| {
-                columns.unavailable.contains(&(row, column))
-                    || columns.rejects.iter().any(|(rejected, _)| *rejected == row)
-            };
-            let mut found = Vec::new();
-            for (value, at) in asked {
-                if unusable(place(at), value.column) {
-                    wanted.push(Wanted { at, ..value });
-                } else {
-                    found.push((value.row, value.column, place(at)));
-                    supplied.insert((value.row, value.column));
-                }
-            }
-            rows = patch(&rows, &columns.rows, &found)?;
+impl Survivor {
+    /// For the row that the table has in place of its own.
+    fn amending(self) -> Option<Self> {
+        match self {
+            Self::Upsert(index) | Self::Amend(index) => Some(Self::Amend(index)),
+            Self::Delete(_) => None,
         }
-        for hole in &mut holes {
-            hole.supplied = supplied.contains(&(hole.row, hole.column));
-        }
-        // Those found first come first among the rows of the table, and of a value's holes the last one counts.
-        holes.reverse();
-        if !holes.is_empty() {
-            let open: HashSet<_> = holes.iter().map(|hole| (hole.row, hole.column)).collect();
-            nowhere.retain(|value| !open.contains(value));
-        }
-        Ok(Resolved { rows, holes, missing: nowhere })
     }
 }
 
@@ -320,6 +276,17 @@ impl<'a> Draft<'a> {
             rejected: buffer.rejects.clone(),
             confirmed,
         }
+    }
+
+    /// The rows that are amended.
+    fn amends(&self, buffer: &Buffer, given: &'a Given) -> Vec<Amend<'a>> {
+        let rows = self.survivors.iter().filter(|s| !matches!(s, Survivor::Delete(_)));
+        let amend = |(row, survivor): (usize, &Survivor)| {
+            let Survivor::Amend(at) = survivor else { return None };
+            let known = given.stale.get(&buffer.change(*at)?.change.key)?.as_ref()?;
+            Some(Amend { row, at: *at, known })
+        };
+        rows.enumerate().filter_map(amend).collect()
     }
 
     /// Goes on without changes that cannot be decoded: of the rows of `upserts`, of which the first `kept` stay in the
@@ -351,7 +318,9 @@ impl<'a> Draft<'a> {
             if reject.reason == MISSING_VALUE && given.missing_value == MissingValue::Halt {
                 return Err(buffer.halt(buffered.record, &reject));
             }
-            self.rejected.push((buffered.record, reject));
+            if !given.stale.contains_key(&buffered.change.key) {
+                self.rejected.push((buffered.record, reject));
+            }
             buffer.fall_back(&mut self.survivors, at);
         }
         Ok(())
@@ -388,32 +357,9 @@ fn deletes(survivors: &[Survivor]) -> Vec<u32> {
 }
 
 fn upserts(survivors: &[Survivor]) -> Vec<u32> {
-    let index = |s: &Survivor| if let Survivor::Upsert(index) = s { Some(*index) } else { None };
+    let index = |s: &Survivor| match s {
+        Survivor::Upsert(index) | Survivor::Amend(index) => Some(*index),
+        Survivor::Delete(_) => None,
+    };
     survivors.iter().filter_map(index).collect()
-}
-
-/// `rows` with single values replaced: each of `found` is (row, column, row of `values` to take it from).
-pub(super) fn patch(
-    rows: &RecordBatch,
-    values: &RecordBatch,
-    found: &[(usize, usize, usize)],
-) -> Result<RecordBatch> {
-    let failed =
-        |e| Error::internal("cannot fill in values that an update did not carry").because(e);
-    let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
-    for (index, column) in columns.iter_mut().enumerate() {
-        let replaced: Vec<_> = found.iter().filter(|(_, at, _)| *at == index).collect();
-        if replaced.is_empty() {
-            continue;
-        }
-        let mut picks: Vec<(usize, usize)> = (0..column.len()).map(|row| (0, row)).collect();
-        for (row, _, from) in replaced {
-            if let Some(pick) = picks.get_mut(*row) {
-                *pick = (1, *from);
-            }
-        }
-        *column = interleave(&[column.as_ref(), values.column(index).as_ref()], &picks)
-            .map_err(failed)?;
-    }
-    RecordBatch::try_new(rows.schema(), columns).map_err(failed)
 }

@@ -3,22 +3,20 @@
 //! The row right before such a delete may be one that the batch itself makes: it is written then with the rows that
 //! stay, and deleted in the same commit.
 
-use std::collections::HashSet;
-
 use super::Buffer;
+use super::assemble::Stale;
 use super::supply::Supplier;
 use crate::change::{Departing, Departure, KeyChange};
-use crate::key::Key;
 
 /// The batch's departures, while its rows are decoded.
 pub(super) struct Departures<'a> {
     rows: Vec<(KeyChange, Supplier)>,
     /// Keys that the table has later changes of: what is there is not what their deletes took away.
-    stale: &'a HashSet<Key>,
+    stale: &'a Stale,
 }
 
 impl<'a> Departures<'a> {
-    pub(super) fn of(buffer: &Buffer, stale: &'a HashSet<Key>) -> Self {
+    pub(super) fn of(buffer: &Buffer, stale: &'a Stale) -> Self {
         let mut departures = Self { rows: Vec::new(), stale };
         let rows = buffer.pairs.departures().into_iter();
         departures.rows = rows.map(|(at, of)| (of, departures.replaced(buffer, at))).collect();
@@ -28,7 +26,7 @@ impl<'a> Departures<'a> {
     /// The row that the delete or change at `at` replaces.
     fn replaced(&self, buffer: &Buffer, at: u32) -> Supplier {
         match buffer.replaced(at) {
-            Supplier::Table(key) if self.stale.contains(&key) => Supplier::None,
+            Supplier::Table(key) if self.stale.contains_key(&key) => Supplier::None,
             row => row,
         }
     }

@@ -10,7 +10,8 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use uuid::Uuid;
 
-use super::assemble::{Assembled, Given, MISSING_VALUE, patch};
+use super::assemble::{Assembled, Given, MISSING_VALUE};
+use super::supply::patch;
 use super::{Buffer, RecordRef};
 use crate::change::{Batch, Origin};
 use crate::decode::{Decoder, Reject, Row};
@@ -83,7 +84,8 @@ impl Buffer {
             .into_iter()
             .filter_map(|(change, reject)| Some((self.change(change)?.record, reject)));
         let rejects: Vec<(RecordRef, Reject)> = self.rejects.iter().cloned().chain(late).collect();
-        Ok(Assembled { batch, rejected: self.with_records(rejects), collapsed, stale: 0 })
+        let rejected = self.with_records(rejects);
+        Ok(Assembled { batch, rejected, collapsed, stale: 0, lacks_rows: false })
     }
 
     /// The rows of all changes but the rejected ones; a row before is followed by the row after.

@@ -8,6 +8,7 @@
 mod assemble;
 mod confirm;
 mod departures;
+mod givers;
 mod matched;
 mod order;
 mod pairs;

@@ -37,6 +37,18 @@ pub enum Wait {
     Always,
 }
 
+impl Wait {
+    /// True while what has been missing since `since` is waited for, as the half of a key change is that came then.
+    pub fn goes_on(self, since: Instant, now: Instant) -> bool {
+        match self {
+            Self::Short => false,
+            Self::Always => true,
+            Self::Bounded(ends) if ends >= Some(since) => now < since + PATIENCE,
+            Self::Bounded(_) => now < since + LONG_PATIENCE,
+        }
+    }
+}
+
 /// Partition and offset of a record.
 pub(super) type Place = (i32, i64);
 

@@ -1,7 +1,8 @@
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::assemble::Stale;
 use super::departures::Departures;
 use super::supply::Supplier;
 use super::*;
@@ -231,7 +232,7 @@ fn a_row_that_leaves_is_the_one_right_before_its_delete(
     #[case] written: &[u32],
     #[case] expected: &[(u64, Departing)],
 ) {
-    let stale = HashSet::new();
+    let stale = Stale::new();
     let departures = Departures::of(&arrived(halves), &stale);
     assert_eq!(departures.written(), written);
     let new = |source| if source == 3 { (4, 8) } else { (3, 7) };
@@ -245,7 +246,7 @@ fn a_row_that_leaves_is_the_one_right_before_its_delete(
 #[test]
 fn a_row_that_cannot_be_decoded_leaves_as_the_one_before_it() {
     let buffer = arrived(&[Half::Write(3), Half::Write(3), Half::Leave(3, 7, 1)]);
-    let stale = HashSet::new();
+    let stale = Stale::new();
     let mut departures = Departures::of(&buffer, &stale);
     let row = |departures: &Departures<'_>| departures.placed(5)[0].row;
     departures.fall_back(&buffer, 1);
@@ -256,7 +257,7 @@ fn a_row_that_cannot_be_decoded_leaves_as_the_one_before_it() {
     departures.give_up(1);
     assert_eq!((departures.written(), row(&departures)), (vec![], Departing::None));
     // What the table has is not the row before when it came later, from another partition.
-    let stale = HashSet::from([key(3)]);
+    let stale = Stale::from([(key(3), None)]);
     let mut departures = Departures::of(&buffer, &stale);
     departures.fall_back(&buffer, 1);
     departures.fall_back(&buffer, 0);

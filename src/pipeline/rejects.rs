@@ -7,6 +7,7 @@ use crate::batch::{Buffer, Rejected};
 use crate::dead_letter::{DeadLetters, Letter};
 use crate::decode::Reject;
 use crate::error::{Error, Result};
+use crate::failpoint::{self, Point};
 use crate::metrics;
 use crate::record::Record;
 
@@ -70,6 +71,7 @@ impl Rejects {
             metrics::dead_letter(table, letter.reject.reason);
             self.buried.insert((letter.record.partition, letter.record.offset));
         }
+        failpoint::reach(Point::K15);
         Ok(())
     }
 

@@ -197,6 +197,8 @@ pub(super) struct Worker<S> {
     waiting: bool,
     /// The process ends before a record could be taken in: what follows it is not taken in either.
     leaving: bool,
+    /// Since when rows are waited for whose values changes leave out.
+    lacking: Option<Instant>,
 }
 
 impl<S: Sink + Send + Sync> Worker<S> {
@@ -227,6 +229,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
             halted: false,
             waiting: false,
             leaving: false,
+            lacking: None,
         }
     }
 
@@ -456,6 +459,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 return self.pass_over(part).await;
             }
             given.snapshot = self.snapshot;
+            given.awaits_rows = self.awaits_rows(wait, started);
             let assembled = buffer.assemble(&mut self.decoder, Uuid::new_v4(), &given);
             if assembled.is_err() && self.decoder.awaits_history() {
                 drop(assembled);
@@ -463,6 +467,11 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 continue;
             }
             let (assembled, before) = (assembled?, self.sink.schema());
+            if assembled.lacks_rows {
+                drop(assembled);
+                self.await_rows(started);
+                return Ok(());
+            }
             let mut summary = Summary::of(buffer.tally(), &assembled);
             failpoint::reach(Point::K2);
             self.rejects.bury(&self.name, buffer, &assembled.rejected).await?;
@@ -471,19 +480,13 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 self.settle(&end, summary.consumed).await;
                 return Ok(());
             }
-            if summary.dead_letters > 0 {
-                failpoint::reach(Point::K15);
-            }
             match self.merge_batch(&batch).await? {
                 None => self.let_go().await,
                 Some(Merged::Committed(committed)) => {
                     failpoint::reach(Point::K15b);
                     summary.took = started.elapsed();
                     let waiting = self.buffer.has_open();
-                    self.keep(self.buffer.after(&end, now()));
-                    self.rejects.settle();
-                    self.snapshot = batch.snapshot;
-                    self.take_schema();
+                    self.go_on_after(&end, batch.snapshot);
                     self.tell_columns(before.as_deref());
                     let topic = Arc::clone(&self.topic);
                     self.report(Report::Committed { topic, committed, summary }).await;
@@ -506,6 +509,15 @@ impl<S: Sink + Send + Sync> Worker<S> {
             }
         }
         Ok(())
+    }
+
+    /// The table has what is below `end`.
+    fn go_on_after(&mut self, end: &Position, snapshot: InitialSnapshot) {
+        self.keep(self.buffer.after(end, now()));
+        self.rejects.settle();
+        self.snapshot = snapshot;
+        self.lacking = None;
+        self.take_schema();
     }
 
     /// No table yet, and no change to make one for. There is no position then that says what was passed over: it is

@@ -7,11 +7,12 @@ use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::{Committed, Merged, Sink};
-use crate::change::{Batch, Departed, Departing, InitialSnapshot, KeyChange, Origin};
+use crate::change::{Batch, Departed, Departing, InitialSnapshot, KeyChange, Origin, Own};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::position::Position;
-use crate::schema::{Column, OFFSET_COLUMN, TableSchema};
+use crate::row_source::RowSource;
+use crate::schema::{Column, OFFSET_COLUMN, PARTITION_COLUMN, SOURCE_COLUMN, TableSchema};
 use crate::source_position::SourcePosition;
 
 /// A row as text by column name; null columns are absent.
@@ -67,6 +68,22 @@ impl Table {
             Origin::Row(key) => self.rows.get(key),
             Origin::Departed(key_change) => self.departed.get(key_change)?.as_ref(),
         }
+    }
+
+    /// As [`Merged::Stale`] tells them.
+    fn stale(&self, batch: &Batch) -> Vec<(Key, Option<RowSource>)> {
+        let is_stale = |key, own: &SourcePosition, row: Option<&RowSource>| {
+            let last = self.source_positions.get(key);
+            match batch.amended.get(key) {
+                Some(amended) => row != Some(amended),
+                None => last.is_some_and(|last| own.is_before(last)),
+            }
+        };
+        let told = |(key, own)| {
+            let row = self.rows.get(key).map(row_source);
+            is_stale(key, own, row.as_ref()).then_some((*key, row))
+        };
+        batch.traced().filter_map(told).collect()
     }
 
     /// Deletes what an initial snapshot does not have that ended in the batch.
@@ -148,11 +165,7 @@ impl Sink for MemorySink {
         if table.schema.as_ref().is_some_and(|schema| !batch.schema.covers(schema)) {
             return Ok(Merged::Outdated);
         }
-        let later = |key, own: &SourcePosition| {
-            table.source_positions.get(key).is_some_and(|o| own.is_before(o))
-        };
-        let stale = batch.traced().filter(|(key, position)| later(key, position));
-        let stale: Vec<Key> = stale.map(|(key, _)| *key).collect();
+        let stale = table.stale(batch);
         if !stale.is_empty() && !batch.truncates {
             return Ok(Merged::Stale { keys: stale });
         }
@@ -180,16 +193,12 @@ impl Sink for MemorySink {
         }
         let mut rows = text_rows(&batch.rows)?;
         for hole in &batch.holes {
-            let column = batch.schema.columns().get(hole.column).map(|c| c.name.clone());
-            let (Some(row), Some(name), Some(source)) =
+            let column = batch.schema.columns().get(hole.column);
+            if let (Some(row), Some(column), Some(source)) =
                 (rows.get_mut(hole.row), column, table.row(&hole.from))
-            else {
-                continue;
-            };
-            match source.get(&name).cloned() {
-                Some(value) => row.insert(name, value),
-                None => row.remove(&name),
-            };
+            {
+                fill(row, hole.own, column, source);
+            }
         }
         table.note(batch, &rows);
         for key in &batch.deletes {
@@ -207,6 +216,28 @@ impl Sink for MemorySink {
         let versions = [("memory".to_owned(), table.version)].into();
         Ok(Merged::Committed(Committed::new(batch.ranges.clone(), position, versions)))
     }
+}
+
+/// Gives a row the value that the table's row `source` has, and lets it tell who gave it.
+fn fill(row: &mut TextRow, own: Own, column: &Column, source: &TextRow) {
+    let (mut told, theirs) = (row_source(row), row_source(source));
+    if own == Own::UnlessLater && !theirs.has_later(column.id, &told) {
+        return;
+    }
+    match source.get(&column.name).cloned() {
+        Some(value) => row.insert(column.name.clone(), value),
+        None => row.remove(&column.name),
+    };
+    if let Some(giver) = told.left_out.get_mut(&column.id) {
+        *giver = theirs.giver(column.id).cloned();
+        row.extend(told.text().map(|text| (SOURCE_COLUMN.to_owned(), text)));
+    }
+}
+
+/// What a row tells of where its values come from.
+fn row_source(row: &TextRow) -> RowSource {
+    let partition = row.get(PARTITION_COLUMN).and_then(|partition| partition.parse().ok());
+    RowSource::parse(partition.unwrap_or(-1), row.get(SOURCE_COLUMN).map(String::as_str))
 }
 
 /// The rows of a record batch as text.

@@ -12,6 +12,7 @@ use crate::change::{Batch, Departed, Origin};
 use crate::error::Result;
 use crate::key::Key;
 use crate::position::{OffsetRange, Position};
+use crate::row_source::RowSource;
 use crate::schema::TableSchema;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,11 +66,12 @@ pub enum Merged {
     /// The table has columns that the batch does not know: another owner changed its schema. Nothing of the batch was
     /// committed; make the batch anew for the table's schema.
     Outdated,
-    /// The table has later changes of some keys, from other partitions ([`crate::source_position`]). Nothing of the batch was
-    /// committed; make it anew without them.
+    /// The table has later changes of some keys, from other partitions ([`crate::source_position`]), or a row of
+    /// [`Batch::amended`] is another one now. Nothing of the batch was committed; make it anew without them, but for values
+    /// that the rows were not given so far.
     Stale {
-        /// The keys.
-        keys: Vec<Key>,
+        /// The keys, and what the rows tell that they have; none of a row that is deleted.
+        keys: Vec<(Key, Option<RowSource>)>,
     },
     /// The batch is strict and has holes whose row is nowhere, or takes out matched rows that are not there. Nothing of
     /// it was committed; make it anew without them.

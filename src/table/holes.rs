@@ -14,10 +14,11 @@ use super::index::RowId;
 use super::notes::NotedRow;
 use super::physical::Table;
 use super::plan::DataFile;
-use crate::change::{Batch, Hole, KeyChange, Origin};
+use crate::change::{Batch, Hole, KeyChange, Origin, Own};
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::schema::{Column, TableSchema};
+use crate::row_source::{self, RowSource};
+use crate::schema::{Column, PARTITION_COLUMN, SOURCE_COLUMN, TableSchema};
 use crate::sink::storage::Location;
 
 /// Files read at once.
@@ -128,10 +129,10 @@ impl Table {
 
     /// The batch's rows with every hole filled that has a source. `sources` tells for each hole which row it comes from;
     /// a hole without one stays null, which only a nullable column can be.
-    pub(super) async fn fill(
+    pub(super) async fn fill<'a>(
         &self,
         batch: &Batch,
-        sources: &[Option<Source>],
+        sources: &'a [Option<Source>],
     ) -> Result<RecordBatch> {
         if batch.holes.is_empty() {
             return Ok(batch.rows.clone());
@@ -140,11 +141,21 @@ impl Table {
         for hole in batch.unfilled(sources.iter().map(Option::is_some)) {
             check(batch, hole)?;
         }
-        for (hole, source) in batch.holes.iter().zip(sources) {
+        let is_traced = batch.schema.is_traced();
+        let told = if is_traced { row_source::read(&batch.rows) } else { Vec::new() };
+        // What tells where rows' values come from.
+        let telling = [PARTITION_COLUMN, SOURCE_COLUMN].map(|name| batch.schema.index_of(name));
+        let may_count = |(hole, source): (&Hole, &'a Option<Source>)| {
+            source.as_ref().filter(|source| !self.is_overtaken(hole, source, &told, batch))
+        };
+        let sources: Vec<Option<&Source>> =
+            batch.holes.iter().zip(sources).map(may_count).collect();
+        for (hole, source) in batch.holes.iter().zip(&sources) {
             if let Some(Source { file, row }) = source {
                 let wanted = wanted.entry(&file.path).or_insert_with(|| Wanted::of(file));
                 wanted.rows.insert(*row);
                 wanted.columns.insert(hole.column);
+                wanted.columns.extend(telling.into_iter().flatten().filter(|_| is_traced));
             }
         }
         let mut waiting = wanted.into_values();
@@ -162,7 +173,31 @@ impl Table {
             found.insert(path, values);
         }
         self.advise(found.values().map(|found| found.fetched).sum());
-        put_in(batch, sources, &found)
+        let (rows, sources) = match is_traced {
+            true => settle(batch, told, sources, &found)?,
+            false => (batch.rows.clone(), sources),
+        };
+        put_in(batch, &rows, &sources, &found)
+    }
+
+    /// True when the batch's own value for a hole is later than any of its row in the table: the row's last change came
+    /// earlier in the same partition. Nothing is read for that.
+    fn is_overtaken(
+        &self,
+        hole: &Hole,
+        source: &Source,
+        told: &[RowSource],
+        batch: &Batch,
+    ) -> bool {
+        let partition = || {
+            let number = self.numbers.get(&source.file.path)?;
+            self.source_positions.partition(*number, source.row)
+        };
+        let giver = || {
+            let column = batch.schema.columns().get(hole.column)?;
+            Some(told.get(hole.row)?.giver(column.id)?.partition)
+        };
+        hole.own == Own::UnlessLater && giver().is_some_and(|giver| partition() == Some(giver))
     }
 
     /// Says once what spares a store far away from sending as much as `fetched` bytes for a batch.
@@ -215,18 +250,45 @@ fn concat(batches: &[RecordBatch], rows: usize, path: &str) -> Result<RecordBatc
     if all.num_rows() == rows { Ok(all) } else { Err(damaged()) }
 }
 
+/// Which holes get the value of their source, and the batch's rows, which told `told` before, as they tell it then.
+fn settle<'a>(
+    batch: &Batch,
+    mut told: Vec<RowSource>,
+    mut sources: Vec<Option<&'a Source>>,
+    found: &BTreeMap<String, Found>,
+) -> Result<(RecordBatch, Vec<Option<&'a Source>>)> {
+    let there: HashMap<&str, Vec<RowSource>> = found
+        .iter()
+        .map(|(path, found)| (path.as_str(), row_source::read(&found.values)))
+        .collect();
+    for (hole, chosen) in batch.holes.iter().zip(&mut sources) {
+        let (Some(source), Some(own)) = (*chosen, told.get_mut(hole.row)) else { continue };
+        let path = source.file.path.as_str();
+        let place = found.get(path).and_then(|found| found.rows.binary_search(&source.row).ok());
+        let theirs = place.and_then(|place| there.get(path)?.get(place));
+        let id = batch.schema.columns().get(hole.column).map(|column| column.id);
+        let (Some(theirs), Some(id)) = (theirs, id) else { continue };
+        if hole.own == Own::UnlessLater && !theirs.has_later(id, own) {
+            *chosen = None;
+        } else if let Some(giver) = own.left_out.get_mut(&id) {
+            *giver = theirs.giver(id).cloned();
+        }
+    }
+    Ok((row_source::write(&batch.rows, &told)?, sources))
+}
+
 fn put_in(
     batch: &Batch,
-    sources: &[Option<Source>],
+    rows: &RecordBatch,
+    sources: &[Option<&Source>],
     found: &BTreeMap<String, Found>,
 ) -> Result<RecordBatch> {
     let holes: BTreeSet<usize> = batch.holes.iter().map(|hole| hole.column).collect();
-    let mut columns = batch.rows.columns().to_vec();
+    let mut columns = rows.columns().to_vec();
     for at in holes {
         let Some(original) = columns.get_mut(at) else { continue };
         let mut arrays: Vec<&dyn Array> = vec![original.as_ref()];
-        let mut picks: Vec<(usize, usize)> =
-            (0..batch.rows.num_rows()).map(|row| (0, row)).collect();
+        let mut picks: Vec<(usize, usize)> = (0..rows.num_rows()).map(|row| (0, row)).collect();
         let mut numbers = BTreeMap::new();
         for (path, found) in found {
             if let Ok(place) = found.columns.binary_search(&at) {
@@ -248,6 +310,6 @@ fn put_in(
             .map_err(|e| Error::internal("cannot fill in values of the table").because(e))?;
         *original = filled;
     }
-    RecordBatch::try_new(batch.rows.schema(), columns)
+    RecordBatch::try_new(rows.schema(), columns)
         .map_err(|e| Error::internal("filled rows do not fit their schema").because(e))
 }

@@ -9,8 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::Int32Type;
+use arrow::array::RecordBatch;
 use futures::stream::{StreamExt, TryStreamExt};
 use hashbrown::HashMap;
 
@@ -20,6 +19,7 @@ use super::plan::DataFile;
 use crate::change::Batch;
 use crate::error::{Error, Result};
 use crate::key::Key;
+use crate::row_source::{self, RowSource};
 use crate::schema::{Column, PARTITION_COLUMN, SOURCE_COLUMN};
 use crate::source_position::SourcePosition;
 
@@ -48,6 +48,11 @@ struct Deletes {
 }
 
 impl SourcePositions {
+    /// The partition of a file's row, where it is known.
+    pub(super) fn partition(&self, file: u32, row: u32) -> Option<i32> {
+        self.partitions.get(&file)?.get(row as usize).copied()
+    }
+
     /// Takes over deletes that were committed.
     pub(super) fn bury(&mut self, deletes: &[(Key, SourcePosition)]) {
         for (key, source_position) in deletes {
@@ -95,11 +100,24 @@ struct Asked<'a> {
     row: u32,
     key: Key,
     change: &'a SourcePosition,
+    /// What the row told when the change was made to amend it.
+    amended: Option<&'a RowSource>,
+}
+
+impl Asked<'_> {
+    /// True when the change cannot be put over a row that tells this.
+    fn is_stale(&self, row: &RowSource) -> bool {
+        match self.amended {
+            Some(amended) => amended != row,
+            None => self.change.is_before(&row.last),
+        }
+    }
 }
 
 impl Table {
-    /// The keys whose change in `batch` is older than the table's last one, which another partition had.
-    pub async fn stale(&mut self, batch: &Batch) -> Result<Vec<Key>> {
+    /// The keys whose change in `batch` is older than the table's last one, which another partition had, and those of
+    /// amended rows that are other ones now; with what the table's rows tell.
+    pub async fn stale(&mut self, batch: &Batch) -> Result<Vec<(Key, Option<RowSource>)>> {
         let mut stale = Vec::new();
         let mut asked: BTreeMap<u32, Vec<Asked<'_>>> = BTreeMap::new();
         if self.schema.key().is_empty() || batch.truncates {
@@ -112,14 +130,16 @@ impl Table {
                 // Of rows that do not tell their place every change is the later one.
                 Some(at) if self.schema.is_traced() => {
                     let asked = asked.entry(at.file).or_default();
-                    asked.push(Asked { row: at.row, key: *key, change });
+                    let amended = batch.amended.get(key);
+                    asked.push(Asked { row: at.row, key: *key, change, amended });
                 }
                 Some(_) => {}
                 None => {
                     let own = self.source_positions.deletes.get(key);
-                    let deletes = own.into_iter().chain(noted.get(key).copied());
-                    if deletes.into_iter().any(|last| change.is_before(last)) {
-                        stale.push(*key);
+                    let mut deletes = own.into_iter().chain(noted.get(key).copied());
+                    if batch.amended.contains_key(key) || deletes.any(|last| change.is_before(last))
+                    {
+                        stale.push((*key, None));
                     }
                 }
             }
@@ -130,7 +150,9 @@ impl Table {
                 self.source_positions.partitions.get(file).cloned().unwrap_or_default();
             let of = |asked: &Asked<'_>| partitions.get(asked.row as usize).copied();
             // Of files that there was no room for their places are read.
-            asked.retain(|asked| of(asked) != Some(asked.change.partition));
+            asked.retain(|asked| {
+                asked.amended.is_some() || of(asked) != Some(asked.change.partition)
+            });
             asked.sort_unstable_by_key(|asked| asked.row);
         }
         let reads = asked.iter().filter(|(_, asked)| !asked.is_empty()).map(|(number, asked)| {
@@ -142,20 +164,17 @@ impl Table {
                     file.ok_or_else(|| Error::internal("the index names a file that is gone"))?;
                 let rows: Vec<u32> = asked.iter().map(|asked| asked.row).collect();
                 let (read, _) = read_rows(&location, &file, &columns, &rows).await?;
-                let source_positions: Vec<SourcePosition> =
-                    read.iter().flat_map(source_positions).collect();
-                if source_positions.len() != rows.len() {
+                let told: Vec<RowSource> = read.iter().flat_map(row_source::read).collect();
+                if told.len() != rows.len() {
                     return Err(damaged(&file));
                 }
-                let older = asked
-                    .iter()
-                    .zip(source_positions)
-                    .filter(|(asked, row)| asked.change.is_before(row));
-                Ok::<_, Error>(older.map(|(asked, _)| asked.key).collect::<Vec<_>>())
+                let stale = asked.iter().zip(told).filter(|(asked, row)| asked.is_stale(row));
+                let stale = stale.map(|(asked, row)| (asked.key, Some(row)));
+                Ok::<_, Error>(stale.collect::<Vec<_>>())
             }
         });
         let reads: Vec<_> = reads.collect();
-        let found: Vec<Vec<Key>> =
+        let found: Vec<Vec<_>> =
             futures::stream::iter(reads).buffer_unordered(CONCURRENT_READS).try_collect().await?;
         stale.extend(found.into_iter().flatten());
         Ok(stale)
@@ -172,7 +191,7 @@ impl Table {
                 async move {
                     let read = read_columns(&location, &file, &columns).await?;
                     let read: Vec<RecordBatch> = read.try_collect().await?;
-                    let values = read.iter().flat_map(partitions);
+                    let values = read.iter().flat_map(row_source::partitions);
                     let partitions: Arc<[i32]> = values.collect();
                     if u64::try_from(partitions.len()) != Ok(file.rows) {
                         return Err(damaged(&file));
@@ -192,22 +211,6 @@ impl Table {
     fn columns<const N: usize>(&self, names: [&str; N]) -> Vec<Column> {
         names.iter().filter_map(|name| self.schema.column(name)).cloned().collect()
     }
-}
-
-/// The partitions of rows; that of a row which another engine wrote without one is none of the topic's.
-fn partitions(rows: &RecordBatch) -> Vec<i32> {
-    let column = rows.column_by_name(PARTITION_COLUMN);
-    match column.and_then(|column| column.as_primitive_opt::<Int32Type>()) {
-        Some(values) => values.iter().map(|value| value.unwrap_or(-1)).collect(),
-        None => vec![-1; rows.num_rows()],
-    }
-}
-
-fn source_positions(rows: &RecordBatch) -> Vec<SourcePosition> {
-    let texts = rows.column_by_name(SOURCE_COLUMN).and_then(|c| c.as_string_opt::<i32>());
-    let text = |row| texts.filter(|texts| texts.is_valid(row)).map(|texts| texts.value(row));
-    let partitions = partitions(rows).into_iter().enumerate();
-    partitions.map(|(row, partition)| SourcePosition::parse(partition, text(row))).collect()
 }
 
 fn damaged(file: &DataFile) -> Error {

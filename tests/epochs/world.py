@@ -92,15 +92,7 @@ class Stream(Connector):
 
     def fill(self):
         self.source.create()
-        self.send_whole_rows()
         self.load.fill()
-
-    def send_whole_rows(self):
-        """What a change leaves out may not be read so far when partitions come, see the README."""
-        for table in self.source.tables:
-            if table.large and self.source.kind == "postgres":
-                with self.source.cursor() as cursor:
-                    cursor.execute(f"ALTER TABLE {self.source.table(table)} REPLICA IDENTITY FULL")
 
     def records(self):
         """How many records each topic must have."""

@@ -1,10 +1,12 @@
 //! What every sink promises ([`Sink`]), asked of the table in memory and of the lake's formats alike.
 
+mod traced;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cdc_sink::change::{
-    Batch, Departed, Departing, Departure, Hole, InitialSnapshot, KeyChange, Origin,
+    Batch, Departed, Departing, Departure, Hole, InitialSnapshot, KeyChange, Origin, Own,
 };
 use cdc_sink::position::{OffsetRange, Position};
 use cdc_sink::schema::{Column, ColumnType, TableSchema};
@@ -280,8 +282,8 @@ async fn a_new_column_comes_with_the_batch_and_older_batches_are_outdated(kind: 
 }
 
 /// The text of row `row` is that of the row `from` in the table.
-fn hole(row: usize, from: i64, supplied: bool) -> Hole {
-    Hole { row, column: 1, from: Origin::Row(key(from)), supplied }
+fn hole(row: usize, from: i64, own: Own) -> Hole {
+    Hole { row, column: 1, from: Origin::Row(key(from)), own }
 }
 
 #[apply(sinks)]
@@ -293,12 +295,12 @@ async fn a_hole_takes_the_value_of_the_last_row_that_is_there(kind: Kind) {
     let mut second = batch(&schema, 10, &[(3, own), (4, own), (5, own), (6, own), (2, None)]);
     second.strict = true;
     second.holes = vec![
-        hole(0, 2, false),
-        hole(1, 1, false),
-        hole(1, 11, false),
-        hole(1, 99, false),
-        hole(2, 99, true),
-        hole(3, 11, true),
+        hole(0, 2, Own::Null),
+        hole(1, 1, Own::Null),
+        hole(1, 11, Own::Null),
+        hole(1, 99, Own::Null),
+        hole(2, 99, Own::IfAbsent),
+        hole(3, 11, Own::IfAbsent),
     ];
     sink.commit(&second).await;
     let expected = [(1, "a"), (3, "b"), (4, "c"), (5, "own"), (6, "c"), (11, "c")];
@@ -312,7 +314,7 @@ async fn a_strict_batch_is_not_merged_when_a_hole_has_no_row(kind: Kind) {
     sink.commit(&batch(&schema, 0, FIRST)).await;
     let mut second = batch(&schema, 10, &[(3, Some("own")), (4, Some("own"))]);
     second.strict = true;
-    second.holes = vec![hole(0, 1, false), hole(1, 99, false)];
+    second.holes = vec![hole(0, 1, Own::Null), hole(1, 99, Own::Null)];
     let merged = sink.merge(&second).await;
     let Merged::Missing { absent } = merged else { panic!("{merged:?}") };
     assert_eq!(absent, [Origin::Row(key(99))]);
@@ -371,7 +373,7 @@ async fn a_renamed_column_keeps_its_values_and_older_batches_are_outdated(kind: 
     next.strict = true;
     let departed = Origin::Departed(moved(0));
     next.holes =
-        vec![hole(0, 2, false), Hole { row: 1, column: 1, from: departed, supplied: false }];
+        vec![hole(0, 2, Own::Null), Hole { row: 1, column: 1, from: departed, own: Own::Null }];
     next.arrivals = vec![moved(0)];
     sink.commit(&next).await;
     let words: &[&str] = &["words"];
@@ -464,7 +466,7 @@ async fn a_hole_takes_the_value_of_a_row_that_left_its_key_in_another_commit(kin
     let made = [(1, None), (2, None), (3, own), (21, Some("made")), (22, Some("too"))];
     let mut deletes = batch(&schema, 10, &made);
     deletes.keys.truncate(1);
-    deletes.holes = vec![hole(2, 11, false)];
+    deletes.holes = vec![hole(2, 11, Own::Null)];
     let left = [Departing::Row(key(1)), Departing::Written(1), Departing::Written(2)];
     let left = left.into_iter().chain([Departing::Row(key(77)), Departing::None]);
     let departure = |(source, row)| Departure { key_change: moved(source), row };
@@ -483,7 +485,7 @@ async fn a_hole_takes_the_value_of_a_row_that_left_its_key_in_another_commit(kin
         row,
         column: 1,
         from: Origin::Departed(moved(source)),
-        supplied: false,
+        own: Own::Null,
     };
     let mut creates = in_partition(batch(&schema, 0, &[(4, own), (15, own), (26, own)]), 1);
     creates.strict = true;

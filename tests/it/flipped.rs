@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cdc_sink::change::{Batch, Hole, Origin};
+use cdc_sink::change::{Batch, Hole, Origin, Own};
 use cdc_sink::sink::delta;
 use cdc_sink::sink::lake::{LakeOptions, LakeSink, LogSetup};
 use cdc_sink::sink::storage::Location;
@@ -95,7 +95,7 @@ fn last() -> (Batch, BTreeMap<i64, String>) {
         row: usize::try_from(id).unwrap(),
         column,
         from: Origin::Row(key(id)),
-        supplied: false,
+        own: Own::Null,
     };
     batch.holes = left_out.map(hole).collect();
     (batch, after)

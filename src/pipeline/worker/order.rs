@@ -1,7 +1,9 @@
 //! Whether the partitions' order is enough, or the source's log is asked as well (see [`crate::source_position`]).
 
+use std::time::Instant;
+
 use super::Worker;
-use crate::batch::Outcome;
+use crate::batch::{Outcome, Wait};
 use crate::decode::Change;
 use crate::record::Record;
 use crate::sink::Sink;
@@ -44,6 +46,23 @@ impl<S: Sink + Send + Sync> Worker<S> {
             false => Outcome::Change(change),
             true => Outcome::Traced(Box::new((change, self.decoder.source_position(record)))),
         }
+    }
+
+    /// True while a value that a change leaves out may still come, with its row, from another partition: before it is taken
+    /// for one that is nowhere.
+    pub(super) fn awaits_rows(&self, wait: Wait, now: Instant) -> bool {
+        self.decoder.is_tracing() && wait.goes_on(self.lacking.unwrap_or(now), now)
+    }
+
+    /// Lets the batch be tried again, with what came until then.
+    pub(super) fn await_rows(&mut self, now: Instant) {
+        if self.lacking.replace(self.lacking.unwrap_or(now)).is_none() {
+            tracing::info!(
+                table = &*self.name,
+                "changes leave out values of rows that are nowhere so far; waiting for other partitions"
+            );
+        }
+        self.buffer.rest(now);
     }
 
     fn trace(&mut self, begins: bool) {

@@ -12,7 +12,7 @@ use roaring::RoaringTreemap;
 use super::model::{
     Do, Log, Row, Rows2, apply, batch, content, key, memory, options, rows, schema,
 };
-use crate::change::{Batch, Origin};
+use crate::change::{Batch, Origin, Own};
 use crate::error::Kind;
 use crate::key::KeyBuilder;
 use crate::position::{OffsetRange, Position};
@@ -136,7 +136,7 @@ async fn values_that_nobody_has_are_null_and_counted() {
     assert_eq!(place.model[&1], Row::default());
     let mut batch = place.batch(&BTreeMap::from([upsert(7)]));
     batch.holes =
-        vec![crate::change::Hole { row: 0, column: 8, from: Origin::Row(key(7)), supplied: false }];
+        vec![crate::change::Hole { row: 0, column: 8, from: Origin::Row(key(7)), own: Own::Null }];
     assert_eq!(place.refused(&batch).await, Kind::Data, "the operation cannot be null");
 }
 

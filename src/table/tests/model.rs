@@ -16,7 +16,7 @@ use object_store::path::Path;
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof};
 use uuid::Uuid;
 
-use crate::change::{Batch, Hole, Origin};
+use crate::change::{Batch, Hole, Origin, Own};
 use crate::key::{Key, KeyBuilder};
 use crate::position::{OffsetRange, Position};
 use crate::schema::{Column, ColumnType, ListElement, TableSchema};
@@ -198,7 +198,7 @@ pub(super) fn batch(
                 for column in missing {
                     set(&mut row, *column, &Row::default());
                     let (row, from) = (rows.len(), Origin::Row(key(*from)));
-                    holes.push(Hole { row, column: *column, from, supplied: false });
+                    holes.push(Hole { row, column: *column, from, own: Own::Null });
                 }
                 rows.push((*id, row));
                 keys.push(key(*id));
