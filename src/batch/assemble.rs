@@ -14,6 +14,7 @@ use crate::change::{Batch, InitialSnapshot, MissingValue, Operation, Origin};
 use crate::decode::{Decoder, Reject, Row};
 use crate::error::{Error, Result};
 use crate::key::Key;
+use crate::position::Position;
 use crate::record::Record;
 use crate::row_source::RowSource;
 use crate::schema::TableSchema;
@@ -73,6 +74,19 @@ pub struct Given {
     pub snapshot: InitialSnapshot,
     /// True when rows that are nowhere may still come, before `missing_value` counts.
     pub awaits_rows: bool,
+    /// Where the batch ends.
+    pub end: Position,
+}
+
+impl Given {
+    /// The batch is to end at `end`. What was stale in one that ended elsewhere may not be in it.
+    pub fn end_at(&mut self, end: &Position) -> &mut Self {
+        if self.end != *end {
+            self.stale.clear();
+            self.end = end.clone();
+        }
+        self
+    }
 }
 
 /// A batch whose rows are being decoded.

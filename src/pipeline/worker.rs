@@ -458,7 +458,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
             if !buffer.has_changes() && self.sink.schema().is_none() {
                 return self.pass_over(part).await;
             }
-            given.snapshot = self.snapshot;
+            given.end_at(&end).snapshot = self.snapshot;
             given.awaits_rows = self.awaits_rows(wait, started);
             let assembled = buffer.assemble(&mut self.decoder, Uuid::new_v4(), &given);
             if assembled.is_err() && self.decoder.awaits_history() {
