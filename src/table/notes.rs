@@ -26,9 +26,12 @@ use crate::source_position::SourcePosition;
 
 /// Notes of each kind that a table keeps; then the oldest go.
 const NOTES: usize = 2000;
-/// Notes are kept no longer than so many milliseconds: a create may come after its delete by so much, and what another
-/// partition has of a key from before its delete.
+/// Notes are kept so many milliseconds: a create may come after its delete by so much, and what another partition has of a
+/// key from before its delete. Those of deletes stay longer while a partition is that far behind.
 const KEPT_MILLIS: i64 = 60 * 60 * 1000;
+/// Kafka's timestamps of two records contradict the order in which the source wrote them by so many milliseconds at most:
+/// clocks of a connector's hosts differ.
+const APART_MILLIS: i64 = 60 * 1000;
 /// Notes younger than so many milliseconds are not given up for new ones, as long as those can wait.
 const YOUNG_MILLIS: i64 = 60 * 1000;
 
@@ -159,26 +162,35 @@ impl Notes {
             *known = (*known).max(*newest);
         }
         Self {
-            timestamps_ms,
             key_changes: self.key_changes_after(new, &batch.arrivals, now_millis),
-            deletes: self.deletes_after(batch.traced_deletes(), now_millis),
+            deletes: self.deletes_after(batch.traced_deletes(), &timestamps_ms, now_millis),
             snapshot: batch.snapshot,
+            timestamps_ms,
         }
     }
 
-    /// The deletes with those of `new`.
+    /// The deletes with those of `new`. An older one stays while a partition may have changes from before it: `newest` has
+    /// Kafka's timestamps of what was read of each.
     fn deletes_after<'a>(
         &self,
         new: impl Iterator<Item = (&'a Key, &'a SourcePosition)>,
+        newest: &BTreeMap<i32, i64>,
         at_millis: i64,
     ) -> Vec<Deleted> {
+        let has_passed = |SourcePosition { partition, timestamp_ms, .. }: &SourcePosition| {
+            let Some(timestamp) = timestamp_ms else { return true };
+            let mut others = newest.iter().filter(|(other, _)| *other != partition);
+            others.all(|(_, newest)| newest.saturating_sub(*timestamp) > APART_MILLIS)
+        };
         let new = new.map(|(key, source_position)| Deleted {
             key: key.digest(),
             source_position: source_position.clone(),
             at_millis,
         });
         let oldest = at_millis.saturating_sub(KEPT_MILLIS);
-        let kept = self.deletes.iter().filter(|delete| delete.at_millis >= oldest).cloned();
+        let stays =
+            |delete: &&Deleted| delete.at_millis >= oldest || !has_passed(&delete.source_position);
+        let kept = self.deletes.iter().filter(stays).cloned();
         let mut deletes: Vec<Deleted> = kept.chain(new).collect();
         deletes.drain(..deletes.len().saturating_sub(NOTES));
         deletes
@@ -269,6 +281,8 @@ mod tests {
 
     use arrow::array::RecordBatch;
     use uuid::Uuid;
+
+    use rstest::rstest;
 
     use super::*;
     use crate::schema::TableSchema;
@@ -396,5 +410,22 @@ mod tests {
         let full = notes.after(&batch(&[], &many), vec![], 6);
         assert_eq!(deleted(&full, 0..2009).first(), Some(&(1, "lsn=12".to_owned())));
         assert_eq!(full.deletes.len(), NOTES);
+    }
+    #[rstest]
+    #[case::nothing_else_was_read(&[(3, 900_000)], true)]
+    #[case::read_to_well_after_it(&[(0, 160_001), (1, 300_000)], true)]
+    #[case::one_is_behind(&[(0, 160_001), (1, 5)], false)]
+    #[case::one_may_be_behind(&[(0, 160_000)], false)]
+    fn a_delete_is_known_until_every_partition_was_read_to_after_it(
+        #[case] newest: &[(i32, i64)],
+        #[case] goes: bool,
+    ) {
+        let notes = Notes::default().after(&batch(&[], &[(1, "at=100000;lsn=9")]), vec![], 0);
+        let timestamps_ms = newest.iter().copied().collect();
+        let later = Batch { timestamps_ms, ..batch(&[], &[]) };
+        let notes = notes.after(&later, vec![], KEPT_MILLIS);
+        assert_eq!(notes.deletes.len(), 1, "is young");
+        let notes = notes.after(&batch(&[], &[]), vec![], KEPT_MILLIS + 1);
+        assert_eq!(notes.deletes.is_empty(), goes);
     }
 }
