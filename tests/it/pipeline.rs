@@ -11,7 +11,7 @@ use cdc_sink::change::{Batch, MissingValue, Truncates};
 use cdc_sink::clock::Clock;
 use cdc_sink::decode::{Decoder, Options, Registry, SchemaId};
 use cdc_sink::error::{Error, Result};
-use cdc_sink::generate::{Encoding, Generator, Mix, Shape, UNAVAILABLE, Workload};
+use cdc_sink::generate::{Encoding, Generated, Generator, Mix, Shape, UNAVAILABLE, Workload};
 use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
 use cdc_sink::position::TopicPartition;
 use cdc_sink::schema::is_metadata;
@@ -112,9 +112,9 @@ pub(crate) fn registry_of(workload: &Workload) -> Arc<Registry> {
 }
 
 /// What is left of a generator's records, as logs.
-pub(crate) fn logs_of(generator: &mut Generator) -> Logs {
+pub(crate) fn logs_of(generated: impl IntoIterator<Item = Generated>) -> Logs {
     let mut records: BTreeMap<TopicPartition, Vec<LoggedRecord>> = BTreeMap::new();
-    for record in generator {
+    for record in generated {
         let at = TopicPartition { topic: record.topic, partition: record.partition };
         let log = records.entry(at).or_default();
         let headers = record.headers.iter();

@@ -71,7 +71,7 @@ async fn end(
         encoding: Encoding::Avro,
         ..Workload::default()
     };
-    let logs = logs_of(&mut Generator::new(&workload));
+    let logs = logs_of(Generator::new(&workload));
     let registry = match servers {
         Servers::GiveNoSchema => Registry::new("http://127.0.0.1:1/", None).unwrap(),
         _ => registry_of(&workload),

@@ -78,7 +78,7 @@ impl History {
         });
         let now = Arc::clone(&world);
         let clock = Clock::from_fn(move || now.wall_millis() * 1000);
-        let topics = Topics::new(seed, setup.shapes.clone(), setup.partitions, setup.changes);
+        let topics = Topics::new(seed, &setup);
         let group = Group::new(&world, topics.logs.keys().cloned().collect());
         let tables = Tables {
             formats: setup.formats,
