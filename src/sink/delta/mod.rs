@@ -257,7 +257,9 @@ impl DeltaTable {
     /// Reads the whole table again.
     async fn reopen(&mut self) -> Result<()> {
         let location = self.log.location().clone();
-        let Some(mut table) = Self::open(location, self.options.clone()).await? else {
+        let table = Self::open(location, self.options.clone()).await?;
+        let Some(mut table) = table.filter(|table| table.state.version >= self.state.version)
+        else {
             return Err(self.gone().await);
         };
         let newest =
@@ -268,13 +270,15 @@ impl DeltaTable {
         Ok(())
     }
 
-    /// No log is listed: why. A store's list may lag behind what it gives by name.
+    /// No log is listed, or one that ends before what was seen of it: why. A store's list may lag behind what it gives by
+    /// name.
     async fn gone(&self) -> Error {
         let version = self.state.version;
         match self.log.read(version).await {
             Ok(None) => at(&self.log, Error::refused("the table is gone")),
             Ok(Some(_)) => {
-                let text = format!("the store lists no log, though it has version {version}");
+                let text =
+                    format!("the store does not list version {version} of the log, which it has");
                 at(&self.log, Error::unavailable(text))
             }
             Err(error) => error,
