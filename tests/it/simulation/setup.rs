@@ -114,8 +114,11 @@ impl Setup {
         let actions: Vec<(Duration, Action)> = actions.collect();
         let partitions = rng.i32(1..4);
         let grown = Self::growth(seed, partitions);
-        // A row that is deleted by somebody who does not say where in the source's log comes back with an older change.
-        let may_be = |action: &Action| grown.is_none() || *action != Action::Foreign(Deed::Delete);
+        // A row that is deleted by somebody who does not say where in the source's log comes back with an older change, and
+        // what is noted of deletes is not taken back with the table.
+        let tells =
+            |action: &Action| !matches!(action, Action::Foreign(Deed::Delete | Deed::Restore));
+        let may_be = |action: &Action| grown.is_none() || tells(action);
         let actions = actions.into_iter().filter(|(_, action)| may_be(action)).collect();
         Self {
             formats,
