@@ -257,10 +257,12 @@ impl DeltaTable {
     /// Reads the whole table again.
     async fn reopen(&mut self) -> Result<()> {
         let location = self.log.location().clone();
-        let table = Self::open(location, self.options.clone()).await?;
-        let Some(mut table) = table.filter(|table| table.state.version >= self.state.version)
-        else {
-            return Err(self.gone().await);
+        let listed = Self::open(location, self.options.clone()).await?;
+        if listed.as_ref().is_none_or(|table| table.state.version < self.state.version) {
+            self.check_is_listed().await?;
+        }
+        let Some(mut table) = listed else {
+            return Err(at(&self.log, Error::refused("the table is gone")));
         };
         let newest =
             table.recent.drain(..).filter(|entry| !self.recent.contains(entry)).collect::<Vec<_>>();
@@ -270,18 +272,15 @@ impl DeltaTable {
         Ok(())
     }
 
-    /// No log is listed, or one that ends before what was seen of it: why. A store's list may lag behind what it gives by
-    /// name.
-    async fn gone(&self) -> Error {
+    /// Fails when the store has the version that is known, though its list, which may lag behind, does not have it.
+    async fn check_is_listed(&self) -> Result<()> {
         let version = self.state.version;
-        match self.log.read(version).await {
-            Ok(None) => at(&self.log, Error::refused("the table is gone")),
-            Ok(Some(_)) => {
-                let text =
-                    format!("the store does not list version {version} of the log, which it has");
-                at(&self.log, Error::unavailable(text))
+        match self.log.read(version).await? {
+            None => Ok(()),
+            Some(_) => {
+                let text = format!("the store does not list version {version}, which it has");
+                Err(at(&self.log, Error::unavailable(text)))
             }
-            Err(error) => error,
         }
     }
 
