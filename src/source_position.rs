@@ -46,6 +46,12 @@ impl SourcePosition {
         order == Some(Ordering::Less)
     }
 
+    /// True when another partition that was read to this Kafka timestamp has no more changes from before it.
+    pub fn was_passed(&self, newest_ms: i64) -> bool {
+        let apart = |own| newest_ms.saturating_sub(own) > RESET_MILLIS.cast_signed();
+        self.timestamp_ms.is_none_or(apart)
+    }
+
     /// True when it counts as a key's last delete in place of `earlier`, which was committed before. A tombstone does not:
     /// it tells less than the delete that it follows.
     pub fn replaces(&self, earlier: &Self) -> bool {

@@ -115,7 +115,7 @@ impl Buffer {
             false => Confirmed::default(),
         };
         let mut draft = Draft::of(self, given, confirmed);
-        let (schema, resolved) = loop {
+        let (schema, resolved, amended) = loop {
             let kept = upserts(&draft.survivors);
             let written = draft.departures.written();
             let upserts: Vec<u32> = kept.iter().copied().chain(written).collect();
@@ -130,8 +130,8 @@ impl Buffer {
                     .filter_map(|(row, column)| Some((*row, *column, *upserts.get(*row)?)));
                 let mut resolved =
                     self.resolve(decoder, &schema, columns.rows, left_out, &given.absent)?;
-                let idle =
-                    self.trace_rows(&mut resolved, &schema, &upserts, &draft.amends(self, given))?;
+                let amends = draft.amends(self, given);
+                let idle = self.trace_rows(&mut resolved, &schema, &upserts, &amends)?;
                 if !idle.is_empty() {
                     draft
                         .survivors
@@ -140,13 +140,12 @@ impl Buffer {
                 }
                 let takes_null = given.missing_value == MissingValue::Null || given.awaits_rows;
                 if takes_null || resolved.missing.is_empty() {
-                    break (schema, resolved);
+                    break (schema, resolved, self.amended(&amends));
                 }
                 rejects = incomplete(&resolved.missing, &schema);
             }
             draft.reject(self, (&upserts, kept.len()), rejects, given)?;
         };
-        let amended = self.amended(&draft.amends(self, given));
         let Draft { survivors, departures, rejected, confirmed } = draft;
         let Resolved { rows, holes, missing: nowhere, .. } = resolved;
         let (kept, deletes) = (upserts(&survivors), deletes(&survivors));

@@ -38,13 +38,14 @@ pub enum Wait {
 }
 
 impl Wait {
-    /// True while what has been missing since `since` is waited for, as the half of a key change is that came then.
-    pub fn goes_on(self, since: Instant, now: Instant) -> bool {
+    /// True while what belongs to something that `arrived` then is waited for; `held`: since when a batch that is due has
+    /// been without it.
+    pub fn goes_on(self, arrived: Instant, held: Instant, now: Instant) -> bool {
         match self {
             Self::Short => false,
             Self::Always => true,
-            Self::Bounded(ends) if ends >= Some(since) => now < since + PATIENCE,
-            Self::Bounded(_) => now < since + LONG_PATIENCE,
+            Self::Bounded(ends) if ends >= Some(arrived) => now < arrived + PATIENCE,
+            Self::Bounded(_) => now < held + LONG_PATIENCE,
         }
     }
 }
@@ -86,12 +87,10 @@ impl Half {
     /// True while a batch leaves it out; `full` when the table has no room for a note.
     fn waits(&self, wait: Wait, full: bool, now: Instant) -> bool {
         let held = self.held.unwrap_or(now);
-        let for_other = match wait {
-            Wait::Short => false,
-            Wait::Always => return true,
-            Wait::Bounded(ends) if ends >= Some(self.arrived) => now < self.arrived + PATIENCE,
-            Wait::Bounded(_) => now < held + LONG_PATIENCE,
-        };
+        if wait == Wait::Always {
+            return true;
+        }
+        let for_other = wait.goes_on(self.arrived, held, now);
         let (for_room, for_value) = match wait {
             Wait::Short => (Duration::ZERO, LONG_PATIENCE),
             Wait::Bounded(_) | Wait::Always => (LONG_PATIENCE, VALUE_PATIENCE),

@@ -29,9 +29,6 @@ const NOTES: usize = 2000;
 /// Notes are kept so many milliseconds: a create may come after its delete by so much, and what another partition has of a
 /// key from before its delete. Those of deletes stay longer while a partition is that far behind.
 const KEPT_MILLIS: i64 = 60 * 60 * 1000;
-/// Kafka's timestamps of two records contradict the order in which the source wrote them by so many milliseconds at most:
-/// clocks of a connector's hosts differ.
-const APART_MILLIS: i64 = 60 * 1000;
 /// Notes younger than so many milliseconds are not given up for new ones, as long as those can wait.
 const YOUNG_MILLIS: i64 = 60 * 1000;
 
@@ -177,10 +174,9 @@ impl Notes {
         newest: &BTreeMap<i32, i64>,
         at_millis: i64,
     ) -> Vec<Deleted> {
-        let has_passed = |SourcePosition { partition, timestamp_ms, .. }: &SourcePosition| {
-            let Some(timestamp) = timestamp_ms else { return true };
-            let mut others = newest.iter().filter(|(other, _)| *other != partition);
-            others.all(|(_, newest)| newest.saturating_sub(*timestamp) > APART_MILLIS)
+        let was_passed = |delete: &SourcePosition| {
+            let mut others = newest.iter().filter(|(other, _)| **other != delete.partition);
+            others.all(|(_, newest)| delete.was_passed(*newest))
         };
         let new = new.map(|(key, source_position)| Deleted {
             key: key.digest(),
@@ -189,7 +185,7 @@ impl Notes {
         });
         let oldest = at_millis.saturating_sub(KEPT_MILLIS);
         let stays =
-            |delete: &&Deleted| delete.at_millis >= oldest || !has_passed(&delete.source_position);
+            |delete: &&Deleted| delete.at_millis >= oldest || !was_passed(&delete.source_position);
         let kept = self.deletes.iter().filter(stays).cloned();
         let mut deletes: Vec<Deleted> = kept.chain(new).collect();
         deletes.drain(..deletes.len().saturating_sub(NOTES));

@@ -11,7 +11,7 @@ use cdc_sink::change::{
 use cdc_sink::position::{OffsetRange, Position};
 use cdc_sink::schema::{Column, ColumnType, TableSchema};
 use cdc_sink::sink::lake::{LakeOptions, LakeSink, read};
-use cdc_sink::sink::memory::{MemorySink, text_rows};
+use cdc_sink::sink::memory::{MemorySink, TextRow, text_rows};
 use cdc_sink::sink::{Merged, Sink};
 use rstest::rstest;
 use rstest_reuse::{apply, template};
@@ -90,13 +90,21 @@ impl Place {
             let is_own = |name: &String| name != "id" && !name.starts_with("_cdc");
             (id, row.into_iter().filter(|(name, _)| is_own(name)).collect())
         };
+        self.each(own).await
+    }
+
+    /// What `own` makes of each row, by its id; the same in every format.
+    async fn each<T: PartialEq + std::fmt::Debug>(
+        &self,
+        own: impl Fn(TextRow) -> (i64, T),
+    ) -> BTreeMap<i64, T> {
         match self {
             Self::Memory(sink) => sink.rows().into_iter().map(own).collect(),
             Self::Lake(options, _) => {
                 let formats = read(options).await.unwrap().into_iter();
                 let mut formats = formats.map(|(format, batches)| {
                     let rows = batches.iter().flat_map(|batch| text_rows(batch).unwrap());
-                    (format, rows.map(own).collect())
+                    (format, rows.map(&own).collect())
                 });
                 let (_, rows) = formats.next().unwrap();
                 formats.for_each(|(format, other)| assert_eq!(other, rows, "{format}"));

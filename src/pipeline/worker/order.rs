@@ -51,7 +51,8 @@ impl<S: Sink + Send + Sync> Worker<S> {
     /// True while a value that a change leaves out may still come, with its row, from another partition: before it is taken
     /// for one that is nowhere.
     pub(super) fn awaits_rows(&self, wait: Wait, now: Instant) -> bool {
-        self.decoder.is_tracing() && wait.goes_on(self.lacking.unwrap_or(now), now)
+        let since = self.lacking.unwrap_or(now);
+        self.decoder.is_tracing() && wait.goes_on(since, since, now)
     }
 
     /// Lets the batch be tried again, with what came until then.

@@ -65,19 +65,7 @@ impl Place {
             let columns = ["text", PARTITION_COLUMN, OFFSET_COLUMN, SOURCE_COLUMN];
             (row["id"].parse().unwrap(), columns.map(|column| row[column].clone()))
         };
-        match self {
-            Self::Memory(sink) => sink.rows().into_iter().map(told).collect(),
-            Self::Lake(options, _) => {
-                let formats = read(options).await.unwrap().into_iter();
-                let mut formats = formats.map(|(format, batches)| {
-                    let rows = batches.iter().flat_map(|batch| text_rows(batch).unwrap());
-                    (format, rows.map(told).collect())
-                });
-                let (_, rows) = formats.next().unwrap();
-                formats.for_each(|(format, other)| assert_eq!(other, rows, "{format}"));
-                rows
-            }
-        }
+        self.each(told).await
     }
 }
 
