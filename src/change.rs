@@ -1,5 +1,9 @@
 //! Changes: what a record does to one row, and the collapsed, decoded batch that a sink merges.
 
+mod moves;
+
+pub use moves::{Move, Moves, Whereabouts};
+
 use arrow::array::RecordBatch;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -114,6 +118,20 @@ pub enum Own {
     IfAbsent,
     /// The right value unless the table's is known to be later ([`crate::row_source`]).
     UnlessLater,
+    /// Null, or what another hole gave; the table's counts where it is known to be later.
+    NullUnlessLater,
+}
+
+impl Own {
+    /// True when the table's value counts only where it is known to be later.
+    pub fn is_contested(self) -> bool {
+        matches!(self, Self::UnlessLater | Self::NullUnlessLater)
+    }
+
+    /// True when the batch has a value.
+    pub fn is_value(self) -> bool {
+        matches!(self, Self::IfAbsent | Self::UnlessLater)
+    }
 }
 
 /// What becomes of a change that leaves out a value when the row that has it is nowhere.
@@ -254,6 +272,11 @@ pub struct Batch {
     pub departures: Vec<Departure>,
     /// Creates of key changes whose delete is not in the batch: what was noted of them has served.
     pub arrivals: Vec<KeyChange>,
+    /// Key changes whose delete is in the batch, where changes are traced: noted, for what comes late of their rows.
+    pub moves: Vec<Move>,
+    /// Keys to which rows of late changes went on, and how: what the table has of them is asked for, as
+    /// [`crate::sink::Merged::Stale`], and the batch not merged.
+    pub asked: Vec<(Key, Move)>,
     /// True when holes whose row is not in the table must not become null: the batch is not merged then
     /// ([`crate::sink::Merged::Missing`]).
     pub strict: bool,
@@ -274,6 +297,9 @@ pub struct Batch {
     /// Rows of `keys` that only get values which the table's row was not given so far, and what that row tells, which the
     /// batch was made for ([`crate::row_source`]).
     pub amended: HashMap<Key, RowSource>,
+    /// Of keys to which key changes of the batch bring rows, where changes are traced: where the creates come from. A row
+    /// that the table has from before is another one, which has no values for them.
+    pub came: HashMap<Key, SourcePosition>,
     /// What a person did by it, to be read in the table's history.
     pub audit: Option<String>,
 }
@@ -312,6 +338,8 @@ impl Batch {
             holes: Vec::new(),
             departures: Vec::new(),
             arrivals: Vec::new(),
+            moves: Vec::new(),
+            asked: Vec::new(),
             strict: false,
             missing: 0,
             snapshot: InitialSnapshot::default(),
@@ -320,6 +348,7 @@ impl Batch {
             timestamps_ms: BTreeMap::new(),
             source_positions: Vec::new(),
             amended: HashMap::new(),
+            came: HashMap::new(),
             audit: None,
         }
     }
@@ -327,7 +356,8 @@ impl Batch {
     /// True when it changes no row.
     pub fn is_empty(&self) -> bool {
         let changes_keys = !self.keys.is_empty() || !self.deletes.is_empty();
-        !changes_keys && !self.truncates && self.unconfirmed_before.is_none()
+        let notes = !self.moves.is_empty() || !self.asked.is_empty();
+        !changes_keys && !notes && !self.truncates && self.unconfirmed_before.is_none()
     }
 
     /// The keys whose change comes from somewhere, and where.
@@ -344,12 +374,56 @@ impl Batch {
         deletes.filter(|(_, position)| position.text().is_some())
     }
 
+    /// Where the create comes from that brings the hole's row to its key in the batch, and whether the hole is to be filled
+    /// from what the table has under another key, or under the same; none where nothing has to be told apart.
+    fn came(&self, hole: &Hole) -> Option<(&SourcePosition, bool)> {
+        let key = self.keys.get(hole.row)?;
+        match hole.from {
+            Origin::Row(from) if from != *key => Some((self.came.get(key)?, true)),
+            Origin::Row(_) if !self.amended.contains_key(key) => Some((self.came.get(key)?, false)),
+            Origin::Row(_) | Origin::Departed(_) => None,
+        }
+    }
+
+    /// True when it has to be asked which row the table has that a hole is to be filled from.
+    pub fn may_be_of_another_row(&self, hole: &Hole) -> bool {
+        self.came(hole).is_some()
+    }
+
+    /// True when the row that the table has, which was last written by `last`, has no value for a hole: under the old key
+    /// of a row it is one that came after the key change, under the new one it was there before ([`Self::came`]).
+    pub fn is_of_another_row(&self, hole: &Hole, last: &SourcePosition) -> bool {
+        match self.came(hole) {
+            Some((came, true)) => came.precedes(last),
+            Some((came, false)) => last.lies_before(came),
+            None => false,
+        }
+    }
+
+    /// Of [`Self::asked`]: keys whose row is about to come or to be replaced, as the delete of the key change is noted and
+    /// its create was not merged. `told`: what the table has of them; `deletes`: what it knows of deletes of a key.
+    pub fn coming(
+        &self,
+        told: &[(Key, Option<RowSource>)],
+        is_noted: impl Fn(KeyChange) -> bool,
+        deletes: impl Fn(&Key) -> Vec<SourcePosition>,
+    ) -> Vec<Key> {
+        let told: HashMap<&Key, &RowSource> =
+            told.iter().filter_map(|(key, row)| Some((key, row.as_ref()?))).collect();
+        let is_coming = |(key, moved): &&(Key, Move)| match told.get(key) {
+            _ if !is_noted(moved.key_change) => false,
+            Some(row) => !row.left_out.is_empty(),
+            None => !deletes(key).iter().any(|delete| moved.at.precedes(delete)),
+        };
+        self.asked.iter().filter(is_coming).map(|(key, _)| *key).collect()
+    }
+
     /// The holes whose value is nowhere: `found` tells for each hole whether the table has its row.
     pub fn unfilled(&self, found: impl IntoIterator<Item = bool>) -> Vec<&Hole> {
         let mut filled = HashSet::new();
         let mut open = Vec::new();
         for (hole, found) in self.holes.iter().zip(found) {
-            if found || hole.own != Own::Null {
+            if found || hole.own.is_value() {
                 filled.insert((hole.row, hole.column));
             } else {
                 open.push(hole);

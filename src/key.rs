@@ -63,6 +63,22 @@ impl Key {
         least
     }
 
+    /// The key of these sixteen bytes.
+    pub fn of_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// This key under a mask that is made of another: masked again by the same it is what it was.
+    #[must_use]
+    pub fn masked_by(&self, other: &Self) -> Self {
+        let mut mask = [0; 16];
+        let mut hasher = blake3::Hasher::new_derive_key("cdc-sink 2026 key under a mask");
+        hasher.update(&other.0).finalize_xof().fill(&mut mask);
+        let mut bytes = self.0;
+        bytes.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+        Self(bytes)
+    }
+
     /// Tells the key from others without telling its values: for what is stored outside of data files.
     pub fn digest(&self) -> [u8; 16] {
         hash(&self.0)

@@ -41,8 +41,11 @@ impl RowSource {
     /// True when this row's value of a column, given by another row's last change or before it, is known to be later than
     /// the value that `other` has.
     pub fn has_later(&self, column: i32, other: &Self) -> bool {
+        if other.last.is_before(&self.last) {
+            return false;
+        }
         match (self.giver(column), other.giver(column)) {
-            (Some(own), Some(other)) => other.is_before(own),
+            (Some(own), Some(other)) => other.precedes(own),
             (own, None) => own.is_some(),
             (None, Some(_)) => false,
         }
@@ -146,13 +149,14 @@ mod tests {
 
     /// Of column 7; the first row is of partition 3, the second of 4.
     #[rstest]
-    #[case::given_by_the_last_change("lsn=20", "lsn=10", true)]
+    #[case::given_by_the_last_change("lsn=20", "lsn=30|7:0;lsn=10", true)]
     #[case::given_before("lsn=20|7:0;lsn=9", "lsn=10", false)]
     #[case::given_after("lsn=20|7:0;lsn=9", "lsn=30|7:1;lsn=8", true)]
     #[case::given_by_nobody("lsn=20|7:", "lsn=10", false)]
     #[case::the_other_by_nobody("lsn=20", "lsn=30|7:", true)]
     #[case::both_by_nobody("lsn=20|7:", "lsn=30|7:", false)]
-    #[case::in_one_partition("lsn=20|7:1;lsn=9", "lsn=30|7:1;lsn=8", false)]
+    #[case::in_one_partition("lsn=20|7:1;lsn=9", "lsn=30|7:1;lsn=8", true)]
+    #[case::of_a_row_that_came_after("lsn=40|7:1;lsn=9", "lsn=30|7:0;lsn=8", false)]
     fn the_later_value_is_told(#[case] own: &str, #[case] other: &str, #[case] expected: bool) {
         let other = RowSource::parse(4, Some(other));
         assert_eq!(row(own).has_later(7, &other), expected);

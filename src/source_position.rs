@@ -29,9 +29,11 @@ impl SourcePosition {
     /// True when `other`, of another partition, is known to be the later one. Where one of them does not tell its place
     /// Kafka's timestamps do; when those are the same, it is never later than one that does.
     pub fn is_before(&self, other: &Self) -> bool {
-        if self.partition == other.partition {
-            return false;
-        }
+        self.partition != other.partition && self.precedes(other)
+    }
+
+    /// The same of any two changes, for what is no longer known in the order of its partition.
+    pub fn precedes(&self, other: &Self) -> bool {
         let by_time = |apart: u64| {
             let (own, other) = (self.timestamp_ms?, other.timestamp_ms?);
             (own.abs_diff(other) > apart).then(|| own.cmp(&other))
@@ -44,6 +46,13 @@ impl SourcePosition {
             (own, place) => by_time(0).or_else(|| Some(own.is_some().cmp(&place.is_some()))),
         };
         order == Some(Ordering::Less)
+    }
+
+    /// True when its place is known to be before the other's, whenever a connector wrote the two: it may write a change
+    /// again.
+    pub fn lies_before(&self, other: &Self) -> bool {
+        let places = self.place.as_ref().zip(other.place.as_ref());
+        places.and_then(|(own, other)| own.compare(other)) == Some(Ordering::Less)
     }
 
     /// True when another partition that was read to this Kafka timestamp has no more changes from before it.

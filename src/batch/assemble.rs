@@ -1,7 +1,7 @@
 //! From a buffer to a batch: the surviving changes are decoded into columns, and what a survivor does not carry is
 //! looked up along its chain.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use uuid::Uuid;
 
@@ -10,8 +10,8 @@ use super::departures::Departures;
 use super::givers::Amend;
 use super::supply::Resolved;
 use super::{Buffer, Buffered, RecordRef};
-use crate::change::{Batch, InitialSnapshot, MissingValue, Operation, Origin};
-use crate::decode::{Decoder, Reject, Row};
+use crate::change::{Batch, InitialSnapshot, KeyChange, MissingValue, Move, Operation, Origin};
+use crate::decode::{Change, Decoder, Reject, Row};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::position::Position;
@@ -45,6 +45,8 @@ pub struct Assembled<'a> {
     pub stale: usize,
     /// Values are nowhere, and their rows are waited for: the batch has null for them and is not to be merged.
     pub lacks_rows: bool,
+    /// Rows whose late changes are passed over, as they are on the way to another key and did not come there in time.
+    pub lost: usize,
 }
 
 /// What becomes of one key.
@@ -70,6 +72,8 @@ pub struct Given {
     pub absent: HashMap<Origin, usize>,
     /// Their changes here are passed over, but for values that the rows were not given so far.
     pub stale: Stale,
+    /// Keys of rows that late changes belong to and that are about to come there.
+    pub coming: HashSet<Key>,
     /// Where the table is in an initial snapshot.
     pub snapshot: InitialSnapshot,
     /// True when rows that are nowhere may still come, before `missing_value` counts.
@@ -83,9 +87,16 @@ impl Given {
     pub fn end_at(&mut self, end: &Position) -> &mut Self {
         if self.end != *end {
             self.stale.clear();
+            self.coming.clear();
             self.end = end.clone();
         }
         self
+    }
+
+    /// Takes in what [`crate::sink::Merged::Stale`] says.
+    pub fn take_stale(&mut self, keys: Vec<(Key, Option<RowSource>)>, coming: Vec<Key>) {
+        self.stale.extend(keys);
+        self.coming.extend(coming);
     }
 }
 
@@ -149,7 +160,7 @@ impl Buffer {
         let Draft { survivors, departures, rejected, confirmed } = draft;
         let Resolved { rows, holes, missing: nowhere, .. } = resolved;
         let (kept, deletes) = (upserts(&survivors), deletes(&survivors));
-        let key = |at: &u32| Some(self.change(*at)?.change.key);
+        let key = |at: &u32| self.key_of(*at);
         let keys = kept.iter().filter_map(key).collect();
         let batch = Batch {
             truncates: self.truncates(),
@@ -157,6 +168,9 @@ impl Buffer {
             holes,
             departures: departures.placed(kept.len()),
             arrivals: self.pairs.arrivals().into_iter().map(|(_, of)| of).collect(),
+            moves: self.moves(),
+            came: kept.iter().filter_map(|at| self.came_to(*at)).collect(),
+            asked: self.late_keys(|key| !given.stale.contains_key(key)),
             strict: given.missing_value != MissingValue::Null,
             missing: nowhere.len(),
             snapshot: confirmed.now,
@@ -168,12 +182,11 @@ impl Buffer {
             ..Batch::of_rows(id, self.ranges(), schema, rows, keys)
         };
         let late = rejected.len() - self.rejects.len();
-        let is_stale = |b: &&Buffered| given.stale.contains_key(&b.change.key);
-        let stale = self.changes.iter().filter(is_stale).count();
+        let stale = self.count_of(|key| given.stale.contains_key(key));
         let collapsed = self.changes.len() + batch.amended.len() - survivors.len() - late - stale;
-        let lacks_rows = batch.strict && batch.missing > 0;
+        let (lacks_rows, lost) = self.lacking(&batch, given);
         let rejected = self.with_records(rejected);
-        Ok(Assembled { batch, rejected, collapsed, stale, lacks_rows })
+        Ok(Assembled { batch, rejected, collapsed, stale, lacks_rows, lost })
     }
 
     /// What the scan rejected.
@@ -188,11 +201,38 @@ impl Buffer {
             .collect()
     }
 
+    /// Whether rows are waited for, and of how many what came late is lost when they are not.
+    fn lacking(&self, batch: &Batch, given: &Given) -> (bool, usize) {
+        let is_late = self.stranded > 0 || !given.coming.is_empty();
+        let lacks_rows = (is_late && given.awaits_rows) || (batch.strict && batch.missing > 0);
+        let is_lost = |key: &&Key| given.stale.get(*key).is_some_and(Option::is_none);
+        (lacks_rows, self.stranded + given.coming.iter().filter(is_lost).count())
+    }
+
+    /// The number of changes of some keys.
+    fn count_of(&self, is_meant: impl Fn(&Key) -> bool) -> usize {
+        let keys = (0_u32..).zip(&self.changes).filter_map(|(at, _)| self.key_of(at));
+        keys.filter(|key| is_meant(key)).count()
+    }
+
     /// What rows that are amended tell in the table.
     fn amended(&self, amends: &[Amend<'_>]) -> HashMap<Key, RowSource> {
-        let row =
-            |amend: &Amend<'_>| Some((self.change(amend.at)?.change.key, amend.known.clone()));
+        let row = |amend: &Amend<'_>| Some((self.key_of(amend.at)?, amend.known.clone()));
         amends.iter().filter_map(row).collect()
+    }
+
+    /// The key changes whose delete is here, where changes are traced.
+    fn moves(&self) -> Vec<Move> {
+        if self.source_positions.is_empty() {
+            return Vec::new();
+        }
+        let moved = |(index, buffered): (u32, &Buffered)| {
+            let Change { key, moved, operation, .. } = &buffered.change;
+            let moved = moved.filter(|_| *operation == Operation::Delete)?;
+            let of = KeyChange::new(*key, moved.other, moved.source?);
+            Some(Move::of(of, key, &moved.other, self.source_position(index)?.clone()))
+        };
+        (0..).zip(&self.changes).filter_map(moved).collect()
     }
 
     /// Where changes come from; nothing when that is not asked for.
@@ -201,7 +241,7 @@ impl Buffer {
         changes: impl Iterator<Item = &'a u32>,
         amended: &HashMap<Key, RowSource>,
     ) -> Vec<Option<SourcePosition>> {
-        let position = |at: &u32| match amended.get(&self.change(*at)?.change.key) {
+        let position = |at: &u32| match amended.get(&self.key_of(*at)?) {
             Some(row) => Some(row.last.clone()),
             None => self.source_position(*at).cloned(),
         };
@@ -212,19 +252,21 @@ impl Buffer {
     /// The last change of each key, in order of arrival, but for the keys that are `stale` and have rows that were given
     /// all; a delete where it does not count any more.
     fn survivors(&self, stale: &Stale, confirmed: Confirmed) -> Vec<Survivor> {
-        let is_last = |index: u32, key| self.last.get(key) == Some(&index);
+        let is_last = |index: u32, key: &Key| self.last.get(key) == Some(&index);
         let is_gone = |at: RecordRef| {
             let is_before = |before| self.record(at).is_some_and(|record| record.offset < before);
             confirmed.before.is_some_and(is_before)
         };
         (0..)
             .zip(&self.changes)
-            .filter(|(index, buffered)| is_last(*index, &buffered.change.key))
-            .filter_map(|(index, buffered)| match stale.get(&buffered.change.key) {
+            .filter_map(|(index, buffered)| Some((index, buffered, self.key_of(index)?)))
+            .filter(|(index, _, key)| is_last(*index, key))
+            .filter_map(|(index, buffered, key)| match stale.get(&key) {
                 Some(row) => {
                     row.as_ref().filter(|row| !row.left_out.is_empty())?;
                     survivor(index, buffered).amending()
                 }
+                None if self.late.contains_key(&index) => None,
                 None if is_gone(buffered.record) => Some(Survivor::Delete(index)),
                 None => Some(survivor(index, buffered)),
             })
@@ -237,6 +279,7 @@ impl Buffer {
         let Some(place) = survivors.iter().position(is) else { return };
         let amends = matches!(survivors.get(place), Some(Survivor::Amend(_)));
         let previous = self.change(at).and_then(|buffered| buffered.previous);
+        let previous = previous.filter(|index| amends || !self.late.contains_key(index));
         let previous = previous.and_then(|index| Some(survivor(index, self.change(index)?)));
         match if amends { previous.and_then(Survivor::amending) } else { previous } {
             Some(previous) => {
@@ -296,7 +339,7 @@ impl<'a> Draft<'a> {
         let rows = self.survivors.iter().filter(|s| !matches!(s, Survivor::Delete(_)));
         let amend = |(row, survivor): (usize, &Survivor)| {
             let Survivor::Amend(at) = survivor else { return None };
-            let known = given.stale.get(&buffer.change(*at)?.change.key)?.as_ref()?;
+            let known = given.stale.get(&buffer.key_of(*at)?)?.as_ref()?;
             Some(Amend { row, at: *at, known })
         };
         rows.enumerate().filter_map(amend).collect()
@@ -331,7 +374,7 @@ impl<'a> Draft<'a> {
             if reject.reason == MISSING_VALUE && given.missing_value == MissingValue::Halt {
                 return Err(buffer.halt(buffered.record, &reject));
             }
-            if !given.stale.contains_key(&buffered.change.key) {
+            if buffer.key_of(at).is_some_and(|key| !given.stale.contains_key(&key)) {
                 self.rejected.push((buffered.record, reject));
             }
             buffer.fall_back(&mut self.survivors, at);

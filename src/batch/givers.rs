@@ -37,10 +37,11 @@ pub(super) struct Amend<'a> {
 }
 
 impl Buffer {
-    /// The delete that comes right before the change at `index`, unless that one moved the key of a row.
+    /// The delete that comes right before the change at `index`, or before the delete of its key change.
     pub(super) fn deleted_before(&self, index: u32) -> Option<u32> {
-        let buffered = self.change(index).filter(|buffered| buffered.change.moved.is_none())?;
-        let previous = buffered.previous?;
+        let moved = self.change(index)?.change.moved;
+        let index = if moved.is_some() { self.pairs.delete_of(index)? } else { index };
+        let previous = self.before(index)?;
         let is_delete = self.change(previous)?.change.operation == Operation::Delete;
         is_delete.then_some(previous)
     }
@@ -64,12 +65,16 @@ impl Buffer {
             source.left_out.insert(column.id, self.position_of(*giver).cloned());
         }
         let rows: HashSet<usize> = amends.iter().map(|amend| amend.row).collect();
-        resolved.holes.retain(|hole| !rows.contains(&hole.row));
+        let holes = std::mem::take(&mut resolved.holes).into_iter();
+        let (found, others): (Vec<_>, Vec<_>) = holes.partition(|hole| rows.contains(&hole.row));
+        resolved.holes = others;
         resolved.missing.retain(|(row, _)| !rows.contains(row));
         let mut idle = Vec::new();
         for amend in amends {
-            let source = self.amend(amend, resolved, schema)?;
-            if source == *amend.known {
+            let source = self.amend(amend, resolved, &found, schema)?;
+            let is_own = |hole: &Hole| Some(hole.from) == self.key_of(amend.at).map(Origin::Row);
+            let is_elsewhere = |hole: &Hole| hole.row == amend.row && !is_own(hole);
+            if source == *amend.known && !resolved.holes.iter().any(is_elsewhere) {
                 idle.push(amend.at);
             }
             told.insert(amend.row, source);
@@ -86,38 +91,51 @@ impl Buffer {
         Ok(idle)
     }
 
-    /// What the row tells with the values that it gets; the others become holes.
+    /// What the row tells with the values that it gets; the others become holes. `found` are those of what the batch itself
+    /// has of the row.
     fn amend(
         &self,
         Amend { row, at, known }: &Amend<'_>,
         resolved: &mut Resolved,
+        found: &[Hole],
         schema: &TableSchema,
     ) -> Result<RowSource> {
         let lost = || Error::internal("a row that is amended has no change");
-        let key = self.change(*at).ok_or_else(lost)?.change.key;
+        let key = self.key_of(*at).ok_or_else(lost)?;
+        let came = self.came(key).and_then(|create| self.source_position(create));
         let mut source = RowSource::clone(known);
+        let hole = |column, from, own| Hole { row: *row, column, from, own };
+        let holes = &mut resolved.holes;
         for (index, column) in schema.columns().iter().enumerate() {
             let giver = resolved.givers.get(&(*row, index)).copied().unwrap_or(Giver::Change(*at));
             let gives = match giver {
                 Giver::Change(_) => self.position_of(giver),
                 Giver::Delete(_) | Giver::Unknown => None,
             };
-            let lacks = |given: &SourcePosition| match known.left_out.get(&column.id) {
-                None => false,
-                Some(before) => before.as_ref().is_none_or(|before| !given.is_before(before)),
+            let Some(before) = known.left_out.get(&column.id) else {
+                if column.name != SOURCE_COLUMN {
+                    holes.push(hole(index, Origin::Row(key), Own::Null));
+                }
+                continue;
             };
-            match gives.filter(|given| lacks(given)) {
+            // What the key had before the row came to it was another row's, or is the row's own already.
+            let of_another =
+                |before: &SourcePosition| came.is_some_and(|came| before.precedes(came));
+            let is_before = before.as_ref().filter(|before| !of_another(before));
+            let own = match gives.filter(|given| is_before.is_none_or(|at| !given.is_before(at))) {
                 Some(given) => {
                     source.left_out.insert(column.id, Some(given.clone()));
+                    Own::UnlessLater
                 }
-                None if column.name == SOURCE_COLUMN => {}
-                None => resolved.holes.push(Hole {
-                    row: *row,
-                    column: index,
-                    from: Origin::Row(key),
-                    own: Own::Null,
-                }),
-            }
+                None => {
+                    holes.push(hole(index, Origin::Row(key), Own::Null));
+                    if is_before.is_some() { Own::UnlessLater } else { Own::Null }
+                }
+            };
+            let elsewhere = found.iter().filter(|found| {
+                (found.row, found.column) == (*row, index) && found.from != Origin::Row(key)
+            });
+            holes.extend(elsewhere.map(|found| hole(index, found.from, own)));
         }
         Ok(source)
     }

@@ -85,7 +85,7 @@ impl Buffer {
             .filter_map(|(change, reject)| Some((self.change(change)?.record, reject)));
         let rejects: Vec<(RecordRef, Reject)> = self.rejects.iter().cloned().chain(late).collect();
         let rejected = self.with_records(rejects);
-        Ok(Assembled { batch, rejected, collapsed, stale: 0, lacks_rows: false })
+        Ok(Assembled { batch, rejected, collapsed, stale: 0, lacks_rows: false, lost: 0 })
     }
 
     /// The rows of all changes but the rejected ones; a row before is followed by the row after.

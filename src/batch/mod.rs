@@ -9,6 +9,7 @@ mod assemble;
 mod confirm;
 mod departures;
 mod givers;
+mod late;
 mod matched;
 mod order;
 mod pairs;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 
 pub use assemble::{Assembled, Given, Rejected};
+use late::Late;
 use pairs::Pairs;
 pub use pairs::Wait;
 pub use streak::Streak;
@@ -67,7 +69,7 @@ pub struct Tally {
 }
 
 /// The changes of one table since its last commit.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Buffer {
     chunks: Vec<Arc<Records>>,
     changes: Vec<Buffered>,
@@ -75,6 +77,10 @@ pub struct Buffer {
     pairs: Pairs,
     /// Where changes come from, where that is asked for.
     source_positions: HashMap<RecordRef, SourcePosition, foldhash::fast::RandomState>,
+    /// Changes whose rows went on to another key before they were taken in.
+    late: HashMap<u32, Late>,
+    /// How many of them are of rows that go on in the batch, without their new key being here.
+    stranded: usize,
     rejects: Vec<(RecordRef, Reject)>,
     /// Records that empty the table. What was taken in before the last of them is gone.
     truncates: Vec<RecordRef>,

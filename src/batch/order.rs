@@ -7,7 +7,7 @@ use crate::source_position::SourcePosition;
 
 /// Changes of its key that a change is put below at most: what comes first and last of them is right beyond it, what lies
 /// between may not be.
-const DEEPEST: usize = 1000;
+pub(super) const DEEPEST: usize = 1000;
 
 impl Buffer {
     /// Learns where the changes come from that were taken in without it, and puts each key's into their order.

@@ -104,7 +104,7 @@ impl Half {
 }
 
 /// The halves of a buffer's key changes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Pairs {
     /// The delete of each create that has one.
     deletes: HashMap<u32, u32>,

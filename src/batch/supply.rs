@@ -59,8 +59,8 @@ impl Resolved {
 
     /// The table's row may have a later value than the one that is known.
     fn contest(&mut self, Wanted { row, column, .. }: Wanted, key: Key) {
-        let from = Origin::Row(key);
-        self.holes.push(Hole { row, column, from, own: Own::UnlessLater });
+        let own = Own::NullUnlessLater;
+        self.holes.push(Hole { row, column, from: Origin::Row(key), own });
     }
 }
 
@@ -107,9 +107,11 @@ impl Buffer {
             resolved.rows = patch(&resolved.rows, &columns.rows, &found)?;
         }
         let Resolved { holes, missing, givers, .. } = &mut resolved;
-        for hole in holes.iter_mut().filter(|hole| hole.own == Own::Null) {
+        let is_traced = !self.source_positions.is_empty();
+        let known = if is_traced { Own::UnlessLater } else { Own::IfAbsent };
+        for hole in holes.iter_mut().filter(|hole| !hole.own.is_value()) {
             if let Some(Giver::Change(_)) = givers.get(&(hole.row, hole.column)) {
-                hole.own = Own::IfAbsent;
+                hole.own = known;
             }
         }
         // Those found first come first among the rows of the table, and of a value's holes the last one counts.
@@ -133,7 +135,9 @@ impl Buffer {
         let in_table = |from: &Origin| !absent.contains_key(from);
         let (supplier, again) = self.supplier(at);
         let again = again.map(Origin::Row).filter(in_table);
-        let again = again.map(|from| Hole { row, column, from, own: Own::Null });
+        let is_traced = self.source_position(of).is_some();
+        let own = if is_traced { Own::NullUnlessLater } else { Own::Null };
+        let again = again.map(|from| Hole { row, column, from, own });
         resolved.holes.extend(again);
         let from = match supplier {
             Supplier::Change(at) => return Some((value, at)),
@@ -153,13 +157,12 @@ impl Buffer {
         None
     }
 
-    /// The key of the change `of`, whose row in the table may have come between it and the change `giver` that gave it a
-    /// value, from another partition.
+    /// The key that a row had when the change `giver` gave it a value, which has a row in the table that may have got a
+    /// later one, from another partition, before the change `of`.
     fn contested(&self, of: u32, giver: u32, absent: &HashMap<Origin, usize>) -> Option<Key> {
-        let key = |at| self.change(at).map(|buffered| buffered.change.key);
-        let own = key(of).filter(|own| key(giver) == Some(*own))?;
+        let key = self.key_of(giver)?;
         let is_contested = self.source_position(of).is_some() && !self.truncates();
-        (is_contested && !absent.contains_key(&Origin::Row(own))).then_some(own)
+        (is_contested && !absent.contains_key(&Origin::Row(key))).then_some(key)
     }
 
     /// Who supplies what the change at `index` does not carry: the row right before it.
@@ -168,14 +171,24 @@ impl Buffer {
     /// A row that the table has under the second answer, the new key, comes first: then the connector has written the
     /// key change again, and that row has its values. When its delete is not here, the table may note where the row lay.
     pub(super) fn supplier(&self, index: u32) -> (Supplier, Option<Key>) {
-        let Some(buffered) = self.change(index) else { return (Supplier::None, None) };
-        let change = &buffered.change;
-        let own = self.row_before(index, change.key);
-        let moved = change.moved.filter(|_| change.operation != Operation::Delete);
-        let Some(moved) = moved.filter(|_| !matches!(own, Supplier::Change(_))) else {
+        let Some(key) = self.key_of(index) else { return (Supplier::None, None) };
+        let own = match self.row_before(index, key) {
+            Supplier::Change(before) if self.is_of_another_row(before, index) => Supplier::None,
+            Supplier::Change(before) => return (Supplier::Change(before), None),
+            other => other,
+        };
+        // Below what comes late is what the row had when it came to its key.
+        let brought = self.brought(key).filter(|_| self.is_late(index) && !self.is_create(index));
+        self.supplier_of_move(brought.unwrap_or(index), own)
+    }
+
+    /// The same for a change that has no change before it under its key; `own`: what else is there.
+    fn supplier_of_move(&self, index: u32, own: Supplier) -> (Supplier, Option<Key>) {
+        let Some(Buffered { change, .. }) = self.change(index) else { return (own, None) };
+        let Some(moved) = change.moved.filter(|_| self.is_create(index)) else {
             return (own, None);
         };
-        let again = (own != Supplier::None).then_some(change.key);
+        let again = self.key_of(index).filter(|_| own != Supplier::None);
         match self.pairs.delete_of(index) {
             Some(delete) => (self.row_before(delete, moved.other), again),
             None => {
@@ -187,17 +200,52 @@ impl Buffer {
 
     /// The row that the change at `index` replaces or deletes.
     pub(super) fn replaced(&self, index: u32) -> Supplier {
-        let key = self.change(index).map(|Buffered { change, .. }| change.key);
-        key.map_or(Supplier::None, |key| self.row_before(index, key))
+        self.key_of(index).map_or(Supplier::None, |key| self.row_before(index, key))
+    }
+
+    /// True when the change `before` is of a row that was deleted before the create at `index` brought another one to its
+    /// key, and not one since, which comes before it where a connector wrote the key change again.
+    fn is_of_another_row(&self, before: u32, index: u32) -> bool {
+        let positions = self.source_position(before).zip(self.source_position(index));
+        let is_older = positions.is_some_and(|(before, own)| before.lies_before(own));
+        is_older && self.is_arrival(index) && !self.is_late(before)
+    }
+
+    /// The change that comes right before the one at `index`.
+    pub(super) fn before(&self, index: u32) -> Option<u32> {
+        let mut previous = self.change(index)?.previous;
+        while let Some(at) = previous.filter(|at| self.is_again(index, *at)) {
+            previous = self.change(at)?.previous;
+        }
+        previous
+    }
+
+    /// True when the changes are deletes of one change of a key, or its tombstone, that a connector wrote to two partitions.
+    fn is_again(&self, index: u32, other: u32) -> bool {
+        let delete = |at| {
+            let change = &self.change(at)?.change;
+            let is_delete = change.operation == Operation::Delete && change.row.is_none();
+            self.source_position(at).filter(|_| is_delete).map(|position| (change, position))
+        };
+        match (delete(index), delete(other)) {
+            (Some((change, own)), Some((_, other))) => {
+                change.moved.is_some() && own.place.is_some() && own.place == other.place
+            }
+            _ => false,
+        }
     }
 
     /// The row that `key` has right before its change at `index`.
     fn row_before(&self, index: u32, key: Key) -> Supplier {
-        let previous = self.change(index).and_then(|buffered| buffered.previous);
-        match previous.and_then(|at| Some((at, self.change(at)?))) {
+        match self.before(index).and_then(|at| Some((at, self.change(at)?))) {
             None if self.truncates() => Supplier::None,
             None => Supplier::Table(key),
-            Some((_, found)) if found.change.operation == Operation::Delete => Supplier::None,
+            Some((at, found)) if found.change.operation == Operation::Delete => {
+                let positions = self.source_position(index).zip(self.source_position(at));
+                // Written again after it was deleted: what the row had then is its own.
+                let is_again = positions.is_some_and(|(own, delete)| own.lies_before(delete));
+                if is_again { Supplier::Table(key) } else { Supplier::None }
+            }
             Some((at, _)) => Supplier::Change(at),
         }
     }

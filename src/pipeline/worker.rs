@@ -449,7 +449,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
             let Self { others, sink, buffer, decoder, .. } = self;
             others.ask(sink, buffer, decoder, wait, started).await?;
             let end = self.buffer.cut(wait, started);
-            let part = (end != self.buffer.position()).then(|| self.buffer.until(&end, started));
+            let part = self.part(&end, &given, started);
             let buffer = part.as_ref().unwrap_or(&self.buffer);
             if buffer.is_empty() {
                 self.buffer.rest(started);
@@ -469,9 +469,10 @@ impl<S: Sink + Send + Sync> Worker<S> {
             let (assembled, before) = (assembled?, self.sink.schema());
             if assembled.lacks_rows {
                 drop(assembled);
-                self.await_rows(started);
+                self.await_rows(started).await;
                 return Ok(());
             }
+            self.tell_lost(assembled.lost);
             let mut summary = Summary::of(buffer.tally(), &assembled);
             failpoint::reach(Point::K2);
             self.rejects.bury(&self.name, buffer, &assembled.rejected).await?;
@@ -485,14 +486,10 @@ impl<S: Sink + Send + Sync> Worker<S> {
                 Some(Merged::Committed(committed)) => {
                     failpoint::reach(Point::K15b);
                     summary.took = started.elapsed();
-                    let waiting = self.buffer.has_open();
-                    self.go_on_after(&end, batch.snapshot);
-                    self.tell_columns(before.as_deref());
                     let topic = Arc::clone(&self.topic);
-                    self.report(Report::Committed { topic, committed, summary }).await;
-                    if waiting {
-                        self.report_positions().await;
-                    }
+                    let report = Report::Committed { topic, committed, summary };
+                    self.go_on_after(&end, batch.snapshot, report).await;
+                    self.tell_columns(before.as_deref());
                     return Ok(());
                 }
                 Some(Merged::Fenced { stored }) => {
@@ -505,19 +502,32 @@ impl<S: Sink + Send + Sync> Worker<S> {
                         *given.absent.entry(key).or_default() += 1;
                     }
                 }
-                Some(Merged::Stale { keys }) => given.stale.extend(keys),
+                Some(Merged::Stale { keys, coming }) => given.take_stale(keys, coming),
             }
         }
         Ok(())
     }
 
+    /// What is below `end`, where that is not all as it is in the buffer.
+    fn part(&self, end: &Position, given: &Given, now: Instant) -> Option<Buffer> {
+        let part = (*end != self.buffer.position()).then(|| self.buffer.until(end, now));
+        let buffer = part.as_ref().unwrap_or(&self.buffer);
+        let moves = self.decoder.is_tracing().then(|| self.sink.moves());
+        moves.and_then(|moves| buffer.passed_on(&moves, given)).or(part)
+    }
+
     /// The table has what is below `end`.
-    fn go_on_after(&mut self, end: &Position, snapshot: InitialSnapshot) {
+    async fn go_on_after(&mut self, end: &Position, snapshot: InitialSnapshot, report: Report) {
+        let waited = self.buffer.has_open() || self.lacking.is_some();
         self.keep(self.buffer.after(end, now()));
         self.rejects.settle();
         self.snapshot = snapshot;
         self.lacking = None;
         self.take_schema();
+        self.report(report).await;
+        if waited {
+            self.report_positions().await;
+        }
     }
 
     /// No table yet, and no change to make one for. There is no position then that says what was passed over: it is
@@ -535,6 +545,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
     /// What is below `end` is nothing for the table.
     async fn settle(&mut self, end: &Position, records: usize) {
         self.keep(self.buffer.without(end, now()));
+        self.lacking = None;
         self.report(Report::PassedOver { topic: Arc::clone(&self.topic), records }).await;
         self.report_positions().await;
     }

@@ -20,7 +20,7 @@ use super::delta::{self, DeltaTable};
 use super::iceberg::{self, Catalog, IcebergTable, TableName};
 use super::storage::Location;
 use super::{Committed, Merged, Sink};
-use crate::change::{Batch, Departed, Origin};
+use crate::change::{Batch, Departed, Moves, Origin};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::failpoint::{self, Point};
@@ -201,6 +201,11 @@ impl Sink for LakeSink {
         open.map(|open| open.table.notes().timestamps_ms().clone()).unwrap_or_default()
     }
 
+    fn moves(&self) -> Moves {
+        let noted = self.open.iter().flat_map(|open| open.table.notes().moves());
+        noted.cloned().collect()
+    }
+
     async fn merge(&mut self, batch: &Batch) -> Result<Merged> {
         if let Some(open) = &self.open {
             tokio::time::sleep(open.crowd.wait(Instant::now())).await;
@@ -346,9 +351,9 @@ impl Open {
         if !batch.schema.covers(self.table.schema()) {
             return Ok(Err(Merged::Outdated));
         }
-        let stale = self.table.stale(batch).await?;
-        if !stale.is_empty() {
-            return Ok(Err(Merged::Stale { keys: stale }));
+        let (keys, coming) = self.table.stale(batch).await?;
+        if !keys.is_empty() {
+            return Ok(Err(Merged::Stale { keys, coming }));
         }
         let numbered = match batch.matched.then(|| self.table.numbered(batch)) {
             None => None,

@@ -7,7 +7,9 @@ use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::{Committed, Merged, Sink};
-use crate::change::{Batch, Departed, Departing, InitialSnapshot, KeyChange, Origin, Own};
+use crate::change::{
+    Batch, Departed, Departing, Hole, InitialSnapshot, KeyChange, Move, Moves, Origin, Own,
+};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::position::Position;
@@ -33,6 +35,7 @@ struct Table {
     position: Position,
     timestamps_ms: BTreeMap<i32, i64>,
     departed: BTreeMap<KeyChange, Option<TextRow>>,
+    moves: Vec<Move>,
     snapshot: InitialSnapshot,
     missing: usize,
     version: i64,
@@ -63,15 +66,16 @@ impl MemorySink {
 
 impl Table {
     /// The row that has the value of a hole.
-    fn row(&self, from: &Origin) -> Option<&TextRow> {
-        match from {
-            Origin::Row(key) => self.rows.get(key),
-            Origin::Departed(key_change) => self.departed.get(key_change)?.as_ref(),
-        }
+    fn filler(&self, batch: &Batch, hole: &Hole) -> Option<&TextRow> {
+        let row = match hole.from {
+            Origin::Row(key) => self.rows.get(&key),
+            Origin::Departed(key_change) => self.departed.get(&key_change)?.as_ref(),
+        };
+        row.filter(|row| !batch.is_of_another_row(hole, &row_source(row).last))
     }
 
     /// As [`Merged::Stale`] tells them.
-    fn stale(&self, batch: &Batch) -> Vec<(Key, Option<RowSource>)> {
+    fn stale(&self, batch: &Batch) -> (Vec<(Key, Option<RowSource>)>, Vec<Key>) {
         let is_stale = |key, own: &SourcePosition, row: Option<&RowSource>| {
             let last = self.source_positions.get(key);
             match batch.amended.get(key) {
@@ -83,7 +87,13 @@ impl Table {
             let row = self.rows.get(key).map(row_source);
             is_stale(key, own, row.as_ref()).then_some((*key, row))
         };
-        batch.traced().filter_map(told).collect()
+        let mut stale: Vec<_> = batch.traced().filter_map(told).collect();
+        let row = |key: &Key| self.rows.get(key).map(row_source);
+        stale.extend(batch.asked.iter().map(|(key, _)| (*key, row(key))));
+        let is_noted = |of| self.departed.contains_key(&of);
+        let deletes = |key: &Key| self.source_positions.get(key).into_iter().cloned().collect();
+        let coming = batch.coming(&stale, is_noted, deletes);
+        (stale, coming)
     }
 
     /// Deletes what an initial snapshot does not have that ended in the batch.
@@ -106,6 +116,7 @@ impl Table {
                 *noted = row;
             }
         }
+        self.moves.extend(batch.moves.iter().cloned());
         self.departed.retain(|key_change, _| !batch.arrivals.contains(key_change));
         for (partition, newest) in &batch.timestamps_ms {
             let known = self.timestamps_ms.entry(*partition).or_insert(*newest);
@@ -157,6 +168,10 @@ impl Sink for MemorySink {
         self.lock().timestamps_ms.clone()
     }
 
+    fn moves(&self) -> Moves {
+        self.lock().moves.iter().cloned().collect()
+    }
+
     async fn merge(&mut self, batch: &Batch) -> Result<Merged> {
         let mut table = self.lock();
         let Ok(position) = table.position.advance(&batch.ranges) else {
@@ -165,9 +180,9 @@ impl Sink for MemorySink {
         if table.schema.as_ref().is_some_and(|schema| !batch.schema.covers(schema)) {
             return Ok(Merged::Outdated);
         }
-        let stale = table.stale(batch);
-        if !stale.is_empty() && !batch.truncates {
-            return Ok(Merged::Stale { keys: stale });
+        let (keys, coming) = table.stale(batch);
+        if !keys.is_empty() && !batch.truncates {
+            return Ok(Merged::Stale { keys, coming });
         }
         let batch = &match batch.matched {
             false => batch.clone(),
@@ -179,7 +194,8 @@ impl Sink for MemorySink {
                 }
             },
         };
-        let absent = batch.unfilled(batch.holes.iter().map(|hole| table.row(&hole.from).is_some()));
+        let absent =
+            batch.unfilled(batch.holes.iter().map(|hole| table.filler(batch, hole).is_some()));
         if batch.strict && !absent.is_empty() {
             return Ok(Merged::Missing {
                 absent: absent.into_iter().map(|hole| hole.from).collect(),
@@ -195,7 +211,7 @@ impl Sink for MemorySink {
         for hole in &batch.holes {
             let column = batch.schema.columns().get(hole.column);
             if let (Some(row), Some(column), Some(source)) =
-                (rows.get_mut(hole.row), column, table.row(&hole.from))
+                (rows.get_mut(hole.row), column, table.filler(batch, hole))
             {
                 fill(row, hole.own, column, source);
             }
@@ -221,7 +237,7 @@ impl Sink for MemorySink {
 /// Gives a row the value that the table's row `source` has, and lets it tell who gave it.
 fn fill(row: &mut TextRow, own: Own, column: &Column, source: &TextRow) {
     let (mut told, theirs) = (row_source(row), row_source(source));
-    if own == Own::UnlessLater && !theirs.has_later(column.id, &told) {
+    if own.is_contested() && !theirs.has_later(column.id, &told) {
         return;
     }
     match source.get(&column.name).cloned() {

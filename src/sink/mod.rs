@@ -8,7 +8,7 @@ pub mod orphans;
 mod seal;
 pub mod storage;
 
-use crate::change::{Batch, Departed, Origin};
+use crate::change::{Batch, Departed, Moves, Origin};
 use crate::error::Result;
 use crate::key::Key;
 use crate::position::{OffsetRange, Position};
@@ -70,8 +70,10 @@ pub enum Merged {
     /// [`Batch::amended`] is another one now. Nothing of the batch was committed; make it anew without them, but for values
     /// that the rows were not given so far.
     Stale {
-        /// The keys, and what the rows tell that they have; none of a row that is deleted.
+        /// The keys, those of [`Batch::asked`] among them, and what the rows tell that they have; none without a row.
         keys: Vec<(Key, Option<RowSource>)>,
+        /// As [`Batch::coming`] tells them.
+        coming: Vec<Key>,
     },
     /// The batch is strict and has holes whose row is nowhere, or takes out matched rows that are not there. Nothing of
     /// it was committed; make it anew without them.
@@ -106,6 +108,9 @@ pub trait Sink {
 
     /// Kafka's timestamp of the newest record that was read of each partition, as of the last [`Self::position`].
     fn timestamps_ms(&self) -> BTreeMap<i32, i64>;
+
+    /// The key changes that the table notes for what comes late of their rows, as of the last time that it was read.
+    fn moves(&self) -> Moves;
 
     /// Merges `batch` by key, creating the table or adding columns where the batch's schema asks for it.
     async fn merge(&mut self, batch: &Batch) -> Result<Merged>;

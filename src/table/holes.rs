@@ -14,7 +14,7 @@ use super::index::RowId;
 use super::notes::NotedRow;
 use super::physical::Table;
 use super::plan::DataFile;
-use crate::change::{Batch, Hole, KeyChange, Origin, Own};
+use crate::change::{Batch, Hole, KeyChange, Origin};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::row_source::{self, RowSource};
@@ -84,7 +84,31 @@ impl Table {
                 },
             });
         }
+        self.tell_apart(batch, &mut sources).await?;
         Ok(sources)
+    }
+
+    /// Takes out the rows that are not those that their holes mean ([`Batch::is_of_another_row`]).
+    async fn tell_apart(&self, batch: &Batch, sources: &mut [Option<Source>]) -> Result<()> {
+        let mut asked: BTreeMap<&str, (Arc<DataFile>, BTreeSet<u32>)> = BTreeMap::new();
+        for (hole, source) in batch.holes.iter().zip(&*sources) {
+            if let Some(Source { file, row }) =
+                source.as_ref().filter(|_| batch.may_be_of_another_row(hole))
+            {
+                let of_file = || (Arc::clone(file), BTreeSet::new());
+                asked.entry(&file.path).or_insert_with(of_file).1.insert(*row);
+            }
+        }
+        let asked = asked.into_values().map(|(file, rows)| (file, rows.into_iter().collect()));
+        let told = self.told(asked.collect()).await?;
+        for (hole, source) in batch.holes.iter().zip(sources) {
+            let row = |source: &Source| told.get(&source.file.path)?.get(&source.row);
+            let is_another = |row: &RowSource| batch.is_of_another_row(hole, &row.last);
+            if source.as_ref().and_then(row).is_some_and(is_another) {
+                *source = None;
+            }
+        }
+        Ok(())
     }
 
     /// The row of a key at the start of the batch; none after a truncate.
@@ -197,7 +221,12 @@ impl Table {
             let column = batch.schema.columns().get(hole.column)?;
             Some(told.get(hole.row)?.giver(column.id)?.partition)
         };
-        hole.own == Own::UnlessLater && giver().is_some_and(|giver| partition() == Some(giver))
+        // What an amended row has is not of this batch.
+        let is_amended =
+            || batch.keys.get(hole.row).is_some_and(|key| batch.amended.contains_key(key));
+        hole.own.is_contested()
+            && !is_amended()
+            && giver().is_some_and(|giver| partition() == Some(giver))
     }
 
     /// Says once what spares a store far away from sending as much as `fetched` bytes for a batch.
@@ -268,7 +297,7 @@ fn settle<'a>(
         let theirs = place.and_then(|place| there.get(path)?.get(place));
         let id = batch.schema.columns().get(hole.column).map(|column| column.id);
         let (Some(theirs), Some(id)) = (theirs, id) else { continue };
-        if hole.own == Own::UnlessLater && !theirs.has_later(id, own) {
+        if hole.own.is_contested() && !theirs.has_later(id, own) {
             *chosen = None;
         } else if let Some(giver) = own.left_out.get_mut(&id) {
             *giver = theirs.giver(id).cloned();

@@ -10,7 +10,8 @@
 //! one, of a topic that was made anew.
 //!
 //! Of deletes where the source's log is asked which of two changes is the later one ([`crate::source_position`]): a row
-//! tells where it comes from, a row that is gone does not.
+//! tells where it comes from, a row that is gone does not. And of key changes there: where to the row went, for what another
+//! partition still has of it.
 //!
 //! And where an initial snapshot started that the table is in: who merges its end deletes what it does not have.
 
@@ -20,7 +21,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Batch, Departed, InitialSnapshot, KeyChange};
+use crate::change::{Batch, Departed, InitialSnapshot, KeyChange, Move};
 use crate::key::Key;
 use crate::source_position::SourcePosition;
 
@@ -62,12 +63,20 @@ struct Deleted {
     at_millis: i64,
 }
 
+/// A key change, and the wall time of its commit, milliseconds since the epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct NotedMove {
+    moved: Move,
+    at_millis: i64,
+}
+
 /// What a table version notes, oldest first. As JSON it is what a log has of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Written", try_from = "Written")]
 pub struct Notes {
     key_changes: Vec<Note>,
     deletes: Vec<Deleted>,
+    moves: Vec<NotedMove>,
     /// Where the table is in an initial snapshot.
     snapshot: InitialSnapshot,
     timestamps_ms: BTreeMap<i32, i64>,
@@ -80,6 +89,8 @@ struct Written {
     rows: Vec<WrittenNote>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     deletes: Vec<WrittenDelete>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    moves: Vec<WrittenMove>,
     /// The offset where the initial snapshot started that the table is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     snapshot: Option<i64>,
@@ -93,11 +104,15 @@ type WrittenNote = (String, i64, Option<(usize, u32)>);
 /// The key's digest, the time, the partition and what else is known of the place.
 type WrittenDelete = (String, i64, i32, String);
 
+/// The key change, the time, the old key's digest, the new one's, the new key under its mask, the partition and what else is
+/// known of the place.
+type WrittenMove = (String, i64, String, String, String, i32, String);
+
 impl Notes {
     /// True without any.
     pub fn is_empty(&self) -> bool {
         let rows = self.key_changes.is_empty() && self.deletes.is_empty();
-        rows && self.since().is_none() && self.timestamps_ms.is_empty()
+        rows && self.moves.is_empty() && self.since().is_none() && self.timestamps_ms.is_empty()
     }
 
     fn since(&self) -> Option<i64> {
@@ -115,6 +130,11 @@ impl Notes {
     /// The note of a key change.
     pub fn get(&self, key_change: KeyChange) -> Option<&Note> {
         self.key_changes.iter().find(|note| note.key_change == key_change)
+    }
+
+    /// The key changes that changes of other partitions may still come before.
+    pub fn moves(&self) -> impl Iterator<Item = &Move> {
+        self.moves.iter().map(|noted| &noted.moved)
     }
 
     /// Kafka's timestamp of the newest record that was read of each partition.
@@ -161,9 +181,27 @@ impl Notes {
         Self {
             key_changes: self.key_changes_after(new, &batch.arrivals, now_millis),
             deletes: self.deletes_after(batch.traced_deletes(), &timestamps_ms, now_millis),
+            moves: self.moves_after(&batch.moves, &timestamps_ms, now_millis),
             snapshot: batch.snapshot,
             timestamps_ms,
         }
+    }
+
+    /// The key changes with `new`, kept as deletes are.
+    fn moves_after(
+        &self,
+        new: &[Move],
+        newest: &BTreeMap<i32, i64>,
+        at_millis: i64,
+    ) -> Vec<NotedMove> {
+        let known: HashSet<KeyChange> = self.moves().map(|moved| moved.key_change).collect();
+        let new = new.iter().filter(|moved| !known.contains(&moved.key_change));
+        let new = new.map(|moved| NotedMove { moved: moved.clone(), at_millis });
+        let stays =
+            |noted: &&NotedMove| is_kept(noted.at_millis, &noted.moved.at, newest, at_millis);
+        let mut moves: Vec<_> = self.moves.iter().filter(stays).cloned().chain(new).collect();
+        moves.drain(..moves.len().saturating_sub(NOTES));
+        moves
     }
 
     /// The deletes with those of `new`. An older one stays while a partition may have changes from before it: `newest` has
@@ -174,18 +212,14 @@ impl Notes {
         newest: &BTreeMap<i32, i64>,
         at_millis: i64,
     ) -> Vec<Deleted> {
-        let was_passed = |delete: &SourcePosition| {
-            let mut others = newest.iter().filter(|(other, _)| **other != delete.partition);
-            others.all(|(_, newest)| delete.was_passed(*newest))
-        };
         let new = new.map(|(key, source_position)| Deleted {
             key: key.digest(),
             source_position: source_position.clone(),
             at_millis,
         });
-        let oldest = at_millis.saturating_sub(KEPT_MILLIS);
-        let stays =
-            |delete: &&Deleted| delete.at_millis >= oldest || !was_passed(&delete.source_position);
+        let stays = |delete: &&Deleted| {
+            is_kept(delete.at_millis, &delete.source_position, newest, at_millis)
+        };
         let kept = self.deletes.iter().filter(stays).cloned();
         let mut deletes: Vec<Deleted> = kept.chain(new).collect();
         deletes.drain(..deletes.len().saturating_sub(NOTES));
@@ -216,6 +250,19 @@ impl Notes {
     }
 }
 
+/// True while a partition may have something from before a delete that was committed at `at_millis`: `newest` has Kafka's
+/// timestamps of what was read of each.
+fn is_kept(
+    at_millis: i64,
+    delete: &SourcePosition,
+    newest: &BTreeMap<i32, i64>,
+    now_millis: i64,
+) -> bool {
+    let mut others = newest.iter().filter(|(other, _)| **other != delete.partition);
+    let was_passed = others.all(|(_, newest)| delete.was_passed(*newest));
+    at_millis >= now_millis.saturating_sub(KEPT_MILLIS) || !was_passed
+}
+
 impl From<Notes> for Written {
     fn from(notes: Notes) -> Self {
         let snapshot = notes.since();
@@ -237,7 +284,14 @@ impl From<Notes> for Written {
             (URL_SAFE_NO_PAD.encode(key), at_millis, source_position.partition, text)
         };
         let deletes = notes.deletes.into_iter().map(delete).collect();
-        Self { files, rows, deletes, snapshot, timestamps_ms: notes.timestamps_ms }
+        let moved = |NotedMove { moved, at_millis }: NotedMove| {
+            let Move { key_change, at, old, new, masked } = moved;
+            let [old, new, masked] = [old, new, masked].map(|key| URL_SAFE_NO_PAD.encode(key));
+            let text = at.text().unwrap_or_default();
+            (key_change.text(), at_millis, old, new, masked, at.partition, text)
+        };
+        let moves = notes.moves.into_iter().map(moved).collect();
+        Self { files, rows, deletes, moves, snapshot, timestamps_ms: notes.timestamps_ms }
     }
 }
 
@@ -245,9 +299,17 @@ impl TryFrom<Written> for Notes {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Self, String> {
+        let key_change = |text: &str| {
+            let named = KeyChange::from_text(text);
+            named.ok_or_else(|| format!("{text} does not name a key change"))
+        };
+        let digest = |text: &str| {
+            let digest = URL_SAFE_NO_PAD.decode(text).ok();
+            let digest = digest.and_then(|digest| <[u8; 16]>::try_from(digest).ok());
+            digest.ok_or_else(|| format!("{text} does not name a key"))
+        };
         let note = |(text, at_millis, place): WrittenNote| {
-            let key_change = KeyChange::from_text(&text)
-                .ok_or_else(|| format!("{text} does not name a key change"))?;
+            let key_change = key_change(&text)?;
             let row = place.map(|(number, row)| {
                 let path = written.files.get(number).cloned();
                 let path = path.ok_or_else(|| format!("there is no file {number}"))?;
@@ -256,16 +318,20 @@ impl TryFrom<Written> for Notes {
             Ok::<_, String>(Note { key_change, row: row.transpose()?, at_millis })
         };
         let delete = |(key, at_millis, partition, text): WrittenDelete| {
-            let digest = URL_SAFE_NO_PAD.decode(&key).ok();
-            let digest = digest.and_then(|digest| digest.try_into().ok());
             let source_position = SourcePosition::parse(partition, Some(&text));
-            let key = digest.ok_or_else(|| format!("{key} does not name a key"))?;
-            Ok::<_, String>(Deleted { key, source_position, at_millis })
+            Ok::<_, String>(Deleted { key: digest(&key)?, source_position, at_millis })
+        };
+        let moved = |(of, at_millis, old, new, masked, partition, text): WrittenMove| {
+            let at = SourcePosition::parse(partition, Some(&text));
+            let (old, new, masked) = (digest(&old)?, digest(&new)?, digest(&masked)?);
+            let moved = Move { key_change: key_change(&of)?, at, old, new, masked };
+            Ok::<_, String>(NotedMove { moved, at_millis })
         };
         Ok(Self {
             key_changes: written.rows.into_iter().map(note).collect::<Result<_, _>>()?,
             snapshot: written.snapshot.map_or(InitialSnapshot::Unknown, InitialSnapshot::Since),
             deletes: written.deletes.into_iter().map(delete).collect::<Result<_, _>>()?,
+            moves: written.moves.into_iter().map(moved).collect::<Result<_, _>>()?,
             timestamps_ms: written.timestamps_ms,
         })
     }
@@ -379,6 +445,29 @@ mod tests {
         let json = serde_json::to_string(&notes).unwrap();
         assert_eq!(serde_json::from_str::<Notes>(&json).unwrap(), notes);
         assert_eq!(*notes.timestamps_ms(), BTreeMap::from([(0, 7), (1, 3), (2, 4)]));
+    }
+
+    /// A batch with the key change of this number.
+    fn moving(number: i64) -> Batch {
+        let (old, new) = (Key::of_place(0, number), Key::of_place(1, number));
+        let at = SourcePosition::parse(3, Some("at=100000;lsn=9"));
+        Batch { moves: vec![Move::of(key_change(number), &old, &new, at)], ..batch(&[], &[]) }
+    }
+
+    #[test]
+    fn where_rows_went_is_noted_once_and_for_as_long_as_deletes() {
+        let notes = Notes::default().after(&moving(1), vec![], 0).after(&moving(1), vec![], 5);
+        let notes = notes.after(&moving(2), vec![], 9);
+        let moved = |notes: &Notes| notes.moves().map(|m| m.key_change).collect::<Vec<_>>();
+        assert_eq!(moved(&notes), [key_change(1), key_change(2)]);
+        let json = serde_json::to_string(&notes).unwrap();
+        assert_eq!(serde_json::from_str::<Notes>(&json).unwrap(), notes);
+        assert!(serde_json::from_str::<Notes>(&json.replace("[[\"", "[[\"!")).is_err());
+        assert_eq!(moved(&notes.after(&batch(&[], &[]), vec![], KEPT_MILLIS + 1)), [key_change(2)]);
+        let behind = Batch { timestamps_ms: [(0, 160_000)].into(), ..batch(&[], &[]) };
+        assert_eq!(moved(&notes.after(&behind, vec![], KEPT_MILLIS * 2)).len(), 2);
+        let full = (0..2005).fold(notes, |notes, n| notes.after(&moving(n), vec![], 10));
+        assert_eq!(full.moves.len(), NOTES);
     }
 
     fn deleted(notes: &Notes, keys: impl Iterator<Item = i64>) -> Vec<(i64, String)> {

@@ -14,6 +14,7 @@ use futures::stream::{StreamExt, TryStreamExt};
 use hashbrown::HashMap;
 
 use super::files::{read_columns, read_rows};
+use super::index::RowId;
 use super::physical::Table;
 use super::plan::DataFile;
 use crate::change::Batch;
@@ -95,89 +96,139 @@ impl Deletes {
     }
 }
 
+/// A key, and what its row tells; none without a row.
+type Told = (Key, Option<RowSource>);
+
 /// A change, and the row of a file that it would supersede.
 struct Asked<'a> {
     row: u32,
     key: Key,
-    change: &'a SourcePosition,
-    /// What the row told when the change was made to amend it.
-    amended: Option<&'a RowSource>,
+    why: Why<'a>,
+}
+
+/// Why a row is asked for.
+enum Why<'a> {
+    /// This change would supersede it.
+    Change(&'a SourcePosition),
+    /// It is amended, and told this when the batch was made.
+    Amended(&'a RowSource),
+    /// Late changes may amend it.
+    Late,
 }
 
 impl Asked<'_> {
-    /// True when the change cannot be put over a row that tells this.
+    /// True when the batch cannot be put over a row that tells this.
     fn is_stale(&self, row: &RowSource) -> bool {
-        match self.amended {
-            Some(amended) => amended != row,
-            None => self.change.is_before(&row.last),
+        match self.why {
+            Why::Change(change) => change.is_before(&row.last),
+            Why::Amended(amended) => amended != row,
+            Why::Late => true,
         }
     }
 }
 
 impl Table {
-    /// The keys whose change in `batch` is older than the table's last one, which another partition had, and those of
-    /// amended rows that are other ones now; with what the table's rows tell.
-    pub async fn stale(&mut self, batch: &Batch) -> Result<Vec<(Key, Option<RowSource>)>> {
-        let mut stale = Vec::new();
-        let mut asked: BTreeMap<u32, Vec<Asked<'_>>> = BTreeMap::new();
+    /// The keys whose change in `batch` is older than the table's last one, which another partition had, those of amended
+    /// rows that are other ones now, and [`Batch::asked`]; with what the table's rows tell. And of the latter those whose
+    /// row is about to come.
+    pub async fn stale(&mut self, batch: &Batch) -> Result<(Vec<Told>, Vec<Key>)> {
         if self.schema.key().is_empty() || batch.truncates {
-            return Ok(stale);
+            return Ok((Vec::new(), Vec::new()));
         }
-        let gone = batch.traced().map(|(key, _)| key).filter(|key| self.index.get(key).is_none());
-        let noted = self.notes.deletes(gone);
-        for (key, change) in batch.traced() {
-            match self.index.get(key) {
-                // Of rows that do not tell their place every change is the later one.
-                Some(at) if self.schema.is_traced() => {
-                    let asked = asked.entry(at.file).or_default();
-                    let amended = batch.amended.get(key);
-                    asked.push(Asked { row: at.row, key: *key, change, amended });
-                }
-                Some(_) => {}
-                None => {
-                    let own = self.source_positions.deletes.get(key);
-                    let mut deletes = own.into_iter().chain(noted.get(key).copied());
-                    if batch.amended.contains_key(key) || deletes.any(|last| change.is_before(last))
-                    {
-                        stale.push((*key, None));
-                    }
-                }
-            }
-        }
+        let (mut stale, mut asked) = self.asked(batch);
         self.learn_partitions(asked.keys().copied()).await?;
         for (file, asked) in &mut asked {
             let partitions =
                 self.source_positions.partitions.get(file).cloned().unwrap_or_default();
             let of = |asked: &Asked<'_>| partitions.get(asked.row as usize).copied();
             // Of files that there was no room for their places are read.
-            asked.retain(|asked| {
-                asked.amended.is_some() || of(asked) != Some(asked.change.partition)
+            asked.retain(|asked| match asked.why {
+                Why::Change(change) => of(asked) != Some(change.partition),
+                Why::Amended(_) | Why::Late => true,
             });
             asked.sort_unstable_by_key(|asked| asked.row);
         }
-        let reads = asked.iter().filter(|(_, asked)| !asked.is_empty()).map(|(number, asked)| {
-            let file = self.files.get(number).map(|live| Arc::clone(&live.file));
-            let columns = self.columns([PARTITION_COLUMN, SOURCE_COLUMN]);
-            let location = self.location.clone();
+        let mut reads = Vec::new();
+        for (number, asked) in asked.iter().filter(|(_, asked)| !asked.is_empty()) {
+            let live = self.files.get(number);
+            let live = live.ok_or_else(|| self.broken("the index names a file that is gone"))?;
+            reads.push((Arc::clone(&live.file), asked.iter().map(|asked| asked.row).collect()));
+        }
+        let told = self.told(reads).await?;
+        for (number, asked) in asked {
+            let path = self.files.get(&number).map(|live| &live.file.path);
+            let Some(told) = path.and_then(|path| told.get(path)) else { continue };
+            let row = |asked: &Asked<'_>| Some((asked.key, told.get(&asked.row)?.clone()));
+            let found = asked.iter().filter_map(|asked| Some((asked, row(asked)?)));
+            let found = found.filter(|(asked, (_, row))| asked.is_stale(row));
+            stale.extend(found.map(|(_, (key, row))| (key, Some(row))));
+        }
+        let coming = batch.coming(
+            &stale,
+            |of| self.notes.get(of).is_some(),
+            |key| {
+                let noted = self.notes.deletes([key].into_iter()).into_values();
+                self.source_positions.deletes.get(key).into_iter().chain(noted).cloned().collect()
+            },
+        );
+        Ok((stale, coming))
+    }
+
+    /// Of the keys that may be stale: those that have no row and are, and the rows of the others by file.
+    fn asked<'a>(&self, batch: &'a Batch) -> (Vec<Told>, BTreeMap<u32, Vec<Asked<'a>>>) {
+        let mut stale = Vec::new();
+        let mut asked: BTreeMap<u32, Vec<Asked<'_>>> = BTreeMap::new();
+        let mut ask = |RowId { file, row }, key, why| {
+            asked.entry(file).or_default().push(Asked { row, key, why });
+        };
+        let gone = batch.traced().map(|(key, _)| key).filter(|key| self.index.get(key).is_none());
+        let noted = self.notes.deletes(gone);
+        for (key, change) in batch.traced() {
+            let amended = batch.amended.get(key).map(Why::Amended);
+            match self.index.get(key) {
+                // Of rows that do not tell their place every change is the later one.
+                Some(at) if self.schema.is_traced() => {
+                    ask(at, *key, amended.unwrap_or(Why::Change(change)));
+                }
+                Some(_) => {}
+                None => {
+                    let own = self.source_positions.deletes.get(key);
+                    let mut deletes = own.into_iter().chain(noted.get(key).copied());
+                    if amended.is_some() || deletes.any(|last| change.is_before(last)) {
+                        stale.push((*key, None));
+                    }
+                }
+            }
+        }
+        for (key, _) in &batch.asked {
+            match self.index.get(key) {
+                Some(at) => ask(at, *key, Why::Late),
+                None => stale.push((*key, None)),
+            }
+        }
+        (stale, asked)
+    }
+
+    /// What rows tell of where their values come from, by their file's path: `rows` of each file, in ascending order.
+    pub(super) async fn told(
+        &self,
+        rows: Vec<(Arc<DataFile>, Vec<u32>)>,
+    ) -> Result<HashMap<String, HashMap<u32, RowSource>>> {
+        let columns = self.columns([PARTITION_COLUMN, SOURCE_COLUMN]);
+        let reads = rows.into_iter().map(|(file, mut rows)| {
+            let (location, columns) = (self.location.clone(), columns.clone());
             async move {
-                let file =
-                    file.ok_or_else(|| Error::internal("the index names a file that is gone"))?;
-                let rows: Vec<u32> = asked.iter().map(|asked| asked.row).collect();
+                rows.dedup();
                 let (read, _) = read_rows(&location, &file, &columns, &rows).await?;
                 let told: Vec<RowSource> = read.iter().flat_map(row_source::read).collect();
                 if told.len() != rows.len() {
                     return Err(damaged(&file));
                 }
-                let stale = asked.iter().zip(told).filter(|(asked, row)| asked.is_stale(row));
-                let stale = stale.map(|(asked, row)| (asked.key, Some(row)));
-                Ok::<_, Error>(stale.collect::<Vec<_>>())
+                Ok::<_, Error>((file.path.clone(), rows.into_iter().zip(told).collect()))
             }
         });
         let reads: Vec<_> = reads.collect();
-        let found: Vec<Vec<_>> =
-            futures::stream::iter(reads).buffer_unordered(CONCURRENT_READS).try_collect().await?;
-        stale.extend(found.into_iter().flatten());
-        Ok(stale)
+        futures::stream::iter(reads).buffer_unordered(CONCURRENT_READS).try_collect().await
     }
 
     /// Reads the partitions of the rows of `files` that are not known so far.

@@ -18,7 +18,6 @@ class Workload:
         self.lives = {table.name: {} for table in source.tables}  # every key that ever was: whether it has a row
         self.phase = 0
         self.made = 0
-        self.moves_send_large = False
 
     def fill(self):
         """The rows that the initial snapshot finds."""
@@ -171,16 +170,14 @@ class Transaction:
             self.insert(table, key)
 
     def move(self, table, target=None):
-        """Changes a key; the row's other columns, large ones too, stay, but where moves send those."""
+        """Changes a key; the row's other columns, large ones too, stay."""
         if not (key := self.choose(table)):
             return
         target = target or self.load.new_key(table)
-        large = [column for column in table.at(self.load.phase) if column.name in table.large] if self.load.moves_send_large else []
-        row = dict(zip(table.key, target)) | self.values(table, large)
-        assignments = ", ".join(f"{self.source.name(name)} = %s" for name in row)
+        assignments = ", ".join(f"{self.source.name(name)} = %s" for name in table.key)
         # A delete, its tombstone, and a create.
         self.execute(table, "key change", 3, f"UPDATE {self.source.table(table)} SET {assignments}, rev = rev + 1 WHERE {self.where(table)}",
-                     [*row.values(), *key])
+                     [*target, *key])
         self.now(table, key, False)
         self.now(table, target, True)
 

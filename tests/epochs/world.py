@@ -92,8 +92,6 @@ class Stream(Connector):
 
     def fill(self):
         self.source.create()
-        # What the old partition still has of a row whose key changes is lost, where the change leaves it out: see the README.
-        self.load.moves_send_large = True
         self.load.fill()
 
     def records(self):

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cdc_sink::change::{
-    Batch, Departed, Departing, Departure, Hole, InitialSnapshot, KeyChange, Origin, Own,
+    Batch, Departed, Departing, Departure, Hole, InitialSnapshot, KeyChange, Moves, Origin, Own,
 };
 use cdc_sink::position::{OffsetRange, Position};
 use cdc_sink::schema::{Column, ColumnType, TableSchema};
@@ -121,6 +121,13 @@ impl Instance {
             Self::Lake(sink) => sink.position().await,
         }
         .unwrap()
+    }
+
+    fn moves(&self) -> Moves {
+        match self {
+            Self::Memory(sink) => sink.moves(),
+            Self::Lake(sink) => sink.moves(),
+        }
     }
 
     fn schema(&self) -> Option<Arc<TableSchema>> {

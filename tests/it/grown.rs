@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batches::{logs, options};
 
-const KEYS: i64 = 7;
+const KEYS: i64 = 9;
 
 /// A database's log, as its `source` blocks tell it.
 #[derive(Debug, Clone, Copy)]
@@ -73,12 +73,51 @@ struct History {
     /// Milliseconds from one record to the next.
     step: i64,
     database: Database,
-    /// Key and value of each change; none for a delete.
-    changes: Vec<(i64, Option<i64>)>,
+    changes: Vec<Change>,
     /// The changes at which the topic got its second and its third partition.
     grown: [usize; 2],
     /// The connector started again after so many changes and wrote as many of them again.
     again: Option<(usize, usize)>,
+    /// The first partition is read after the others, by others: the halves of key changes are not waited for so long.
+    apart: bool,
+}
+
+/// A change of one row.
+#[derive(Debug, Clone, Copy)]
+struct Change {
+    id: i64,
+    /// None for a delete.
+    value: Option<i64>,
+    /// The row gets this key with it, and leaves out the large value.
+    to: Option<i64>,
+}
+
+fn change(id: i64, value: Option<i64>) -> Change {
+    Change { id, value, to: None }
+}
+
+/// What the source holds after `changes`: value and large value by key.
+fn fold(changes: &[Change]) -> BTreeMap<i64, (i64, i64)> {
+    let mut rows: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
+    for Change { id, value, to } in changes {
+        match (value, to) {
+            (None, _) => drop(rows.remove(id)),
+            (Some(value), None) => {
+                let row = rows.entry(*id).or_insert((*value, *value));
+                *row = (*value, if gives(*value) { *value } else { row.1 });
+            }
+            (Some(value), Some(to)) => {
+                let (_, large) = rows.remove(id).unwrap();
+                rows.insert(*to, (*value, large));
+            }
+        }
+    }
+    rows
+}
+
+/// How many partitions there are when the change of this number is written.
+fn partitions_at(grown: [usize; 2], number: usize) -> i64 {
+    1 + i64::try_from(grown.iter().filter(|grown| **grown <= number).count()).unwrap()
 }
 
 /// True when an update to this value has the row's large value.
@@ -110,36 +149,56 @@ impl History {
             let rebuilt = self.database.rebuilt(number + 1) > 0;
             let timestamp = 1_700_000_000_000 + sent * self.step + i64::from(rebuilt) * 3_600_000;
             written = written.max(number);
-            let partitions = 1 + self.grown.iter().filter(|grown| **grown <= written).count();
-            let (id, value) = self.changes[number];
-            let log = logs.entry(at(id % i64::try_from(partitions).unwrap())).or_default();
-            let row = |value: i64, large: &str| json!({"id": id, "value": value, "large": large});
-            let earlier = self.changes[..number].iter().rev().find(|(other, _)| *other == id);
-            let before = earlier.and_then(|(_, value)| *value);
-            let (op, after) = match (before, value) {
-                (_, None) => ("d", None),
-                (None, Some(value)) => ("c", Some(row(value, &value.to_string()))),
-                (Some(_), Some(value)) if gives(value) => {
-                    ("u", Some(row(value, &value.to_string())))
+            let partitions = partitions_at(self.grown, written);
+            let Change { id, value, to } = self.changes[number];
+            let row = |id: i64, value: i64, large: &str| json!({"id": id, "value": value, "large": large});
+            let before = fold(&self.changes[..number]).get(&id).map(|(value, _)| *value);
+            let before_row = before.map(|value| row(id, value, UNAVAILABLE));
+            let delete = ("d", id, before_row.clone(), None);
+            let written = match (before, value, to) {
+                (_, Some(value), Some(to)) => {
+                    vec![delete, ("c", to, None, Some(row(to, value, UNAVAILABLE)))]
                 }
-                (Some(_), Some(value)) => ("u", Some(row(value, UNAVAILABLE))),
+                (_, None, _) => vec![delete],
+                (None, Some(value), None) => {
+                    vec![("c", id, None, Some(row(id, value, &value.to_string())))]
+                }
+                (Some(_), Some(value), None) => {
+                    let large = value.to_string();
+                    let large = if gives(value) { large.as_str() } else { UNAVAILABLE };
+                    vec![("u", id, before_row, Some(row(id, value, large)))]
+                }
             };
-            let envelope = json!({
-                "before": before.map(|value| row(value, UNAVAILABLE)), "after": after, "op": op,
-                "source": self.database.source(number),
-            });
-            let mut push = |value: Option<Vec<u8>>| {
-                log.push(LoggedRecord {
-                    offset: i64::try_from(log.len()).unwrap(),
-                    timestamp_ms: Some(timestamp),
-                    key: Some(json!({"id": id}).to_string().into()),
-                    value,
-                    headers: Vec::new(),
+            for (op, id, before, after) in written {
+                let log = logs.entry(at(id % partitions)).or_default();
+                let envelope = json!({
+                    "before": before, "after": after, "op": op,
+                    "source": self.database.source(number),
                 });
-            };
-            push(Some(envelope.to_string().into()));
-            if op == "d" {
-                push(None);
+                let halves = if op == "d" {
+                    ("newkey", to)
+                } else {
+                    ("oldkey", Some(self.changes[number].id))
+                };
+                let header = halves.1.filter(|_| to.is_some()).map(|other| {
+                    (
+                        format!("__debezium.{}", halves.0),
+                        Some(json!({"id": other}).to_string().into()),
+                    )
+                });
+                let mut push = |value: Option<Vec<u8>>, headers| {
+                    log.push(LoggedRecord {
+                        offset: i64::try_from(log.len()).unwrap(),
+                        timestamp_ms: Some(timestamp),
+                        key: Some(json!({"id": id}).to_string().into()),
+                        value,
+                        headers,
+                    });
+                };
+                push(Some(envelope.to_string().into()), header.into_iter().collect());
+                if op == "d" {
+                    push(None, Vec::new());
+                }
             }
         }
         logs
@@ -147,17 +206,7 @@ impl History {
 
     /// Key, value and the large value, which most updates leave out.
     fn rows(&self) -> Vec<[String; 3]> {
-        let mut rows: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
-        for (id, value) in &self.changes {
-            match value {
-                None => drop(rows.remove(id)),
-                Some(value) => {
-                    let row = rows.entry(*id).or_insert((*value, *value));
-                    *row = (*value, if gives(*value) { *value } else { row.1 });
-                }
-            }
-        }
-        let rows = rows.into_iter().map(|(id, (value, large))| [id, value, large]);
+        let rows = fold(&self.changes).into_iter().map(|(id, (value, large))| [id, value, large]);
         rows.map(|row| row.map(|number| number.to_string())).collect()
     }
 }
@@ -169,15 +218,35 @@ fn history() -> impl Strategy<Value = History> {
         Just(Database::MySql { rebuilt: None }),
         (1..60_usize).prop_map(|at| Database::MySql { rebuilt: Some(at) }),
     ];
-    let changes = prop::collection::vec((0..KEYS, value), 2..60);
+    let to = prop_oneof![3 => Just(None), 1 => (0..KEYS).prop_map(Some)];
+    let changes = prop::collection::vec((0..KEYS, value, to), 2..60);
     let again = prop::option::of((1..60_usize, 1..20_usize));
     let step = prop_oneof![Just(1), Just(40_000)];
-    (database, changes, 1..40_usize, 0..30_usize, again, step).prop_map(
-        |(database, mut changes, second, third, again, step)| {
-            // The first change is a row, which its table is made for.
-            changes[0].1.get_or_insert(0);
+    (database, changes, 1..40_usize, 0..30_usize, again, step, any::<bool>()).prop_map(
+        |(database, drawn, second, third, again, step, apart)| {
+            let mut changes: Vec<Change> = Vec::new();
+            for (id, value, to) in drawn {
+                let rows = fold(&changes);
+                let is_used = changes.iter().any(|earlier| {
+                    earlier.to.is_some() && (earlier.id == id || earlier.to == Some(id))
+                });
+                if is_used && !rows.contains_key(&id) {
+                    continue;
+                }
+                let value = value.or_else(|| (!rows.contains_key(&id)).then_some(0));
+                let partitions = partitions_at([second, second + third], changes.len());
+                let is_in_first = |id: i64| id % partitions == 0;
+                let moves = |to: &i64| {
+                    let is_apart = apart && is_in_first(id) != is_in_first(*to);
+                    let is_taken =
+                        changes.iter().any(|earlier| earlier.id == *to || earlier.to == Some(*to));
+                    rows.contains_key(&id) && !is_apart && !is_taken && again.is_none()
+                };
+                let to = to.filter(moves).filter(|_| value.is_some());
+                changes.push(Change { id, value, to });
+            }
             let again = again.map(|(after, back)| (after.min(changes.len()), back));
-            History { step, database, changes, grown: [second, second + third], again }
+            History { step, database, changes, grown: [second, second + third], again, apart }
         },
     )
 }
@@ -265,16 +334,15 @@ fn partitions(logs: &Logs) -> usize {
     logs.last_key_value().map_or(1, |(last, _)| usize::try_from(last.partition + 1).unwrap())
 }
 
-/// Reads the history: all at once by a process that is told that the topic has grown, or one that sees it; or `apart`, the
-/// last partitions first.
+/// Reads the history, with a process that is told that the topic has grown or one that sees it.
 async fn read_all<S: Sink + Send + Sync + 'static>(
     history: &History,
-    (told, apart): (bool, bool),
+    told: bool,
     [first, second]: &[Reading; 2],
     sink: impl Fn() -> S,
 ) {
     // Everything is read in the end: nothing is nowhere, unless changes of rows that are deleted come again.
-    let missing = match apart || history.again.is_some() {
+    let missing = match history.apart || history.again.is_some() {
         true => MissingValue::Null,
         false => MissingValue::Halt,
     };
@@ -285,9 +353,14 @@ async fn read_all<S: Sink + Send + Sync + 'static>(
     }
     let logs = history.logs(history.changes.len());
     let count = partitions(&logs);
-    if apart {
-        for (at, log) in logs.clone().into_iter().rev() {
-            process([(at, log)].into(), count, second, (told, missing), &sink).await;
+    if history.apart {
+        let mut first = logs.clone();
+        first.remove(&at(0));
+        // Each by itself, but for halves of key changes.
+        let moves = history.changes.iter().any(|change| change.to.is_some());
+        let last = if moves { Logs::new() } else { first.split_off(&at(2)) };
+        for part in [last, first].into_iter().filter(|part| !part.is_empty()) {
+            process(part, count, second, (told, missing), &sink).await;
         }
     }
     process(logs, count, second, (told, missing), &sink).await;
@@ -300,9 +373,10 @@ fn a_growth_is_known_before_anything_is_merged_that_was_written_since() {
         let history = History {
             step: 1,
             database: Database::Postgres,
-            changes: vec![(1, Some(1)), (4, Some(1)), (4, Some(2)), (4, Some(3))],
+            changes: [(1, 1), (4, 1), (4, 2), (4, 3)].map(|(id, v)| change(id, Some(v))).into(),
             grown: [0, 3],
             again: None,
+            apart: false,
         };
         let sink = MemorySink::default();
         let reading = Reading { steps: vec![(1, 9), (0, 9)], batch_rows: 1 };
@@ -323,12 +397,12 @@ proptest! {
     #[test]
     fn the_table_is_the_source_whatever_partition_is_read_first(
         history in history(),
-        how in any::<(bool, bool)>(),
+        told: bool,
         readings in [reading(), reading()],
     ) {
         run(async {
             let sink = MemorySink::default();
-            read_all(&history, how, &readings, || sink.clone()).await;
+            read_all(&history, told, &readings, || sink.clone()).await;
             assert_eq!(told_rows(&sink.rows()), history.rows());
         });
     }
@@ -340,7 +414,7 @@ proptest! {
     #[test]
     fn a_lake_table_is_the_source_whatever_partition_is_read_first(
         history in history(),
-        how in any::<(bool, bool)>(),
+        told: bool,
         readings in [reading(), reading()],
         iceberg_first: bool,
     ) {
@@ -351,7 +425,7 @@ proptest! {
                 logs.reverse();
             }
             let options = options(&folder, logs);
-            read_all(&history, how, &readings, || LakeSink::new(options.clone())).await;
+            read_all(&history, told, &readings, || LakeSink::new(options.clone())).await;
             for (format, batches) in read(&options).await.unwrap() {
                 let rows = batches.iter().flat_map(|batch: &RecordBatch| text_rows(batch).unwrap());
                 assert_eq!(told_rows(&rows.collect::<Vec<_>>()), history.rows(), "{format}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cdc_sink::change::{Batch, Departed};
+use cdc_sink::change::{Batch, Departed, Moves};
 use cdc_sink::error::Result;
 use cdc_sink::key::Key;
 use cdc_sink::position::Position;
@@ -50,6 +50,10 @@ impl<S: Store + Sync> Sink for Stored<S> {
 
     fn timestamps_ms(&self) -> BTreeMap<i32, i64> {
         self.sink.timestamps_ms()
+    }
+
+    fn moves(&self) -> Moves {
+        self.sink.moves()
     }
 
     async fn merge(&mut self, batch: &Batch) -> Result<Merged> {

@@ -71,6 +71,11 @@ impl Decoder {
         begins
     }
 
+    /// How many partitions the topic is known to have.
+    pub fn partitions(&self) -> usize {
+        usize::try_from(self.trace.most).unwrap_or(0)
+    }
+
     /// Where the change comes from that was scanned from `record`.
     pub fn source_position(&mut self, record: &Record<'_>) -> SourcePosition {
         SourcePosition {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::Worker;
+use super::{End, Worker};
 use crate::batch::{Outcome, Wait};
 use crate::decode::Change;
 use crate::record::Record;
@@ -49,14 +49,17 @@ impl<S: Sink + Send + Sync> Worker<S> {
     }
 
     /// True while a value that a change leaves out may still come, with its row, from another partition: before it is taken
-    /// for one that is nowhere.
+    /// for one that is nowhere. When the process ends, that is while others read partitions, or some are behind.
     pub(super) fn awaits_rows(&self, wait: Wait, now: Instant) -> bool {
         let since = self.lacking.unwrap_or(now);
-        self.decoder.is_tracing() && wait.goes_on(since, since, now)
+        let are_all_here = self.decoder.partitions() == self.assigned.len();
+        let are_at_ends = self.assigned.values().all(|end| *end == End::Reached);
+        let is_all = wait == Wait::Always && are_all_here && are_at_ends;
+        self.decoder.is_tracing() && !is_all && wait.goes_on(since, since, now)
     }
 
     /// Lets the batch be tried again, with what came until then.
-    pub(super) fn await_rows(&mut self, now: Instant) {
+    pub(super) async fn await_rows(&mut self, now: Instant) {
         if self.lacking.replace(self.lacking.unwrap_or(now)).is_none() {
             tracing::info!(
                 table = &*self.name,
@@ -64,6 +67,19 @@ impl<S: Sink + Send + Sync> Worker<S> {
             );
         }
         self.buffer.rest(now);
+        self.report_positions().await;
+    }
+
+    /// Says that what came late of rows is passed over.
+    pub(super) fn tell_lost(&self, rows: usize) {
+        if rows > 0 {
+            tracing::warn!(
+                table = &*self.name,
+                rows,
+                "changes came late of rows that are on the way to another primary key and did not come there in time; values \
+                 that only they have are lost to those rows"
+            );
+        }
     }
 
     fn trace(&mut self, begins: bool) {

@@ -33,10 +33,13 @@ impl<S: Sink + Send + Sync> Worker<S> {
         }
     }
 
-    /// Everything below `position` was taken in, but that half of a key change waits for the other.
+    /// Everything below `position` was taken in, but for what waits: half of a key change for the other, or changes for
+    /// rows.
     pub(super) async fn report_reached(&self, partition: i32, position: i64) {
         let settled = self.buffer.first_of(partition).unwrap_or(position);
-        let position = self.buffer.open_from(partition).map_or(position, |open| open.min(position));
+        let waits = self.buffer.open_from(partition).into_iter();
+        let waits = waits.chain(self.lacking.map(|_| settled));
+        let position = waits.fold(position, i64::min);
         let topic = Arc::clone(&self.topic);
         self.report(Report::Reached { topic, partition, position, settled }).await;
     }

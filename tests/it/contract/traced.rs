@@ -1,6 +1,7 @@
 //! Tables that are traced: rows tell where their values come from, and changes that come late are measured by that.
 
 use arrow::array::{ArrayRef, Int32Array, StringArray};
+use cdc_sink::change::{Move, Whereabouts};
 use cdc_sink::key::Key;
 use cdc_sink::row_source::RowSource;
 use cdc_sink::schema::{OFFSET_COLUMN, PARTITION_COLUMN, SOURCE_COLUMN};
@@ -53,7 +54,7 @@ fn known(id: i64, partition: i32, text: &str) -> (Key, Option<RowSource>) {
 
 #[track_caller]
 fn assert_stale(merged: Merged, expected: &[(Key, Option<RowSource>)]) {
-    let Merged::Stale { mut keys } = merged else { panic!("{merged:?}") };
+    let Merged::Stale { mut keys, .. } = merged else { panic!("{merged:?}") };
     keys.sort_by_key(|(key, _)| *key);
     assert_eq!(keys, expected);
 }
@@ -127,4 +128,74 @@ async fn of_two_values_that_a_change_may_have_left_out_the_later_one_counts(kind
     assert_told(&told, 2, ["B", "0", "10", given]);
     assert_told(&told, 3, ["c", "0", "10", "lsn=40|2:1;lsn=20"]);
     assert_told(&told, 4, ["D", "0", "10", given]);
+}
+
+/// The key change from one row to another, whose delete partition 1 has at `lsn`.
+fn moved_at(old: i64, new: i64, lsn: u64) -> Move {
+    let at = RowSource::parse(1, Some(&format!("lsn={lsn}"))).last;
+    Move::of(KeyChange::new(key(old), key(new), lsn), &key(old), &key(new), at)
+}
+
+#[apply(sinks)]
+async fn late_changes_find_their_rows_under_the_new_keys(kind: Kind) {
+    let place = Place::new(kind);
+    let mut sink = place.instance();
+    sink.commit(&changes(1, 0, &[(1, "old", "lsn=10"), (5, "e", "lsn=10")])).await;
+    let mut another = place.instance();
+    another.position().await;
+    // Row 1 becomes row 2, row 5 is to become row 6, and row 7 became row 8, which is deleted.
+    let moves = [moved_at(1, 2, 30), moved_at(5, 6, 31), moved_at(7, 8, 32)];
+    let departing = |moved: &Move| Departure { key_change: moved.key_change, row: Departing::None };
+    let deletes = vec![key(1), key(5), key(8)];
+    let of_delete = |lsn: u64| Some(RowSource::parse(1, Some(&format!("lsn={lsn}"))).last);
+    let mut batch = changes(1, 10, &[(2, "new", "lsn=30|2:")]);
+    batch.source_positions.extend([30, 31, 40].map(of_delete));
+    let departures = moves[1..].iter().map(departing).collect();
+    sink.commit(&Batch { moves: moves.to_vec(), deletes, departures, ..batch }).await;
+
+    another.position().await;
+    for instance in [&mut sink, &mut another] {
+        let noted = instance.moves();
+        for moved in &moves {
+            let (old, new) = ([1, 5, 7], [2, 6, 8]);
+            let at = moves.iter().position(|other| other == moved).unwrap();
+            let before = RowSource::parse(0, Some("lsn=20")).last;
+            let found = noted.follow(&key(old[at]), &before);
+            assert_eq!(found, Whereabouts::Moved(key(new[at]), moved));
+        }
+        let asked = [2, 6, 8].into_iter().map(key).zip(moves.clone()).collect();
+        let merged = instance.merge(&Batch { asked, ..changes(0, 0, &[]) }).await;
+        let Merged::Stale { mut keys, coming } = merged else { panic!("{merged:?}") };
+        keys.sort_by_key(|(key, _)| *key);
+        assert_eq!(keys, [known(2, 1, "lsn=30|2:"), (key(6), None), (key(8), None)]);
+        assert_eq!(coming, [key(6)], "the others are there, or were");
+    }
+}
+
+#[apply(sinks)]
+async fn a_row_gets_no_value_of_another_that_has_its_key(kind: Kind) {
+    let place = Place::new(kind);
+    let mut sink = place.instance();
+    // The rows that came to the old keys after the key changes, and those at the new keys before, are others.
+    let rows = [(1, "a", "lsn=50"), (2, "b", "lsn=10"), (3, "c", "lsn=20"), (4, "d", "lsn=45")];
+    sink.commit(&changes(1, 0, &rows)).await;
+    let came = |id, lsn: u64| (key(id), moved_at(0, 9, lsn).at);
+    let rows = [(11, "", "lsn=40|2:"), (2, "", "lsn=40|2:"), (13, "", "lsn=40|2:")];
+    let mut batch = changes(0, 0, &[rows[0], rows[1], rows[2], (4, "", "lsn=60|2:")]);
+    batch.holes = (0..).zip([1, 2, 3, 4]).map(|(row, from)| hole(row, from, Own::Null)).collect();
+    batch.came = [came(11, 40), came(2, 40), came(13, 40), came(4, 40)].into();
+    let strict = Batch { strict: true, ..batch.clone() };
+    let merged = sink.merge(&strict).await;
+    let Merged::Missing { absent } = merged else { panic!("{merged:?}") };
+    assert_eq!(absent, [1, 2].map(|id| Origin::Row(key(id))));
+    sink.commit(&batch).await;
+    let told = place.told().await;
+    for (id, text, source) in [
+        (11, "", "lsn=40|2:"),
+        (2, "", "lsn=40|2:"),
+        (13, "c", "lsn=40|2:1;lsn=20"),
+        (4, "d", "lsn=60|2:1;lsn=45"),
+    ] {
+        assert_told(&told, id, [text, "0", "0", source]);
+    }
 }

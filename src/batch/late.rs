@@ -1,0 +1,177 @@
+//! Changes that come late: of rows that went on to another key, as the table notes ([`crate::change::Moves`]). What they give
+//! belongs to the row under its new key, below what is here of that.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::Buffer;
+use super::assemble::Given;
+use super::order::DEEPEST;
+use crate::change::{Move, Moves, Operation, Whereabouts};
+use crate::decode::Change;
+use crate::key::Key;
+use crate::source_position::SourcePosition;
+
+/// What became of the row that a late change was made of.
+#[derive(Debug, Clone)]
+pub(super) struct Late {
+    /// Its key now.
+    key: Key,
+    /// The key change that brought it there.
+    moved: Move,
+}
+
+impl Buffer {
+    /// The same with late changes put where their rows are; none when it has none.
+    #[must_use]
+    pub fn passed_on(&self, moves: &Moves, given: &Given) -> Option<Self> {
+        if moves.is_empty() || self.truncates() {
+            return None;
+        }
+        let (mut late, mut gone) = (Vec::new(), BTreeSet::new());
+        for (index, buffered) in (0_u32..).zip(&self.changes) {
+            let is_row = buffered.change.operation != Operation::Delete;
+            let Some(at) = self.source_position(index).filter(|_| is_row) else { continue };
+            match moves.follow(&buffered.change.key, at) {
+                Whereabouts::Stayed => {}
+                Whereabouts::Moved(key, moved) => {
+                    late.push((index, Late { key, moved: moved.clone() }));
+                }
+                Whereabouts::Gone => drop(gone.insert(index)),
+            }
+        }
+        // While the row that came to its key is not in the table, what was there before it still counts.
+        let is_over = |index: &u32| {
+            let key = self.change(*index).map(|buffered| buffered.change.key);
+            let last = key.and_then(|key| self.last.get(&key));
+            key.is_some_and(|key| given.stale.contains_key(&key))
+                || last.is_some_and(|last| !gone.contains(last))
+        };
+        let over: Vec<u32> = gone.iter().copied().filter(is_over).collect();
+        if late.is_empty() && over.is_empty() {
+            return None;
+        }
+        let mut passed_on = self.clone();
+        passed_on.take_out(&late.iter().map(|(index, _)| *index).chain(over).collect());
+        let mut rows: BTreeMap<Key, Vec<(u32, Late)>> = BTreeMap::new();
+        for (index, late) in late {
+            rows.entry(late.key).or_default().push((index, late));
+        }
+        let departing: HashSet<u32> = self.pairs.departures().iter().map(|(at, _)| *at).collect();
+        for (key, late) in rows {
+            passed_on.put_in(key, late, &departing);
+        }
+        Some(passed_on)
+    }
+
+    /// Takes changes out of their keys' chains.
+    fn take_out(&mut self, changes: &BTreeSet<u32>) {
+        let keys: BTreeSet<Key> = changes.iter().filter_map(|at| self.key_of(*at)).collect();
+        for key in keys {
+            let mut chain = self.chain(key);
+            chain.retain(|at| !changes.contains(at));
+            self.link(key, &chain);
+        }
+    }
+
+    /// Puts the late changes of a row below what its key has since the row is there, in their order; what the key had
+    /// before was of another row. Where the row goes on without its new key being here, they are stranded.
+    fn put_in(&mut self, key: Key, late: Vec<(u32, Late)>, departing: &HashSet<u32>) {
+        let mut chain = self.chain(key);
+        let since = late.first().map(|(_, late)| &late.moved.at);
+        let is_older = |at: &u32| {
+            since.zip(self.source_position(*at)).is_some_and(|(since, at)| at.precedes(since))
+        };
+        chain.truncate(chain.iter().position(is_older).unwrap_or(chain.len()));
+        if chain.last().is_some_and(|lowest| departing.contains(lowest)) {
+            self.stranded += late.len();
+            return;
+        }
+        // The earliest first.
+        let mut order: Vec<u32> = Vec::with_capacity(late.len());
+        for (index, _) in &late {
+            let is_earlier = |later: &&u32| {
+                let own = self.source_position(*index).zip(self.source_position(**later));
+                own.is_some_and(|(own, later)| own.precedes(later))
+            };
+            let above = order.iter().rev().take(DEEPEST).take_while(is_earlier).count();
+            order.insert(order.len() - above, *index);
+        }
+        chain.extend(order.iter().rev());
+        self.link(key, &chain);
+        self.late.extend(late);
+    }
+
+    /// The changes of a key, the last one first.
+    fn chain(&self, key: Key) -> Vec<u32> {
+        let first = self.last.get(&key).copied();
+        std::iter::successors(first, |at| self.change(*at)?.previous).collect()
+    }
+
+    /// Makes `chain` the changes of a key.
+    fn link(&mut self, key: Key, chain: &[u32]) {
+        match chain.first() {
+            Some(last) => self.last.insert(key, *last),
+            None => self.last.remove(&key),
+        };
+        for (place, at) in chain.iter().enumerate() {
+            if let Some(buffered) = self.changes.get_mut(*at as usize) {
+                buffered.previous = chain.get(place + 1).copied();
+            }
+        }
+    }
+
+    /// The key of the row that the change at `index` belongs to.
+    pub(super) fn key_of(&self, index: u32) -> Option<Key> {
+        match self.late.get(&index) {
+            Some(late) => Some(late.key),
+            None => self.change(index).map(|buffered| buffered.change.key),
+        }
+    }
+
+    /// The keys of rows of which nothing is here but what comes late, and how the rows got there.
+    pub(super) fn late_keys(&self, wanted: impl Fn(&Key) -> bool) -> Vec<(Key, Move)> {
+        let mut keys = BTreeMap::new();
+        for (index, Late { key, moved }) in &self.late {
+            if self.last.get(key) == Some(index) && wanted(key) {
+                keys.insert(*key, moved.clone());
+            }
+        }
+        keys.into_iter().collect()
+    }
+
+    /// The last create here that brought a row to `key`.
+    pub(super) fn came(&self, key: Key) -> Option<u32> {
+        self.chain(key).into_iter().find(|at| self.is_arrival(*at))
+    }
+
+    /// The key of the change at `index`, and where that create comes from.
+    pub(super) fn came_to(&self, index: u32) -> Option<(Key, SourcePosition)> {
+        if self.source_positions.is_empty() {
+            return None;
+        }
+        let key = self.key_of(index)?;
+        Some((key, self.source_position(self.came(key)?)?.clone()))
+    }
+
+    /// True for a change that comes late.
+    pub(super) fn is_late(&self, index: u32) -> bool {
+        self.late.contains_key(&index)
+    }
+
+    /// True for the create of a key change.
+    pub(super) fn is_create(&self, index: u32) -> bool {
+        let is = |c: &Change| c.operation != Operation::Delete && c.moved.is_some();
+        self.change(index).is_some_and(|buffered| is(&buffered.change))
+    }
+
+    /// True for the create of a key change that brings a row to where it is now.
+    pub(super) fn is_arrival(&self, index: u32) -> bool {
+        self.is_create(index) && !self.is_late(index)
+    }
+
+    /// The create that brought a row to its key of which nothing comes late but what is below that create, if it is here.
+    pub(super) fn brought(&self, key: Key) -> Option<u32> {
+        let on_time = self.chain(key).into_iter().take_while(|at| !self.late.contains_key(at));
+        on_time.last().filter(|lowest| self.is_arrival(*lowest))
+    }
+}
