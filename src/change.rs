@@ -109,6 +109,15 @@ pub struct Hole {
     pub own: Own,
 }
 
+/// Which of the rows that a key has one after the other is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Meant {
+    /// The one that left the key with this key change.
+    Before(SourcePosition),
+    /// The one that came to the key with this key change.
+    Since(SourcePosition),
+}
+
 /// What a batch's rows have where a hole is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Own {
@@ -297,9 +306,9 @@ pub struct Batch {
     /// Rows of `keys` that only get values which the table's row was not given so far, and what that row tells, which the
     /// batch was made for ([`crate::row_source`]).
     pub amended: HashMap<Key, RowSource>,
-    /// Of keys to which key changes of the batch bring rows, where changes are traced: where the creates come from. A row
-    /// that the table has from before is another one, which has no values for them.
-    pub came: HashMap<Key, SourcePosition>,
+    /// Of rows of [`Self::rows`] and the keys that holes name: which row of the table is meant, where key changes lie between
+    /// and changes are traced.
+    pub meant: HashMap<(usize, Key), Meant>,
     /// What a person did by it, to be read in the table's history.
     pub audit: Option<String>,
 }
@@ -348,7 +357,7 @@ impl Batch {
             timestamps_ms: BTreeMap::new(),
             source_positions: Vec::new(),
             amended: HashMap::new(),
-            came: HashMap::new(),
+            meant: HashMap::new(),
             audit: None,
         }
     }
@@ -374,30 +383,25 @@ impl Batch {
         deletes.filter(|(_, position)| position.text().is_some())
     }
 
-    /// Where the create comes from that brings the hole's row to its key in the batch, and whether the hole is to be filled
-    /// from what the table has under another key, or under the same; none where nothing has to be told apart.
-    fn came(&self, hole: &Hole) -> Option<(&SourcePosition, bool)> {
-        let key = self.keys.get(hole.row)?;
-        match hole.from {
-            Origin::Row(from) if from != *key => Some((self.came.get(key)?, true)),
-            Origin::Row(_) if !self.amended.contains_key(key) => Some((self.came.get(key)?, false)),
-            Origin::Row(_) | Origin::Departed(_) => None,
-        }
+    /// Which row of the table a hole is to be filled from, where that has to be told apart. Amended rows are known.
+    fn meant(&self, hole: &Hole) -> Option<&Meant> {
+        let Origin::Row(key) = hole.from else { return None };
+        let is_own = self.keys.get(hole.row) == Some(&key);
+        let meant = self.meant.get(&(hole.row, key));
+        meant.filter(|_| !(is_own && self.amended.contains_key(&key)))
     }
 
     /// True when it has to be asked which row the table has that a hole is to be filled from.
     pub fn may_be_of_another_row(&self, hole: &Hole) -> bool {
-        self.came(hole).is_some()
+        self.meant(hole).is_some()
     }
 
-    /// True when the row that the table has, which was last written by `last`, has no value for a hole: under the old key
-    /// of a row it is one that came after the key change, under the new one it was there before ([`Self::came`]).
+    /// True when the row that the table has, which was last written by `last`, is not the one that a hole means.
     pub fn is_of_another_row(&self, hole: &Hole, last: &SourcePosition) -> bool {
-        match self.came(hole) {
-            Some((came, true)) => came.precedes(last),
-            Some((came, false)) => last.lies_before(came),
-            None => false,
-        }
+        self.meant(hole).is_some_and(|meant| match meant {
+            Meant::Before(key_change) => key_change.precedes(last),
+            Meant::Since(key_change) => last.lies_before(key_change),
+        })
     }
 
     /// Of [`Self::asked`]: keys whose row is about to come or to be replaced, as the delete of the key change is noted and

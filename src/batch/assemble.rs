@@ -158,7 +158,7 @@ impl Buffer {
             draft.reject(self, (&upserts, kept.len()), rejects, given)?;
         };
         let Draft { survivors, departures, rejected, confirmed } = draft;
-        let Resolved { rows, holes, missing: nowhere, .. } = resolved;
+        let Resolved { rows, holes, missing: nowhere, meant, .. } = resolved;
         let (kept, deletes) = (upserts(&survivors), deletes(&survivors));
         let key = |at: &u32| self.key_of(*at);
         let keys = kept.iter().filter_map(key).collect();
@@ -169,7 +169,7 @@ impl Buffer {
             departures: departures.placed(kept.len()),
             arrivals: self.pairs.arrivals().into_iter().map(|(_, of)| of).collect(),
             moves: self.moves(),
-            came: kept.iter().filter_map(|at| self.came_to(*at)).collect(),
+            meant,
             asked: self.late_keys(|key| !given.stale.contains_key(key)),
             strict: given.missing_value != MissingValue::Null,
             missing: nowhere.len(),

@@ -65,18 +65,20 @@ impl Buffer {
             source.left_out.insert(column.id, self.position_of(*giver).cloned());
         }
         let rows: HashSet<usize> = amends.iter().map(|amend| amend.row).collect();
-        let holes = std::mem::take(&mut resolved.holes).into_iter();
-        let (found, others): (Vec<_>, Vec<_>) = holes.partition(|hole| rows.contains(&hole.row));
-        resolved.holes = others;
+        let mut found: HashMap<usize, Vec<Hole>> = HashMap::new();
+        for hole in resolved.holes.extract_if(.., |hole| rows.contains(&hole.row)) {
+            found.entry(hole.row).or_default().push(hole);
+        }
         resolved.missing.retain(|(row, _)| !rows.contains(row));
         let mut idle = Vec::new();
         for amend in amends {
-            let source = self.amend(amend, resolved, &found, schema)?;
-            let is_own = |hole: &Hole| Some(hole.from) == self.key_of(amend.at).map(Origin::Row);
-            let is_elsewhere = |hole: &Hole| hole.row == amend.row && !is_own(hole);
-            if source == *amend.known && !resolved.holes.iter().any(is_elsewhere) {
+            let found = found.remove(&amend.row).unwrap_or_default();
+            let (source, holes) = self.amend(amend, &resolved.givers, &found, schema)?;
+            let own = self.key_of(amend.at).map(Origin::Row);
+            if source == *amend.known && holes.iter().all(|hole| Some(hole.from) == own) {
                 idle.push(amend.at);
             }
+            resolved.holes.extend(holes);
             told.insert(amend.row, source);
         }
         if !told.is_empty() {
@@ -91,23 +93,23 @@ impl Buffer {
         Ok(idle)
     }
 
-    /// What the row tells with the values that it gets; the others become holes. `found` are those of what the batch itself
-    /// has of the row.
+    /// What the row tells with the values that it gets, and the holes that the others become. `found` are those of what the
+    /// batch itself has of the row.
     fn amend(
         &self,
         Amend { row, at, known }: &Amend<'_>,
-        resolved: &mut Resolved,
+        givers: &Givers,
         found: &[Hole],
         schema: &TableSchema,
-    ) -> Result<RowSource> {
+    ) -> Result<(RowSource, Vec<Hole>)> {
         let lost = || Error::internal("a row that is amended has no change");
         let key = self.key_of(*at).ok_or_else(lost)?;
         let came = self.came(key).and_then(|create| self.source_position(create));
         let mut source = RowSource::clone(known);
         let hole = |column, from, own| Hole { row: *row, column, from, own };
-        let holes = &mut resolved.holes;
+        let mut holes = Vec::new();
         for (index, column) in schema.columns().iter().enumerate() {
-            let giver = resolved.givers.get(&(*row, index)).copied().unwrap_or(Giver::Change(*at));
+            let giver = givers.get(&(*row, index)).copied().unwrap_or(Giver::Change(*at));
             let gives = match giver {
                 Giver::Change(_) => self.position_of(giver),
                 Giver::Delete(_) | Giver::Unknown => None,
@@ -132,12 +134,12 @@ impl Buffer {
                     if is_before.is_some() { Own::UnlessLater } else { Own::Null }
                 }
             };
-            let elsewhere = found.iter().filter(|found| {
-                (found.row, found.column) == (*row, index) && found.from != Origin::Row(key)
-            });
+            let elsewhere = found.iter();
+            let elsewhere =
+                elsewhere.filter(|found| found.column == index && found.from != Origin::Row(key));
             holes.extend(elsewhere.map(|found| hole(index, found.from, own)));
         }
-        Ok(source)
+        Ok((source, holes))
     }
 
     fn position_of(&self, giver: Giver) -> Option<&SourcePosition> {

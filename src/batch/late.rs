@@ -9,7 +9,6 @@ use super::order::DEEPEST;
 use crate::change::{Move, Moves, Operation, Whereabouts};
 use crate::decode::Change;
 use crate::key::Key;
-use crate::source_position::SourcePosition;
 
 /// What became of the row that a late change was made of.
 #[derive(Debug, Clone)]
@@ -144,15 +143,6 @@ impl Buffer {
         self.chain(key).into_iter().find(|at| self.is_arrival(*at))
     }
 
-    /// The key of the change at `index`, and where that create comes from.
-    pub(super) fn came_to(&self, index: u32) -> Option<(Key, SourcePosition)> {
-        if self.source_positions.is_empty() {
-            return None;
-        }
-        let key = self.key_of(index)?;
-        Some((key, self.source_position(self.came(key)?)?.clone()))
-    }
-
     /// True for a change that comes late.
     pub(super) fn is_late(&self, index: u32) -> bool {
         self.late.contains_key(&index)
@@ -169,9 +159,10 @@ impl Buffer {
         self.is_create(index) && !self.is_late(index)
     }
 
-    /// The create that brought a row to its key of which nothing comes late but what is below that create, if it is here.
-    pub(super) fn brought(&self, key: Key) -> Option<u32> {
-        let on_time = self.chain(key).into_iter().take_while(|at| !self.late.contains_key(at));
+    /// The create under which the change at `index` comes late, if it is here: the last one of its key that is not late.
+    pub(super) fn brought_late(&self, index: u32) -> Option<u32> {
+        let key = self.key_of(index).filter(|_| self.is_late(index) && !self.is_create(index))?;
+        let on_time = self.chain(key).into_iter().take_while(|at| !self.is_late(*at));
         on_time.last().filter(|lowest| self.is_arrival(*lowest))
     }
 }

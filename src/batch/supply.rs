@@ -8,7 +8,7 @@ use arrow::compute::interleave;
 
 use super::givers::{Giver, Givers};
 use super::{Buffer, Buffered};
-use crate::change::{Hole, KeyChange, Operation, Origin, Own};
+use crate::change::{Hole, KeyChange, Meant, Operation, Origin, Own};
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
 use crate::key::Key;
@@ -35,6 +35,8 @@ struct Wanted {
     of: u32,
     column: usize,
     at: u32,
+    /// The create of the last key change that was crossed.
+    via: Option<u32>,
 }
 
 /// Rows with the values that their changes left out, as far as the batch has them.
@@ -45,6 +47,8 @@ pub(super) struct Resolved {
     pub(super) missing: Vec<(usize, usize)>,
     /// What the batch knows of who gave each value that was left out, by row and column.
     pub(super) givers: Givers,
+    /// As the batch has them.
+    pub(super) meant: HashMap<(usize, Key), Meant>,
 }
 
 impl Resolved {
@@ -55,12 +59,6 @@ impl Resolved {
             Some(from) => self.holes.push(Hole { row, column, from, own: Own::Null }),
             None => self.missing.push((row, column)),
         }
-    }
-
-    /// The table's row may have a later value than the one that is known.
-    fn contest(&mut self, Wanted { row, column, .. }: Wanted, key: Key) {
-        let own = Own::NullUnlessLater;
-        self.holes.push(Hole { row, column, from: Origin::Row(key), own });
     }
 }
 
@@ -76,8 +74,8 @@ impl Buffer {
         absent: &HashMap<Origin, usize>,
     ) -> Result<Resolved> {
         let (holes, missing, givers) = (Vec::new(), Vec::new(), Givers::new());
-        let mut resolved = Resolved { rows, holes, missing, givers };
-        let wanted = |(row, column, of)| Wanted { row, of, column, at: of };
+        let mut resolved = Resolved { rows, holes, missing, givers, meant: HashMap::new() };
+        let wanted = |(row, column, of)| Wanted { row, of, column, at: of, via: None };
         let mut wanted: Vec<Wanted> = left_out.map(wanted).collect();
         while !wanted.is_empty() {
             let asked = wanted.drain(..);
@@ -100,9 +98,7 @@ impl Buffer {
                 }
                 found.push((value.row, value.column, place(at)));
                 resolved.givers.insert((value.row, value.column), Giver::Change(at));
-                if let Some(key) = self.contested(value.of, at, absent) {
-                    resolved.contest(value, key);
-                }
+                self.contest(value, at, &mut resolved, absent);
             }
             resolved.rows = patch(&resolved.rows, &columns.rows, &found)?;
         }
@@ -131,17 +127,25 @@ impl Buffer {
         resolved: &mut Resolved,
         absent: &HashMap<Origin, usize>,
     ) -> Option<(Wanted, u32)> {
-        let Wanted { row, column, of, at } = value;
+        let Wanted { row, column, of, at, .. } = value;
         let in_table = |from: &Origin| !absent.contains_key(from);
         let (supplier, again) = self.supplier(at);
+        let crossed = self.crossed(at, supplier);
+        if let Some((crossed, key)) = crossed.and_then(|at| self.source_position(at)).zip(again) {
+            resolved.meant.insert((row, key), Meant::Since(crossed.clone()));
+        }
         let again = again.map(Origin::Row).filter(in_table);
         let is_traced = self.source_position(of).is_some();
         let own = if is_traced { Own::NullUnlessLater } else { Own::Null };
         let again = again.map(|from| Hole { row, column, from, own });
         resolved.holes.extend(again);
+        let value = Wanted { via: crossed.or(value.via), ..value };
         let from = match supplier {
             Supplier::Change(at) => return Some((value, at)),
-            Supplier::Table(key) => Some(Origin::Row(key)),
+            Supplier::Table(key) => {
+                self.mean(value, key, resolved);
+                Some(Origin::Row(key))
+            }
             Supplier::Departed(of) => Some(Origin::Departed(of)),
             Supplier::None => None,
         };
@@ -149,20 +153,44 @@ impl Buffer {
             None => resolved.end(value, Giver::Unknown, from.filter(in_table)),
             Some(delete) => {
                 resolved.end(value, Giver::Delete(delete), None);
-                if let Some(key) = self.contested(of, delete, absent) {
-                    resolved.contest(value, key);
-                }
+                self.contest(value, delete, resolved, absent);
             }
         }
         None
     }
 
-    /// The key that a row had when the change `giver` gave it a value, which has a row in the table that may have got a
-    /// later one, from another partition, before the change `of`.
-    fn contested(&self, of: u32, giver: u32, absent: &HashMap<Origin, usize>) -> Option<Key> {
-        let key = self.key_of(giver)?;
-        let is_contested = self.source_position(of).is_some() && !self.truncates();
-        (is_contested && !absent.contains_key(&Origin::Row(key))).then_some(key)
+    /// The create whose key change lies between the change at `at` and its supplier.
+    fn crossed(&self, at: u32, supplier: Supplier) -> Option<u32> {
+        let is_previous =
+            matches!(supplier, Supplier::Change(previous) if self.before(at) == Some(previous));
+        let create = if self.is_create(at) { Some(at) } else { self.brought_late(at) };
+        create.filter(|_| !is_previous)
+    }
+
+    /// Under `key` the table may have another row than the one that a value is looked for in.
+    fn mean(&self, Wanted { row, via, .. }: Wanted, key: Key, resolved: &mut Resolved) {
+        if let Some(crossed) = via.and_then(|at| self.source_position(at)) {
+            let meant = resolved.meant.entry((row, key));
+            meant.or_insert_with(|| Meant::Before(crossed.clone()));
+        }
+    }
+
+    /// The row had a key when the change `giver` gave it a value, under which the table may have a later one of the row, from
+    /// another partition.
+    fn contest(
+        &self,
+        value: Wanted,
+        giver: u32,
+        resolved: &mut Resolved,
+        absent: &HashMap<Origin, usize>,
+    ) {
+        let is_contested = self.source_position(value.of).is_some() && !self.truncates();
+        let key = self.key_of(giver).filter(|_| is_contested);
+        let Some(key) = key.filter(|key| !absent.contains_key(&Origin::Row(*key))) else { return };
+        self.mean(value, key, resolved);
+        let Wanted { row, column, .. } = value;
+        let own = Own::NullUnlessLater;
+        resolved.holes.push(Hole { row, column, from: Origin::Row(key), own });
     }
 
     /// Who supplies what the change at `index` does not carry: the row right before it.
@@ -178,8 +206,7 @@ impl Buffer {
             other => other,
         };
         // Below what comes late is what the row had when it came to its key.
-        let brought = self.brought(key).filter(|_| self.is_late(index) && !self.is_create(index));
-        self.supplier_of_move(brought.unwrap_or(index), own)
+        self.supplier_of_move(self.brought_late(index).unwrap_or(index), own)
     }
 
     /// The same for a change that has no change before it under its key; `own`: what else is there.
@@ -209,6 +236,17 @@ impl Buffer {
         let positions = self.source_position(before).zip(self.source_position(index));
         let is_older = positions.is_some_and(|(before, own)| before.lies_before(own));
         is_older && self.is_arrival(index) && !self.is_late(before)
+    }
+
+    /// True when the change `before` is of a row that came to its key after the key change whose delete, written again, is at
+    /// `index`.
+    fn is_after_move(&self, before: u32, index: u32) -> bool {
+        let is_move = |buffered: &Buffered| {
+            buffered.change.operation == Operation::Delete && buffered.change.moved.is_some()
+        };
+        let positions = self.source_position(index).zip(self.source_position(before));
+        self.change(index).is_some_and(is_move)
+            && positions.is_some_and(|(own, before)| own.precedes(before))
     }
 
     /// The change that comes right before the one at `index`.
@@ -246,6 +284,7 @@ impl Buffer {
                 let is_again = positions.is_some_and(|(own, delete)| own.lies_before(delete));
                 if is_again { Supplier::Table(key) } else { Supplier::None }
             }
+            Some((at, _)) if self.is_after_move(at, index) => Supplier::None,
             Some((at, _)) => Supplier::Change(at),
         }
     }

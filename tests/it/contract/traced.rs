@@ -1,7 +1,7 @@
 //! Tables that are traced: rows tell where their values come from, and changes that come late are measured by that.
 
 use arrow::array::{ArrayRef, Int32Array, StringArray};
-use cdc_sink::change::{Move, Whereabouts};
+use cdc_sink::change::{Meant, Move, Whereabouts};
 use cdc_sink::key::Key;
 use cdc_sink::row_source::RowSource;
 use cdc_sink::schema::{OFFSET_COLUMN, PARTITION_COLUMN, SOURCE_COLUMN};
@@ -179,11 +179,13 @@ async fn a_row_gets_no_value_of_another_that_has_its_key(kind: Kind) {
     // The rows that came to the old keys after the key changes, and those at the new keys before, are others.
     let rows = [(1, "a", "lsn=50"), (2, "b", "lsn=10"), (3, "c", "lsn=20"), (4, "d", "lsn=45")];
     sink.commit(&changes(1, 0, &rows)).await;
-    let came = |id, lsn: u64| (key(id), moved_at(0, 9, lsn).at);
+    let at = moved_at(0, 9, 40).at;
+    let before = |row, id| ((row, key(id)), Meant::Before(at.clone()));
+    let since = |row, id| ((row, key(id)), Meant::Since(at.clone()));
     let rows = [(11, "", "lsn=40|2:"), (2, "", "lsn=40|2:"), (13, "", "lsn=40|2:")];
     let mut batch = changes(0, 0, &[rows[0], rows[1], rows[2], (4, "", "lsn=60|2:")]);
     batch.holes = (0..).zip([1, 2, 3, 4]).map(|(row, from)| hole(row, from, Own::Null)).collect();
-    batch.came = [came(11, 40), came(2, 40), came(13, 40), came(4, 40)].into();
+    batch.meant = [before(0, 1), since(1, 2), before(2, 3), since(3, 4)].into();
     let strict = Batch { strict: true, ..batch.clone() };
     let merged = sink.merge(&strict).await;
     let Merged::Missing { absent } = merged else { panic!("{merged:?}") };
