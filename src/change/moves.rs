@@ -51,21 +51,26 @@ pub enum Whereabouts<'a> {
     Gone,
 }
 
-impl FromIterator<Move> for Moves {
-    fn from_iter<T: IntoIterator<Item = Move>>(moves: T) -> Self {
+impl Moves {
+    /// Those that are noted; `is_coming` tells of which the create was not merged so far: what the key has is there until
+    /// then.
+    pub fn new<'a>(
+        noted: impl IntoIterator<Item = &'a Move>,
+        is_coming: impl Fn(KeyChange) -> bool,
+    ) -> Self {
         let mut known = Self::default();
         let mut seen = HashSet::new();
         // A connector may write a key change again.
-        for moved in moves.into_iter().filter(|moved| seen.insert(moved.key_change)) {
-            known.onto.entry(moved.new).or_default().push(moved.at.clone());
-            known.away.entry(moved.old).or_default().push(moved);
+        for moved in noted.into_iter().filter(|moved| seen.insert(moved.key_change)) {
+            if !is_coming(moved.key_change) {
+                known.onto.entry(moved.new).or_default().push(moved.at.clone());
+            }
+            known.away.entry(moved.old).or_default().push(moved.clone());
             known.count += 1;
         }
         known
     }
-}
 
-impl Moves {
     /// True without any.
     pub fn is_empty(&self) -> bool {
         self.away.is_empty()
@@ -111,6 +116,10 @@ mod tests {
 
     /// Key changes as (old, new, partition, place).
     fn moves(all: &[(i64, i64, i32, u64)]) -> Moves {
+        Moves::new(&noted(all), |_| false)
+    }
+
+    fn noted(all: &[(i64, i64, i32, u64)]) -> Vec<Move> {
         let moved = |(old, new, partition, lsn): &(i64, i64, i32, u64)| {
             let (old, new) = (key(*old), key(*new));
             Move::of(KeyChange::new(old, new, *lsn), &old, &new, at(*partition, *lsn))
@@ -146,6 +155,16 @@ mod tests {
         ] {
             assert_eq!(followed(&moves, of, place), to, "row {of} at {place:?}");
         }
+    }
+
+    #[test]
+    fn the_row_that_a_key_has_is_there_until_another_one_comes() {
+        let noted = noted(&[(5, 1, 1, 40)]);
+        assert_eq!(followed(&Moves::new(&noted, |_| false), 1, (0, 30)), None);
+        assert_eq!(
+            followed(&Moves::new(&noted, |of| of == noted[0].key_change), 1, (0, 30)),
+            Some(1)
+        );
     }
 
     #[test]

@@ -202,8 +202,9 @@ impl Sink for LakeSink {
     }
 
     fn moves(&self) -> Moves {
-        let noted = self.open.iter().flat_map(|open| open.table.notes().moves());
-        noted.cloned().collect()
+        let Some(open) = &self.open else { return Moves::default() };
+        let notes = open.table.notes();
+        Moves::new(notes.moves(), |key_change| notes.get(key_change).is_some())
     }
 
     async fn merge(&mut self, batch: &Batch) -> Result<Merged> {

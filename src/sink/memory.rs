@@ -169,7 +169,8 @@ impl Sink for MemorySink {
     }
 
     fn moves(&self) -> Moves {
-        self.lock().moves.iter().cloned().collect()
+        let table = self.lock();
+        Moves::new(&table.moves, |key_change| table.departed.contains_key(&key_change))
     }
 
     async fn merge(&mut self, batch: &Batch) -> Result<Merged> {

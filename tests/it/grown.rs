@@ -391,6 +391,22 @@ fn a_growth_is_known_before_anything_is_merged_that_was_written_since() {
     });
 }
 
+/// The row has moved on when what its old partition has of it is read.
+#[test]
+fn a_value_that_comes_late_follows_its_row_to_another_key() {
+    run(async {
+        let (made, given) = (change(3, Some(1)), change(3, Some(4)));
+        let moved = Change { id: 3, value: Some(6), to: Some(5) };
+        let changes = vec![made, given, moved, change(5, Some(7))];
+        let (step, database) = (1, Database::Postgres);
+        let history = History { step, database, changes, grown: [2, 9], again: None, apart: true };
+        let readings = [1, 9].map(|batch_rows| Reading { steps: Vec::new(), batch_rows });
+        let sink = MemorySink::default();
+        read_all(&history, true, &readings, || sink.clone()).await;
+        assert_eq!(told_rows(&sink.rows()), [["5", "7", "4"]]);
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
