@@ -416,7 +416,7 @@ impl Batch {
             told.iter().filter_map(|(key, row)| Some((key, row.as_ref()?))).collect();
         let is_coming = |(key, moved): &&(Key, Move)| match told.get(key) {
             _ if !is_noted(moved.key_change) => false,
-            Some(row) => !row.left_out.is_empty(),
+            Some(row) => row.last.precedes(&moved.at) || !row.left_out.is_empty(),
             None => !deletes(key).iter().any(|delete| moved.at.precedes(delete)),
         };
         self.asked.iter().filter(is_coming).map(|(key, _)| *key).collect()

@@ -72,6 +72,8 @@ pub struct Given {
     pub absent: HashMap<Origin, usize>,
     /// Their changes here are passed over, but for values that the rows were not given so far.
     pub stale: Stale,
+    /// Keys of rows of which nothing is here but what comes late: what the table's rows tell.
+    pub asked: Stale,
     /// Keys of rows that late changes belong to and that are about to come there.
     pub coming: HashSet<Key>,
     /// Where the table is in an initial snapshot.
@@ -87,15 +89,31 @@ impl Given {
     pub fn end_at(&mut self, end: &Position) -> &mut Self {
         if self.end != *end {
             self.stale.clear();
+            self.asked.clear();
             self.coming.clear();
             self.end = end.clone();
         }
         self
     }
 
-    /// Takes in what [`crate::sink::Merged::Stale`] says.
-    pub fn take_stale(&mut self, keys: Vec<(Key, Option<RowSource>)>, coming: Vec<Key>) {
-        self.stale.extend(keys);
+    /// What the table has of a key whose last change here is older, or comes late.
+    fn told(&self, is_late: bool, key: &Key) -> Option<&Option<RowSource>> {
+        if is_late { self.asked.get(key) } else { self.stale.get(key) }
+    }
+
+    /// Takes in what [`crate::sink::Merged::Stale`] says of a batch.
+    pub fn take_stale(
+        &mut self,
+        batch: &Batch,
+        keys: Vec<(Key, Option<RowSource>)>,
+        coming: Vec<Key>,
+    ) {
+        let asked: HashSet<Key> = batch.asked.iter().map(|(key, _)| *key).collect();
+        for (key, row) in keys {
+            let is_amended = batch.amended.contains_key(&key) && self.asked.contains_key(&key);
+            let is_late = asked.contains(&key) || is_amended;
+            (if is_late { &mut self.asked } else { &mut self.stale }).insert(key, row);
+        }
         self.coming.extend(coming);
     }
 }
@@ -170,7 +188,7 @@ impl Buffer {
             arrivals: self.pairs.arrivals().into_iter().map(|(_, of)| of).collect(),
             moves: self.moves(),
             meant,
-            asked: self.late_keys(|key| !given.stale.contains_key(key)),
+            asked: self.late_keys(|key| !given.asked.contains_key(key)),
             strict: given.missing_value != MissingValue::Null,
             missing: nowhere.len(),
             snapshot: confirmed.now,
@@ -205,8 +223,7 @@ impl Buffer {
     fn lacking(&self, batch: &Batch, given: &Given) -> (bool, usize) {
         let is_late = self.stranded > 0 || !given.coming.is_empty();
         let lacks_rows = (is_late && given.awaits_rows) || (batch.strict && batch.missing > 0);
-        let is_lost = |key: &&Key| given.stale.get(*key).is_some_and(Option::is_none);
-        (lacks_rows, self.stranded + given.coming.iter().filter(is_lost).count())
+        (lacks_rows, self.stranded)
     }
 
     /// The number of changes of some keys.
@@ -251,7 +268,7 @@ impl Buffer {
 
     /// The last change of each key, in order of arrival, but for the keys that are `stale` and have rows that were given
     /// all; a delete where it does not count any more.
-    fn survivors(&self, stale: &Stale, confirmed: Confirmed) -> Vec<Survivor> {
+    fn survivors(&self, given: &Given, confirmed: Confirmed) -> Vec<Survivor> {
         let is_last = |index: u32, key: &Key| self.last.get(key) == Some(&index);
         let is_gone = |at: RecordRef| {
             let is_before = |before| self.record(at).is_some_and(|record| record.offset < before);
@@ -261,7 +278,7 @@ impl Buffer {
             .zip(&self.changes)
             .filter_map(|(index, buffered)| Some((index, buffered, self.key_of(index)?)))
             .filter(|(index, _, key)| is_last(*index, key))
-            .filter_map(|(index, buffered, key)| match stale.get(&key) {
+            .filter_map(|(index, buffered, key)| match given.told(self.is_late(index), &key) {
                 Some(row) => {
                     row.as_ref().filter(|row| !row.left_out.is_empty())?;
                     survivor(index, buffered).amending()
@@ -327,7 +344,7 @@ impl Survivor {
 impl<'a> Draft<'a> {
     fn of(buffer: &Buffer, given: &'a Given, confirmed: Confirmed) -> Self {
         Self {
-            survivors: buffer.survivors(&given.stale, confirmed),
+            survivors: buffer.survivors(given, confirmed),
             departures: Departures::of(buffer, &given.stale),
             rejected: buffer.rejects.clone(),
             confirmed,
@@ -339,7 +356,7 @@ impl<'a> Draft<'a> {
         let rows = self.survivors.iter().filter(|s| !matches!(s, Survivor::Delete(_)));
         let amend = |(row, survivor): (usize, &Survivor)| {
             let Survivor::Amend(at) = survivor else { return None };
-            let known = given.stale.get(&buffer.key_of(*at)?)?.as_ref()?;
+            let known = given.told(buffer.is_late(*at), &buffer.key_of(*at)?)?.as_ref()?;
             Some(Amend { row, at: *at, known })
         };
         rows.enumerate().filter_map(amend).collect()
@@ -357,7 +374,7 @@ impl<'a> Draft<'a> {
         if self.confirmed.before.is_some() {
             // Which rows a snapshot has is not certain then.
             self.confirmed = Confirmed::default();
-            self.survivors = buffer.survivors(&given.stale, self.confirmed);
+            self.survivors = buffer.survivors(given, self.confirmed);
             return Ok(());
         }
         self.confirmed.now = InitialSnapshot::Unknown;

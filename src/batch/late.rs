@@ -57,7 +57,7 @@ impl Buffer {
         }
         let departing: HashSet<u32> = self.pairs.departures().iter().map(|(at, _)| *at).collect();
         for (key, late) in rows {
-            passed_on.put_in(key, late, &departing);
+            passed_on.put_in(key, late, &departing, given);
         }
         Some(passed_on)
     }
@@ -74,13 +74,29 @@ impl Buffer {
 
     /// Puts the late changes of a row below what its key has since the row is there, in their order; what the key had
     /// before was of another row. Where the row goes on without its new key being here, they are stranded.
-    fn put_in(&mut self, key: Key, late: Vec<(u32, Late)>, departing: &HashSet<u32>) {
+    fn put_in(
+        &mut self,
+        key: Key,
+        late: Vec<(u32, Late)>,
+        departing: &HashSet<u32>,
+        given: &Given,
+    ) {
         let mut chain = self.chain(key);
         let since = late.first().map(|(_, late)| &late.moved.at);
         let is_older = |at: &u32| {
             since.zip(self.source_position(*at)).is_some_and(|(since, at)| at.precedes(since))
         };
-        chain.truncate(chain.iter().position(is_older).unwrap_or(chain.len()));
+        let on_time = chain.iter().position(is_older).unwrap_or(chain.len());
+        // Until the row has come, what the key had before still counts.
+        let is_there = given.asked.get(&key).is_none_or(|row| {
+            let row = row.as_ref().zip(since);
+            row.is_some_and(|(row, since)| !row.last.precedes(since))
+        });
+        if on_time == 0 && !is_there {
+            self.stranded += if given.coming.contains(&key) { late.len() } else { 0 };
+            return;
+        }
+        chain.truncate(on_time);
         if chain.last().is_some_and(|lowest| departing.contains(lowest)) {
             self.stranded += late.len();
             return;

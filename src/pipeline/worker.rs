@@ -502,7 +502,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
                         *given.absent.entry(key).or_default() += 1;
                     }
                 }
-                Some(Merged::Stale { keys, coming }) => given.take_stale(keys, coming),
+                Some(Merged::Stale { keys, coming }) => given.take_stale(&batch, keys, coming),
             }
         }
         Ok(())
