@@ -283,7 +283,7 @@ impl Buffer {
                     row.as_ref().filter(|row| !row.left_out.is_empty())?;
                     survivor(index, buffered).amending()
                 }
-                None if self.late.contains_key(&index) => None,
+                None if self.is_late(index) => None,
                 None if is_gone(buffered.record) => Some(Survivor::Delete(index)),
                 None => Some(survivor(index, buffered)),
             })
@@ -296,7 +296,7 @@ impl Buffer {
         let Some(place) = survivors.iter().position(is) else { return };
         let amends = matches!(survivors.get(place), Some(Survivor::Amend(_)));
         let previous = self.change(at).and_then(|buffered| buffered.previous);
-        let previous = previous.filter(|index| amends || !self.late.contains_key(index));
+        let previous = previous.filter(|index| amends || !self.is_late(*index));
         let previous = previous.and_then(|index| Some(survivor(index, self.change(index)?)));
         match if amends { previous.and_then(Survivor::amending) } else { previous } {
             Some(previous) => {
