@@ -183,7 +183,8 @@ fn every_connector_file_is_listed() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     let listed = CONNECTORS.iter().map(|(name, _)| format!("{name}.json"));
-    assert_eq!(found, listed.chain(["README.md".to_owned()]).collect());
+    let pages = ["README.md", "types.md"].map(str::to_owned);
+    assert_eq!(found, listed.chain(pages).collect());
     let registered = list(&services()["connectors"]["command"]);
     assert!(registered.iter().all(|name| CONNECTORS.iter().any(|(known, _)| known == name)));
 }

@@ -44,6 +44,7 @@ mod sources;
 mod stop;
 mod tidy;
 mod torn;
+mod types_page;
 mod vectors;
 
 /// Where the repository is.

@@ -68,8 +68,8 @@ enum To {
     Clock(Form),
     /// To a number for a kind that is a number of microseconds, to text else.
     Duration,
-    /// To a list of what the element's rule says; to JSON text when that is a list.
-    List,
+    /// To a list of what the element's rule says, which is told as one of these; to JSON text when that is a list.
+    List(ColumnType),
 }
 
 /// A row of the table of types: what a connector writes, and the column that holds it.
@@ -136,7 +136,10 @@ impl TypeRule {
             To::Bits => vec![ColumnType::Binary],
             To::Clock(_) => vec![ColumnType::Time, ColumnType::Int64],
             To::Duration => vec![ColumnType::Int64, ColumnType::String],
-            To::List => vec![list_of(ColumnType::String), ColumnType::String],
+            To::List(element) if self.name.is_empty() => {
+                vec![list_of(element.clone()), ColumnType::String]
+            }
+            To::List(element) => vec![list_of(element.clone())],
         }
     }
 }
@@ -268,8 +271,8 @@ fn named() -> Vec<TypeRule> {
         text("io.debezium.data.Uuid", "uuid").kept("as text, in the source's spelling"),
         text("io.debezium.data.Ltree", "ltree"),
         text("io.debezium.data.Tsvector", "tsvector"),
-        rule("io.debezium.data.DoubleVector", P::Array, To::List, "vector").kept("a list of doubles"),
-        rule("io.debezium.data.FloatVector", P::Array, To::List, "halfvec; MySQL's and MariaDB's vector").kept("a list of floats"),
+        rule("io.debezium.data.DoubleVector", P::Array, To::List(C::Float64), "vector"),
+        rule("io.debezium.data.FloatVector", P::Array, To::List(C::Float32), "halfvec; MySQL's and MariaDB's vector"),
         json("io.debezium.data.SparseDoubleVector", "sparsevec"),
         json("io.debezium.data.SparseVector", "sparsevec, by Debezium 3.0"),
         geometry("io.debezium.data.geometry.Point", "point"),
@@ -291,7 +294,7 @@ fn unnamed() -> Vec<TypeRule> {
         plain(P::Float64, C::Float64, Form::Double, "double precision; decimals where decimal.handling.mode=double").loses("decimals lose digits where decimal.handling.mode=double"),
         plain(P::Bytes, C::Binary, Form::Bytes, "bytea, binary, varbinary, blob"),
         plain(P::String, C::String, Form::Text, "text, varchar, char, citext, inet, cidr, macaddr, ranges; decimals where decimal.handling.mode=string; bytes where binary.handling.mode is hex or base64").loses("where binary.handling.mode is base64, Postgres' connector writes null for a large value that did not change"),
-        rule("", P::Array, To::List, "arrays").kept("a list of the element's column; an array of arrays as JSON text").loses("Postgres' arrays of several dimensions come as nulls from the connector"),
+        rule("", P::Array, To::List(C::String), "arrays").kept("a list of the element's column; an array of arrays as JSON text").loses("Postgres' arrays of several dimensions come as nulls from the connector"),
         rule("", P::Map, To::Column(C::String, Form::Json), "hstore, where hstore.handling.mode=map").kept(AS_JSON),
         rule("", P::Struct, To::Column(C::String, Form::Json), "structs of types that are not in this table").kept(AS_JSON),
     ]
@@ -324,7 +327,7 @@ impl Described {
                 }
                 _ => text(Form::Structured(Structured::Duration)),
             },
-            To::List => match &self.ty {
+            To::List(_) => match &self.ty {
                 ConnectType::Array(element) => match element.map(times) {
                     Mapped { form: Form::List(_), .. } => text(Form::Json),
                     Mapped { ty, form } => {
