@@ -12,7 +12,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::key::Key;
-use crate::position::OffsetRange;
+use crate::position::{OffsetRange, TopicId};
 use crate::row_source::RowSource;
 use crate::schema::TableSchema;
 use crate::source_position::SourcePosition;
@@ -298,6 +298,8 @@ pub struct Batch {
     pub unconfirmed_before: Option<i64>,
     /// When the source committed the newest change, microseconds since the epoch.
     pub newest_source_micros: Option<i64>,
+    /// The id of the topic that the batch is of, where it is known.
+    pub topic_id: Option<TopicId>,
     /// Of each partition: Kafka's timestamp of the newest record that the batch has of it, milliseconds since the epoch.
     pub timestamps_ms: BTreeMap<i32, i64>,
     /// Where the changes of `keys` and then of `deletes` come from, one for each; none of a change that the table is to
@@ -354,6 +356,7 @@ impl Batch {
             snapshot: InitialSnapshot::default(),
             unconfirmed_before: None,
             newest_source_micros: None,
+            topic_id: None,
             timestamps_ms: BTreeMap::new(),
             source_positions: Vec::new(),
             amended: HashMap::new(),

@@ -8,7 +8,44 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+
+/// The id that Kafka gave a topic when it was made; another topic of the same name has another one (KIP-516). As text it is
+/// what Kafka's own tools show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct TopicId([u8; 16]);
+
+impl TopicId {
+    /// Of the halves of a UUID; none for a topic without one, which Kafka tells by zeros.
+    pub fn new(high: u64, low: u64) -> Option<Self> {
+        let id = (u128::from(high) << 64) | u128::from(low);
+        (id != 0).then(|| Self(id.to_be_bytes()))
+    }
+}
+
+impl fmt::Display for TopicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl From<TopicId> for String {
+    fn from(id: TopicId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for TopicId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let bytes = URL_SAFE_NO_PAD.decode(&text).ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or_else(|| format!("{text} is not the id of a topic"))
+    }
+}
 
 /// One partition of one topic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,6 +123,16 @@ impl FromIterator<(i32, i64)> for Position {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As Kafka's `Uuid.toString` has it.
+    #[test]
+    fn the_id_of_a_topic_is_what_tools_of_kafka_show() {
+        let id = TopicId::new(0x6f2a_1c1e_9a3b_4f7e, 0x8d2c_0123_4567_89ab).unwrap();
+        assert_eq!(id.to_string(), "byocHpo7T36NLAEjRWeJqw");
+        assert_eq!(TopicId::try_from(id.to_string()), Ok(id));
+        assert_eq!(TopicId::new(0, 0), None);
+        assert!(TopicId::try_from("bm9uZQ".to_owned()).unwrap_err().contains("bm9uZQ"));
+    }
 
     #[test]
     fn a_range_must_start_at_the_stored_position() {

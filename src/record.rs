@@ -6,10 +6,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::position::TopicId;
+
 /// Consecutive records of one partition. Offsets grow, with gaps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Records {
     topic: Arc<str>,
+    topic_id: Option<TopicId>,
     partition: i32,
     from: i64,
     next: i64,
@@ -47,7 +50,18 @@ pub struct Record<'a> {
 impl Records {
     /// An empty chunk of `topic` and `partition`, starting at position `from`.
     pub fn new(topic: Arc<str>, partition: i32, from: i64) -> Self {
-        Self { topic, partition, from, next: from, arena: Vec::new(), entries: Vec::new() }
+        let (arena, entries) = (Vec::new(), Vec::new());
+        Self { topic, topic_id: None, partition, from, next: from, arena, entries }
+    }
+
+    /// The same of the topic with this id.
+    pub fn of_topic(self, topic_id: Option<TopicId>) -> Self {
+        Self { topic_id, ..self }
+    }
+
+    /// The topic's id, when it is known.
+    pub fn topic_id(&self) -> Option<TopicId> {
+        self.topic_id
     }
 
     /// The topic's name.

@@ -194,6 +194,7 @@ impl Buffer {
             snapshot: confirmed.now,
             unconfirmed_before: confirmed.before,
             newest_source_micros: self.changes.iter().filter_map(|b| b.change.source_micros).max(),
+            topic_id: self.topic_id,
             timestamps_ms: self.timestamps_ms.clone(),
             source_positions: self.source_positions(kept.iter().chain(&deletes), &amended),
             amended,

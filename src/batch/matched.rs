@@ -77,6 +77,7 @@ impl Buffer {
             matched: true,
             truncates: self.truncates(),
             newest_source_micros: self.changes.iter().filter_map(|b| b.change.source_micros).max(),
+            topic_id: self.topic_id,
             timestamps_ms: self.timestamps_ms.clone(),
             ..Batch::of_rows(id, self.ranges(), schema, kept, kept_keys)
         };

@@ -35,7 +35,7 @@ use crate::change::Departed;
 use crate::decode::{Change, Decoder, Reject};
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::position::{OffsetRange, Position};
+use crate::position::{OffsetRange, Position, TopicId};
 use crate::record::{Record, Records};
 use crate::source_position::SourcePosition;
 
@@ -87,6 +87,7 @@ pub struct Buffer {
     ranges: BTreeMap<i32, OffsetRange>,
     /// The first record of each partition.
     first: BTreeMap<i32, i64>,
+    topic_id: Option<TopicId>,
     /// Kafka's timestamp of the newest record of each partition.
     timestamps_ms: BTreeMap<i32, i64>,
     tally: Tally,
@@ -185,6 +186,7 @@ impl Buffer {
         if self.tally.consumed == consumed {
             return; // Nothing refers to the chunk; kept, it would wait for a merge that does not come.
         }
+        self.topic_id = records.topic_id().or(self.topic_id);
         if let Some(newest) = newest {
             let known = self.timestamps_ms.entry(records.partition()).or_insert(newest);
             *known = newest.max(*known);

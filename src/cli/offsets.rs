@@ -16,7 +16,7 @@ use crate::config::{ConfigFile, Options};
 use crate::error::{Error, Result};
 use crate::position::OffsetRange;
 use crate::sink::{Merged, Sink};
-use crate::source;
+use crate::source::{self, Offsets};
 
 /// Arguments of `offsets`.
 #[derive(Debug, clap::Args)]
@@ -89,7 +89,8 @@ async fn accept_gap(args: AcceptGapArgs) -> Result<String> {
         )));
     };
     let connection = kafka.connection.clone();
-    let (low, high) = source::offsets(connection, topic.to_string(), partition).await?;
+    let Offsets { low, high, topic_id } =
+        source::offsets(connection, topic.to_string(), partition).await?;
     let to = position.unwrap_or(low);
     if to <= from || to > high {
         return Err(Error::invalid(format!(
@@ -101,6 +102,7 @@ async fn accept_gap(args: AcceptGapArgs) -> Result<String> {
     let rows = RecordBatch::new_empty(schema.arrow());
     let ranges = vec![OffsetRange { partition, from, to }];
     let batch = Batch {
+        topic_id,
         audit: Some(format!("accepted as lost: {gap}: {reason}")),
         ..Batch::of_rows(Uuid::new_v4(), ranges, schema, rows, Vec::new())
     };

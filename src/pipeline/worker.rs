@@ -324,11 +324,10 @@ impl<S: Sink + Send + Sync> Worker<S> {
         for (partition, position) in known {
             self.report_reached(partition, position).await;
         }
-        let timestamps = self.sink.timestamps_ms();
-        let start = |p: &i32| match (stored.get(*p), timestamps.get(p)) {
+        let (topic_id, timestamps) = (self.sink.topic_id(), self.sink.timestamps_ms());
+        let start = |p: &i32| match (stored.get(*p), timestamps.get(p).copied()) {
             (None, _) => (*p, Start::Beginning),
-            (Some(position), None) => (*p, Start::At(position)),
-            (Some(position), Some(newest)) => (*p, Start::After { position, newest_ms: *newest }),
+            (Some(position), newest_ms) => (*p, Start::At { position, topic_id, newest_ms }),
         };
         Ok(partitions.iter().map(start).collect())
     }

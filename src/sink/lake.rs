@@ -6,6 +6,7 @@
 
 mod crowd;
 mod follower;
+mod owner;
 mod turns;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use arrow::array::RecordBatch;
 use tokio::time::Instant;
 
 use self::crowd::Crowd;
+pub use self::owner::Owner;
 pub use self::turns::Turns;
 use super::delta::{self, DeltaTable};
 use super::iceberg::{self, Catalog, IcebergTable, TableName};
@@ -26,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::failpoint::{self, Point};
 use crate::key::Key;
 use crate::metrics::{self, CommitOutcome};
-use crate::position::Position;
+use crate::position::{Position, TopicId};
 use crate::retry;
 use crate::schema::TableSchema;
 use crate::table::files::read_rows;
@@ -52,16 +54,6 @@ pub enum LogSetup {
         /// Its options.
         options: iceberg::Options,
     },
-}
-
-/// Whom tables belong to. Two deployments that write one table would each hold it for theirs: what one has read the
-/// other takes for its own progress.
-#[derive(Debug, Clone)]
-pub struct Owner {
-    /// The deployment: all instances that share the reading of topics.
-    pub id: Arc<str>,
-    /// Tables of another deployment become this one's with the first commit.
-    pub take_over: bool,
 }
 
 /// How a lake table is kept.
@@ -196,6 +188,11 @@ impl Sink for LakeSink {
         fields.map(|field| field.column.clone()).collect()
     }
 
+    fn topic_id(&self) -> Option<TopicId> {
+        let open = self.open.as_ref().filter(|open| open.is_ours(&self.options))?;
+        open.table.notes().topic_id()
+    }
+
     fn timestamps_ms(&self) -> BTreeMap<i32, i64> {
         let open = self.open.as_ref();
         open.map(|open| open.table.notes().timestamps_ms().clone()).unwrap_or_default()
@@ -314,37 +311,6 @@ impl Open {
             self.tried = Some(tried);
         }
         planned
-    }
-
-    /// Fails when the table belongs to another deployment.
-    fn check_owner(&self, options: &LakeOptions) -> Result<()> {
-        let (Some(ours), Some(owner)) = (&options.owner, &self.authority.state().owner) else {
-            return Ok(());
-        };
-        if ours.id == *owner || ours.take_over {
-            return Ok(());
-        }
-        Err(Error::fenced(format!(
-            "the table {} belongs to another deployment, {owner}; this one is {}",
-            options.name, ours.id
-        ))
-        .hint("give one of them other tables or another warehouse; if the other is gone for good, start once with --take-over"))
-    }
-
-    /// The commit makes the table this deployment's, where it is not yet.
-    fn claim(&self, commit: &mut CommitPlan, options: &LakeOptions) {
-        let Some(ours) = &options.owner else { return };
-        let before = &self.authority.state().owner;
-        if before.as_ref() == Some(&ours.id) {
-            return;
-        }
-        if let Some(before) = before {
-            tracing::warn!(table = &*options.name, from = &**before, "taking the table over");
-            let taken = format!("taken over from {before}");
-            let also = commit.audit.iter().map(String::as_str);
-            commit.audit = Some(also.chain([&*taken]).collect::<Vec<_>>().join("; "));
-        }
-        commit.owner = Some(Arc::clone(&ours.id));
     }
 
     /// The batch with what only the table knows of, none when it stands as it is; or why it has to be made anew.

@@ -12,7 +12,7 @@ use crate::change::{
 };
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::position::Position;
+use crate::position::{Position, TopicId};
 use crate::row_source::RowSource;
 use crate::schema::{Column, OFFSET_COLUMN, PARTITION_COLUMN, SOURCE_COLUMN, TableSchema};
 use crate::source_position::SourcePosition;
@@ -33,6 +33,7 @@ struct Table {
     /// Where the last change of each key comes from, whether or not there is a row now.
     source_positions: BTreeMap<Key, SourcePosition>,
     position: Position,
+    topic_id: Option<TopicId>,
     timestamps_ms: BTreeMap<i32, i64>,
     departed: BTreeMap<KeyChange, Option<TextRow>>,
     moves: Vec<Move>,
@@ -118,6 +119,7 @@ impl Table {
         }
         self.moves.extend(batch.moves.iter().cloned());
         self.departed.retain(|key_change, _| !batch.arrivals.contains(key_change));
+        self.topic_id = batch.topic_id.or(self.topic_id);
         for (partition, newest) in &batch.timestamps_ms {
             let known = self.timestamps_ms.entry(*partition).or_insert(*newest);
             *known = (*known).max(*newest);
@@ -162,6 +164,10 @@ impl Sink for MemorySink {
 
     fn partition_columns(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    fn topic_id(&self) -> Option<TopicId> {
+        self.lock().topic_id
     }
 
     fn timestamps_ms(&self) -> BTreeMap<i32, i64> {

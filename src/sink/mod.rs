@@ -11,7 +11,7 @@ pub mod storage;
 use crate::change::{Batch, Departed, Moves, Origin};
 use crate::error::Result;
 use crate::key::Key;
-use crate::position::{OffsetRange, Position};
+use crate::position::{OffsetRange, Position, TopicId};
 use crate::row_source::RowSource;
 use crate::schema::TableSchema;
 use std::collections::BTreeMap;
@@ -105,6 +105,9 @@ pub trait Sink {
 
     /// Names of the columns that the table is partitioned by.
     fn partition_columns(&self) -> Vec<String>;
+
+    /// The id of the topic that was read into the table, by this deployment, as of the last [`Self::position`].
+    fn topic_id(&self) -> Option<TopicId>;
 
     /// Kafka's timestamp of the newest record that was read of each partition, as of the last [`Self::position`].
     fn timestamps_ms(&self) -> BTreeMap<i32, i64>;

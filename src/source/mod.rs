@@ -8,6 +8,7 @@
 mod cluster;
 mod kafka;
 pub mod mock;
+mod native;
 mod partitions;
 pub mod properties;
 pub mod quiet;
@@ -16,7 +17,7 @@ mod topics;
 
 pub use cluster::cluster_id;
 pub use kafka::{Followed, KafkaOptions, KafkaSource, follow, sample};
-pub use partitions::{PartitionCounts, offsets};
+pub use partitions::{Offsets, PartitionCounts, offsets};
 pub use topics::{TopicPattern, Topics};
 
 use std::collections::{BTreeSet, HashMap};
@@ -26,25 +27,33 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use crate::error::Error;
-use crate::position::TopicPartition;
+use crate::position::{TopicId, TopicPartition};
 use crate::record::Records;
 use crate::sink::Committed;
 
 /// Where reading of a partition starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// At this offset: the table's stored position.
-    At(i64),
-    /// The same. Of what was read before, the newest record has this timestamp: a log with only newer ones, some of them
-    /// below the position, is another one, of a topic that was made anew. The partition cannot be read on then.
-    After {
+    /// At the table's stored position, with what tells the log from that of a topic that was made anew. The partition of
+    /// such a one cannot be read on.
+    At {
         /// The offset.
         position: i64,
-        /// Milliseconds since the epoch.
-        newest_ms: i64,
+        /// The id of the topic that was read: one with another id is another one.
+        topic_id: Option<TopicId>,
+        /// Where ids are not known: the timestamp of the newest record that was read, milliseconds since the epoch. A log
+        /// with only newer ones, some of them below the position, is another one.
+        newest_ms: Option<i64>,
     },
     /// At the oldest record: nothing of the partition was ever committed.
     Beginning,
+}
+
+impl Start {
+    /// At a stored position, with nothing known of the log.
+    pub fn at(position: i64) -> Self {
+        Self::At { position, topic_id: None, newest_ms: None }
+    }
 }
 
 /// A source to which nobody answers.

@@ -6,9 +6,11 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
 
+use super::native::topic_ids;
 use super::properties::Connection;
 use super::quiet::Quiet;
 use crate::error::{Error, Result};
+use crate::position::TopicId;
 
 /// How long the brokers may take to answer.
 const WAIT: Duration = Duration::from_secs(10);
@@ -54,12 +56,25 @@ impl PartitionCounts {
     }
 }
 
-/// The oldest offset of a partition and the next one it will get; an unavailable error when the brokers do not tell.
-pub async fn offsets(connection: Connection, topic: String, partition: i32) -> Result<(i64, i64)> {
+/// Which offsets a partition has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offsets {
+    /// The oldest one.
+    pub low: i64,
+    /// The next one it will get.
+    pub high: i64,
+    /// The topic's id, where the brokers tell it.
+    pub topic_id: Option<TopicId>,
+}
+
+/// The offsets of a partition; an unavailable error when the brokers do not tell.
+pub async fn offsets(connection: Connection, topic: String, partition: i32) -> Result<Offsets> {
     let what = format!("the brokers do not tell the offsets of {topic}[{partition}]");
     let ask = move || {
         let consumer: BaseConsumer<Quiet> = connection.client().create_with_context(Quiet)?;
-        consumer.fetch_watermarks(&topic, partition, WAIT)
+        let (low, high) = consumer.fetch_watermarks(&topic, partition, WAIT)?;
+        let ids = topic_ids(consumer.client(), &[&topic], WAIT).unwrap_or_default();
+        Ok(Offsets { low, high, topic_id: ids.get(&topic).copied() })
     };
     let answer: Result<_, rdkafka::error::KafkaError> = tokio::task::spawn_blocking(ask)
         .await

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{Event, Source, Start};
 use crate::error::Error;
-use crate::position::{Position, TopicPartition};
+use crate::position::{Position, TopicId, TopicPartition};
 use crate::record::Records;
 use crate::sink::Committed;
 
@@ -40,6 +40,7 @@ pub struct Log {
     records: Vec<LoggedRecord>,
     low: i64,
     high: i64,
+    topic_id: Option<TopicId>,
 }
 
 impl Log {
@@ -49,7 +50,12 @@ impl Log {
         assert!(ordered && gap >= 0, "a log's offsets grow");
         let low = records.first().map_or(0, |record| record.offset);
         let high = records.last().map_or(0, |record| record.offset + 1) + gap;
-        Self { records, low, high }
+        Self { records, low, high, topic_id: None }
+    }
+
+    /// The same in a topic with this id.
+    pub fn of_topic(self, topic_id: Option<TopicId>) -> Self {
+        Self { topic_id, ..self }
     }
 
     /// The position after everything, past gaps.
@@ -254,11 +260,14 @@ impl ScriptedSource {
         let (low, high) = (log.low, log.high);
         let next = match start {
             Start::Beginning => low,
-            Start::At(offset) | Start::After { position: offset, .. } => offset,
+            Start::At { position, .. } => position,
         };
         self.ready.push_back(Event::Watermarks { partition: id.clone(), low, high });
         let is_anew = match (start, log.records.first()) {
-            (Start::After { position, newest_ms }, Some(first)) => {
+            (Start::At { topic_id: Some(read), .. }, _) if log.topic_id.is_some() => {
+                log.topic_id != Some(read)
+            }
+            (Start::At { position, newest_ms: Some(newest_ms), .. }, Some(first)) => {
                 first.offset < position && first.timestamp_ms > Some(newest_ms)
             }
             _ => false,
@@ -282,7 +291,8 @@ impl ScriptedSource {
         if *ended || self.held.contains(id) {
             return;
         }
-        let mut chunk = Records::new(Arc::clone(&id.topic), id.partition, *next);
+        let chunk = Records::new(Arc::clone(&id.topic), id.partition, *next);
+        let mut chunk = chunk.of_topic(log.topic_id);
         for record in log.records.iter().filter(|record| record.offset >= *next).take(count) {
             let headers =
                 record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
@@ -399,7 +409,7 @@ mod tests {
                 }
                 Event::Records(records) => {
                     seen.extend(records.iter().map(|r| (r.partition, r.offset)));
-                    stored.insert(id(records.partition()), Start::At(records.next()));
+                    stored.insert(id(records.partition()), Start::at(records.next()));
                 }
                 Event::Reached { partition, position } => {
                     assert_eq!(position, 49 * 3 + 6 + 2);
@@ -459,7 +469,7 @@ mod tests {
     async fn a_start_that_the_log_does_not_have_fails_the_partition() {
         let mut source = ScriptedSource::new(logs(), [], Acknowledged::default());
         let Event::Assigned { start, .. } = source.next().await else { panic!() };
-        start.send(HashMap::from([(id(0), Start::At(4)), (id(1), Start::At(155))])).unwrap();
+        start.send(HashMap::from([(id(0), Start::at(4)), (id(1), Start::at(155))])).unwrap();
         let mut failed = Vec::new();
         let mut reached = Vec::new();
         while reached.is_empty() {

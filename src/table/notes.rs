@@ -6,8 +6,8 @@
 //! its note. A row that one batch makes and deletes lies in a file
 //! of its own that only its note names; what collects orphans takes it some day.
 //!
-//! Of every partition: how new what was read of it is. A log that has newer records below the table's position is another
-//! one, of a topic that was made anew.
+//! Of the topic: its id, and of every partition how new what was read of it is. A topic with another id, or where that is not
+//! known a log that has newer records below the table's position, is one that was made anew.
 //!
 //! Of deletes where the source's log is asked which of two changes is the later one ([`crate::source_position`]): a row
 //! tells where it comes from, a row that is gone does not. And of key changes there: where to the row went, for what another
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::{Batch, Departed, InitialSnapshot, KeyChange, Move};
 use crate::key::Key;
+use crate::position::TopicId;
 use crate::source_position::SourcePosition;
 
 /// Notes of each kind that a table keeps; then the oldest go.
@@ -79,6 +80,7 @@ pub struct Notes {
     moves: Vec<NotedMove>,
     /// Where the table is in an initial snapshot.
     snapshot: InitialSnapshot,
+    topic_id: Option<TopicId>,
     timestamps_ms: BTreeMap<i32, i64>,
 }
 
@@ -94,6 +96,8 @@ struct Written {
     /// The offset where the initial snapshot started that the table is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     snapshot: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    topic_id: Option<TopicId>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     timestamps_ms: BTreeMap<i32, i64>,
 }
@@ -112,7 +116,8 @@ impl Notes {
     /// True without any.
     pub fn is_empty(&self) -> bool {
         let rows = self.key_changes.is_empty() && self.deletes.is_empty();
-        rows && self.moves.is_empty() && self.since().is_none() && self.timestamps_ms.is_empty()
+        let topic = self.topic_id.is_none() && self.timestamps_ms.is_empty();
+        rows && topic && self.moves.is_empty() && self.since().is_none()
     }
 
     fn since(&self) -> Option<i64> {
@@ -135,6 +140,11 @@ impl Notes {
     /// The key changes that changes of other partitions may still come before.
     pub fn moves(&self) -> impl Iterator<Item = &Move> {
         self.moves.iter().map(|noted| &noted.moved)
+    }
+
+    /// The id of the topic that was read.
+    pub fn topic_id(&self) -> Option<TopicId> {
+        self.topic_id
     }
 
     /// Kafka's timestamp of the newest record that was read of each partition.
@@ -183,6 +193,7 @@ impl Notes {
             deletes: self.deletes_after(batch.traced_deletes(), &timestamps_ms, now_millis),
             moves: self.moves_after(&batch.moves, &timestamps_ms, now_millis),
             snapshot: batch.snapshot,
+            topic_id: batch.topic_id.or(self.topic_id),
             timestamps_ms,
         }
     }
@@ -291,7 +302,8 @@ impl From<Notes> for Written {
             (key_change.text(), at_millis, old, new, masked, at.partition, text)
         };
         let moves = notes.moves.into_iter().map(moved).collect();
-        Self { files, rows, deletes, moves, snapshot, timestamps_ms: notes.timestamps_ms }
+        let (topic_id, timestamps_ms) = (notes.topic_id, notes.timestamps_ms);
+        Self { files, rows, deletes, moves, snapshot, topic_id, timestamps_ms }
     }
 }
 
@@ -332,6 +344,7 @@ impl TryFrom<Written> for Notes {
             snapshot: written.snapshot.map_or(InitialSnapshot::Unknown, InitialSnapshot::Since),
             deletes: written.deletes.into_iter().map(delete).collect::<Result<_, _>>()?,
             moves: written.moves.into_iter().map(moved).collect::<Result<_, _>>()?,
+            topic_id: written.topic_id,
             timestamps_ms: written.timestamps_ms,
         })
     }
@@ -436,12 +449,17 @@ mod tests {
     }
     #[test]
     fn the_newest_timestamp_of_each_partition_stays() {
-        let read = |notes: &Notes, timestamps: &[(i32, i64)]| {
+        let read = |notes: &Notes, timestamps: &[(i32, i64)], topic_id| {
             let timestamps_ms = timestamps.iter().copied().collect();
-            notes.after(&Batch { timestamps_ms, ..batch(&[], &[]) }, vec![], KEPT_MILLIS * 9)
+            let batch = Batch { timestamps_ms, topic_id, ..batch(&[], &[]) };
+            notes.after(&batch, vec![], KEPT_MILLIS * 9)
         };
-        let notes = read(&read(&Notes::default(), &[(0, 7), (1, 3)]), &[(0, 6), (2, 1)]);
-        let notes = read(&notes, &[(2, 4)]);
+        let (first, last) = (TopicId::new(1, 0), TopicId::new(0, 1));
+        let notes = read(&Notes::default(), &[(0, 7), (1, 3)], first);
+        let notes = read(&read(&notes, &[(0, 6), (2, 1)], None), &[(2, 4)], None);
+        assert_eq!(notes.topic_id(), first);
+        let notes = read(&notes, &[], last);
+        assert_eq!(notes.topic_id(), last);
         let json = serde_json::to_string(&notes).unwrap();
         assert_eq!(serde_json::from_str::<Notes>(&json).unwrap(), notes);
         assert_eq!(*notes.timestamps_ms(), BTreeMap::from([(0, 7), (1, 3), (2, 4)]));

@@ -22,6 +22,7 @@ class Topic:
         self.rows, self.lsn, self.logs, self.sent = {}, 1000, {}, 0
         self.unplaced = []  # delivered, at an offset that was not told
         self.read = {}  # by target: what its group read, where that is not the log
+        self.age = 0  # of records that are sent, seconds
         self.ended, self.thread, self.error = threading.Event(), None, None
         self.make(config)
         self.producer = self.open()
@@ -141,7 +142,9 @@ class Topic:
 
         lsn = self.lsn
         value = op and json.dumps({"schema": SCHEMA, "payload": envelope(self.name, op, before, after, lsn)})
-        self.producer.produce(self.name, value, json.dumps({"schema": KEY_SCHEMA, "payload": {"id": key}}), key % self.partitions, on_delivery=delivered)
+        at = int((time.time() - self.age) * 1000)
+        key_text = json.dumps({"schema": KEY_SCHEMA, "payload": {"id": key}})
+        self.producer.produce(self.name, value, key_text, key % self.partitions, on_delivery=delivered, timestamp=at)
         self.producer.poll(0)
         self.sent += 1
 

@@ -174,21 +174,25 @@ def a_topic_is_deleted(scene):
 
 
 def topics_are_made_again(scene):
-    """One with fewer records than were read of the old one, one with more; while they are read, and while nobody reads."""
+    """One with fewer records than were read of the old one, one with more, and one whose records are older, as in a mirror; while they are
+    read, and while nobody reads."""
     rows, other = scene.usual(partitions=2)
-    longer = scene.topic("longer", 2)
+    longer, mirrored = scene.topic("longer", 2), scene.topic("mirrored", 2)
+    again = (rows, longer, mirrored)
     longer.start()
+    mirrored.start()
     scene.start("a")
     joined(scene, "a")
     time.sleep(3)
-    for topic in (rows, longer):
+    for topic in again:
         topic.stop()
-    scene.settle(topics=[rows, longer])
+    scene.settle(topics=again)
     scene.groups["delta"].stop("a")
-    old = {topic: topic.logs for topic in (rows, longer)}
-    rows.delete()
-    longer.delete()
-    for topic, count in ((rows, 20), (longer, longer.sent * 2)):
+    old = {topic: topic.logs for topic in again}
+    for topic in again:
+        topic.delete()
+    mirrored.age = 3600
+    for topic, count in ((rows, 20), (longer, longer.sent * 2), (mirrored, mirrored.sent * 2)):
         remake(topic)
         topic.burst(count)
         # A reader goes on by number until it notices.
@@ -196,10 +200,11 @@ def topics_are_made_again(scene):
                   for partition, log in topic.logs.items()}
         both = {partition: old[topic].get(partition, {}) | beyond.get(partition, {}) for partition in (0, 1)}
         topic.read = {name: both for name in scene.groups}
-    scene.halted = {rows.name, longer.name}
+    scene.halted = {topic.name for topic in again}
     scene.groups["delta"].start("a")
-    for topic in (rows, longer):
-        halts(scene, topic, rf"cannot read {re.escape(topic.name)}\[[01]\] .*offset")
+    for topic in again:
+        why = "its topic has the id [\\w-]{22}, the one that was read had" if topic is mirrored else "offset"
+        halts(scene, topic, rf"cannot read {re.escape(topic.name)}\[[01]\] .*{why}")
 
 
 def transactions_and_compaction(scene):

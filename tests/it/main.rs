@@ -10,6 +10,7 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
+mod anew;
 mod batches;
 mod captured;
 mod captures;

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
+use cdc_sink::change::Batch;
 use cdc_sink::error::Kind;
+use cdc_sink::position::TopicId;
 use cdc_sink::sink::lake::{LakeOptions, LakeSink, LogSetup, Owner};
 use cdc_sink::sink::{Merged, Sink};
 use rstest::rstest;
@@ -56,6 +58,35 @@ async fn a_table_is_of_one_deployment(#[case] formats: &[usize], #[case] version
     for told in ["taken over from group one", "taken over from group two"] {
         assert!(written.contains(told), "{told}");
     }
+}
+
+/// The id of the topic that was read is in the table, for the deployment that read it: another one may have the topic in
+/// another cluster.
+#[rstest]
+#[case::delta(&[0], 3)]
+#[case::iceberg_2(&[1], 2)]
+#[case::iceberg_3(&[1], 3)]
+#[case::both(&[0, 1], 3)]
+#[tokio::test]
+async fn the_topic_that_was_read_is_known(#[case] formats: &[usize], #[case] version: u8) {
+    let folder = tempfile::tempdir().unwrap();
+    let logs: Vec<_> = formats.iter().map(|at| logs(version)[*at].clone()).collect();
+    let read = async |owner, take_over, from, topic_id| {
+        let mut sink = sink(&folder, &logs, owner, take_over);
+        sink.position().await.unwrap();
+        let known = sink.topic_id();
+        let batch = batch(&Arc::new(schema()), from, &[(from, Some("x"))]);
+        let merged = sink.merge(&Batch { topic_id, ..batch }).await.unwrap();
+        assert!(matches!(merged, Merged::Committed(_)));
+        known
+    };
+    let (first, second) = (TopicId::new(0, 1), TopicId::new(2, 0));
+    assert_eq!(read("one", false, 0, None).await, None);
+    assert_eq!(read("one", false, 10, first).await, None);
+    assert_eq!(read("one", false, 20, None).await, first);
+    assert_eq!(read("one", false, 30, None).await, first);
+    assert_eq!(read("two", true, 40, second).await, None);
+    assert_eq!(read("two", false, 50, second).await, second);
 }
 
 /// All JSON of the table's logs.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cdc_sink::change::{Batch, Departed, Moves};
 use cdc_sink::error::Result;
 use cdc_sink::key::Key;
-use cdc_sink::position::Position;
+use cdc_sink::position::{Position, TopicId};
 use cdc_sink::schema::TableSchema;
 use cdc_sink::sink::memory::MemorySink;
 use cdc_sink::sink::{Merged, Sink};
@@ -46,6 +46,10 @@ impl<S: Store + Sync> Sink for Stored<S> {
 
     fn partition_columns(&self) -> Vec<String> {
         self.sink.partition_columns()
+    }
+
+    fn topic_id(&self) -> Option<TopicId> {
+        self.sink.topic_id()
     }
 
     fn timestamps_ms(&self) -> BTreeMap<i32, i64> {

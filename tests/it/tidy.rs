@@ -30,7 +30,7 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     // Vocabulary.
     ("schema", &[&["error"]]),
     ("position", &[]),
-    ("record", &[]),
+    ("record", &[&["position"]]),
     ("source_position", &[]),
     ("row_source", &[&["error", "schema", "source_position"]]),
     ("key", &[&["error", "schema"]]),

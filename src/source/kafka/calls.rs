@@ -1,6 +1,6 @@
 //! What is asked of the brokers: watermarks, and to keep offsets.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 use super::group::Group;
 use crate::failpoint::{self, Point};
-use crate::position::TopicPartition;
+use crate::position::{TopicId, TopicPartition};
+use crate::source::native::topic_ids;
 
 /// A round of questions for watermarks takes no longer.
 pub(super) const WATERMARKS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,13 +41,15 @@ pub(super) struct Watermarks {
     pub(super) high: i64,
     /// The log is not the one that is known, of which nothing is left. None when that was not asked or not answered.
     pub(super) is_another: Option<bool>,
+    /// The id that the topic has now, where the brokers tell it.
+    pub(super) topic_id: Option<TopicId>,
 }
 
 /// A partition with the next offset to read.
 pub(super) type Next = (TopicPartition, i64);
 
 /// The watermarks of partitions, as far as they are told. Two requests to each broker serve all its partitions, two more
-/// those whose log is to be told from another one. The next offset is the last stable one, as the client reads committed
+/// those whose log is to be told from another one, and one to any broker tells the topics' ids. The next offset is the last stable one, as the client reads committed
 /// records only.
 pub(super) fn watermarks(consumer: &BaseConsumer<Group>, asked: &[Asked]) -> Vec<Watermarks> {
     let until = Instant::now() + WATERMARKS_TIMEOUT;
@@ -69,12 +72,17 @@ pub(super) fn watermarks(consumer: &BaseConsumer<Group>, asked: &[Asked]) -> Vec
         let after = |known: Known| Offset::Offset(known.newest_ms.saturating_add(1));
         newer = query(&|(_, known)| known.map(after)).ok();
     }
+    let topics: BTreeSet<&str> = asked.iter().map(|(id, _)| &*id.topic).collect();
+    let topics: Vec<&str> = topics.into_iter().collect();
+    let wait = until.saturating_duration_since(Instant::now());
+    let ids = topic_ids(consumer.client(), &topics, wait).unwrap_or_default();
     let told = |asked: &Asked| {
         let (id, known) = asked;
         let (first, newer) = (found(first.as_ref(), id), found(newer.as_ref(), id));
         let is_another = known.and_then(|known| is_another(known, first, newer));
         let (low, high) = (offset(found(Some(&low), id)?)?, offset(found(Some(&high), id)?)?);
-        Some(Watermarks { id: id.clone(), low, high, is_another })
+        let topic_id = ids.get(&*id.topic).copied();
+        Some(Watermarks { id: id.clone(), low, high, is_another, topic_id })
     };
     asked.iter().filter_map(told).collect()
 }

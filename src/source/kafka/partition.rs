@@ -14,9 +14,9 @@ use tracing::warn;
 use super::calls::Known;
 use super::control::Control;
 use super::group::Group;
-use super::trouble::Trouble;
+use super::trouble::{Anew, Trouble};
 use crate::error::Error;
-use crate::position::TopicPartition;
+use crate::position::{TopicId, TopicPartition};
 use crate::record::Records;
 use crate::source::{Event, Start};
 
@@ -29,6 +29,8 @@ pub(super) struct Partition {
     queue: PartitionQueue<Group>,
     /// Set by librdkafka's threads when the queue is no longer empty.
     ready: Arc<AtomicBool>,
+    /// The id of the topic that is read, by whomever it was read before.
+    topic_id: Option<TopicId>,
     /// Kafka's timestamp of the newest record that was read, by whomever.
     newest_ms: Option<i64>,
     /// What was known of the log when it was last found to be the one that was read before.
@@ -89,12 +91,12 @@ impl Partition {
             flag.store(true, Ordering::Release);
             waker.wake();
         });
-        let (next, known) = match start {
-            Start::At(offset) => (Some(offset), None),
-            Start::After { position, newest_ms } => {
-                (Some(position), Some(Known { position, newest_ms }))
+        let (next, known, topic_id) = match start {
+            Start::At { position, newest_ms, topic_id } => {
+                let known = newest_ms.map(|newest_ms| Known { position, newest_ms });
+                (Some(position), known, topic_id)
             }
-            Start::Beginning => (None, None),
+            Start::Beginning => (None, None, None),
         };
         Some(Self {
             id,
@@ -102,6 +104,7 @@ impl Partition {
             ready,
             next,
             gate: Some(gate),
+            topic_id,
             newest_ms: known.map(|known| known.newest_ms),
             known,
             asked: None,
@@ -124,18 +127,27 @@ impl Partition {
         asks
     }
 
-    /// Watermarks were told, and `is_another` when that was asked: false when reading must not go on.
-    pub(super) fn told(&mut self, is_another: Option<bool>) -> bool {
+    /// Watermarks were told, and `is_another` when that was asked: why reading must not go on, if it must not. Ids decide
+    /// where both are known.
+    pub(super) fn told(
+        &mut self,
+        is_another: Option<bool>,
+        topic_id: Option<TopicId>,
+    ) -> Option<Anew> {
         // An answer to what was asked before the partition was assigned says nothing.
-        let Some((read, asked)) = self.asked.take() else { return true };
-        if is_another == Some(true) {
-            return false;
+        let (now, asked) = self.asked.take()?;
+        let read = self.topic_id.zip(topic_id);
+        match read {
+            Some((read, found)) if read != found => return Some(Anew::Id { read, found }),
+            None if is_another == Some(true) => return Some(Anew::Newer),
+            _ => {}
         }
-        if !asked || is_another.is_some() {
-            self.known = read.or(self.known);
+        self.topic_id = self.topic_id.or(topic_id);
+        if !asked || is_another.is_some() || read.is_some() {
+            self.known = now.or(self.known);
             self.gate = None;
         }
-        true
+        None
     }
 
     /// Takes the end that the statistics tell; it is reached when they told it before.
@@ -227,6 +239,7 @@ impl Partition {
                     let from = self.next.unwrap_or_else(|| message.offset());
                     let records = chunk.get_or_insert_with(|| {
                         Records::new(Arc::clone(&self.id.topic), self.id.partition, from)
+                            .of_topic(self.topic_id)
                     });
                     newest_ms = message.timestamp().to_millis();
                     append(records, &message)

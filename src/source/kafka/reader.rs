@@ -396,13 +396,12 @@ impl Reader {
         let answer = self.client.watermarks.answer().unwrap_or_default();
         let known: HashMap<_, _> = answer.into_iter().map(|told| (told.id.clone(), told)).collect();
         for partition in self.partitions.iter_mut().filter(|_| !known.is_empty()) {
-            let Some(&Watermarks { low, high, is_another, .. }) = known.get(&partition.id) else {
-                continue;
-            };
+            let Some(told) = known.get(&partition.id) else { continue };
+            let &Watermarks { low, high, is_another, topic_id, .. } = told;
             let id = partition.id.clone();
             self.outbox.push_back(Event::Watermarks { partition: id.clone(), low, high });
-            if !partition.told(is_another) {
-                let error = made_anew(&id, partition.at());
+            if let Some(anew) = partition.told(is_another, topic_id) {
+                let error = made_anew(&id, partition.at(), anew);
                 self.outbox.extend(partition.end(error));
             }
         }

@@ -1,7 +1,7 @@
 //! The source against librdkafka's mock brokers. Joining a group there takes some seconds, so tests share what they can
 //! and run side by side.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -12,13 +12,14 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 use rstest::rstest;
 
+mod anew;
 mod away;
 mod names;
 mod unowned;
 
 use super::*;
-use crate::clock::Clock;
 use crate::error::Kind;
+use crate::position::TopicId;
 use crate::source::mock::MockCluster;
 use crate::source::{Event, Source, Start, Waiting};
 use crate::testing::needed;
@@ -74,6 +75,7 @@ struct Reader {
     /// Every wait for the brokers that was told, and its end.
     waits: Vec<Option<Waiting>>,
     missing: BTreeSet<String>,
+    topic_ids: HashSet<Option<TopicId>>,
     /// Kinds of events, in order, of what tests look at.
     order: Vec<&'static str>,
 }
@@ -92,6 +94,7 @@ impl Reader {
             failed: Vec::new(),
             waits: Vec::new(),
             missing: BTreeSet::new(),
+            topic_ids: HashSet::new(),
             order: Vec::new(),
         }
     }
@@ -112,6 +115,7 @@ impl Reader {
             }
             Event::Records(records) => {
                 self.order.push("records");
+                self.topic_ids.insert(records.topic_id());
                 let id = id(records.topic(), records.partition());
                 assert!(self.assigned.contains(&id), "{id} is not ours");
                 let reached = self.reached.get(&id).copied().unwrap_or_default();
@@ -191,8 +195,8 @@ async fn reading_starts_where_the_tables_are_and_new_topics_join() {
         produce(cluster.servers(), topic, 0, numbers(100));
     }
     let mut reader = Reader::new(options(&cluster, "g", "shop.*,^extra[0-9]$"));
-    reader.stored.insert(id("shop.a", 0), Start::At(60));
-    reader.stored.insert(id("shop.b", 0), Start::At(5000));
+    reader.stored.insert(id("shop.a", 0), Start::at(60));
+    reader.stored.insert(id("shop.b", 0), Start::at(5000));
     reader.until(|r| r.reached(&id("shop.a", 0), 100) && !r.failed.is_empty()).await;
     reader.until(|r| r.reached(&id("shop.a", 1), 0)).await;
 
@@ -280,8 +284,8 @@ async fn share(servers: &str, topic: &str) {
     first.until(|r| all.iter().all(|id| r.reached(id, 50))).await;
     let mut second = Reader::new(options_at(servers, topic, topic));
     for id in &all {
-        first.stored.insert(id.clone(), Start::At(50));
-        second.stored.insert(id.clone(), Start::At(50));
+        first.stored.insert(id.clone(), Start::at(50));
+        second.stored.insert(id.clone(), Start::at(50));
     }
     let until = Instant::now() + PATIENCE;
     while (first.assigned.len(), second.assigned.len()) != (2, 2) {
@@ -321,7 +325,7 @@ async fn share(servers: &str, topic: &str) {
     }
     // The one that stays takes over what the other leaves.
     second.source.close().await;
-    first.stored = all.iter().map(|id| (id.clone(), Start::At(60))).collect();
+    first.stored = all.iter().map(|id| (id.clone(), Start::at(60))).collect();
     first.until(|r| r.assigned.len() == 4 && all.iter().all(|id| r.reached(id, 60))).await;
     first.source.close().await;
 }
@@ -418,7 +422,7 @@ async fn an_offer_without_an_answer_comes_again() {
         match tokio::time::timeout_at(until, source.next()).await.unwrap() {
             Event::Assigned { partitions, start } => {
                 assert_eq!((&partitions[..], &reached[..]), (&[id("t", 1)][..], &[id("t", 0)][..]));
-                start.send(HashMap::from([(id("t", 1), Start::At(3))])).unwrap();
+                start.send(HashMap::from([(id("t", 1), Start::at(3))])).unwrap();
             }
             Event::Reached { partition, position } => {
                 assert_eq!(position, 5);
@@ -448,7 +452,7 @@ async fn many_more_partitions_than_memory_was_divided_for() {
     let mut reader = Reader::new(options);
     let all = |topic: &'static str, count| (0..count).map(move |partition| id(topic, partition));
     reader.until(|r| all("t1", 2).all(|id| r.reached(&id, 1))).await;
-    reader.stored.extend(all("t1", 2).map(|id| (id, Start::At(1))));
+    reader.stored.extend(all("t1", 2).map(|id| (id, Start::at(1))));
     topic("t2", 40);
     reader.until(|r| all("t2", 40).all(|id| r.reached(&id, 1))).await;
     reader.until(|r| r.assigned.len() == 42).await;
@@ -512,7 +516,7 @@ async fn gaps_and_growth_on_a_real_broker() {
     admin.delete_records(&list, &patience).await.unwrap();
 
     let mut reader = Reader::new(options_at(&servers, &prefix, &format!("{prefix}.*")));
-    reader.stored.insert(id(&cut, 0), Start::At(2));
+    reader.stored.insert(id(&cut, 0), Start::at(2));
     reader.until(|r| r.reached(&id(&gaps, 0), 17) && !r.failed.is_empty()).await;
     assert_eq!(reader.seen[&id(&gaps, 0)], (0..10).collect::<Vec<_>>());
     assert_eq!(reader.high[&id(&gaps, 0)], 17, "the last stable offset");
@@ -535,63 +539,10 @@ async fn gaps_and_growth_on_a_real_broker() {
 
     // At the end of the log, past the gap, and at the beginning of one that lost its first records.
     let mut reader = Reader::new(options_at(&servers, &prefix, &format!("{prefix}.*")));
-    reader.stored.insert(id(&gaps, 0), Start::At(21));
+    reader.stored.insert(id(&gaps, 0), Start::at(21));
     reader.until(|r| r.reached(&id(&gaps, 0), 21) && r.reached(&id(&cut, 0), 10)).await;
     assert!(!reader.seen.contains_key(&id(&gaps, 0)));
     assert_eq!(reader.seen[&id(&cut, 0)], [6, 7, 8, 9]);
     reader.source.close().await;
     admin.delete_topics(&[&gaps, &cut], &patience).await.unwrap();
-}
-
-/// A topic that is made anew is another one, though it has more records than were read before.
-#[tokio::test]
-async fn a_topic_made_anew_is_not_read_on() {
-    let Some(servers) = needed("CDC_SINK_TEST_BROKERS") else { return };
-    let topic = format!("cdc-sink-test-{}.anew", std::process::id());
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &servers);
-    let admin: AdminClient<_> = config.create().unwrap();
-    let producer: BaseProducer = config.create().unwrap();
-    let patience = AdminOptions::new();
-    let create = async || {
-        let new = NewTopic::new(&topic, 1, TopicReplication::Fixed(1));
-        while admin.create_topics([&new], &patience).await.unwrap()[0].is_err() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    let send = |timestamps: std::ops::Range<i64>| {
-        for timestamp in timestamps {
-            let record = BaseRecord::<str, str>::to(&topic).payload("1").timestamp(timestamp);
-            producer.send(record).unwrap();
-        }
-        producer.flush(PATIENCE).unwrap();
-    };
-    let start = |group: &str, position, newest_ms| {
-        let mut reader = Reader::new(options_at(&servers, &format!("{topic}{group}"), &topic));
-        let start = Start::After { position, newest_ms };
-        reader.stored.insert(id(&topic, 0), start);
-        reader
-    };
-    let (now, at) = (Clock::system().now_millis() - 120_000, id(&topic, 0));
-    create().await;
-    send(now..now + 5);
-    let mut same = start("a", 3, now + 2);
-    same.until(|r| r.reached(&at, 5)).await;
-    assert_eq!((&same.seen[&at][..], same.failed.len()), (&[3, 4][..], 0));
-    same.stored.insert(at.clone(), Start::After { position: 5, newest_ms: now + 4 });
-
-    admin.delete_topics(&[&*topic], &patience).await.unwrap();
-    create().await;
-    send(now + 60_000..now + 60_030);
-    let mut another = start("b", 5, now + 4);
-    another.until(|r| !r.failed.is_empty()).await;
-    let report = another.failed[0].1.report();
-    assert!(report.contains("from offset 5") && report.contains("are newer"), "{report}");
-    assert!(!another.seen.contains_key(&at), "{:?}", another.seen);
-    // Who was reading it meanwhile notices a little later.
-    same.until(|r| !r.failed.is_empty()).await;
-    assert!(same.failed[0].1.report().contains("are newer"), "{:?}", same.failed);
-    same.source.close().await;
-    another.source.close().await;
-    admin.delete_topics(&[&*topic], &patience).await.unwrap();
 }

@@ -3,7 +3,7 @@
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::error::Error;
-use crate::position::TopicPartition;
+use crate::position::{TopicId, TopicPartition};
 
 /// Why a partition was not read.
 #[derive(Debug)]
@@ -45,15 +45,28 @@ pub(super) fn broken(id: &TopicPartition, code: RDKafkaErrorCode, reason: &str) 
     .because(KafkaError::MessageConsumption(code))
 }
 
+/// What tells that a log is not the one that was read before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Anew {
+    /// The topic has another id than the one that was read.
+    Id { read: TopicId, found: TopicId },
+    /// All of its records are newer than what was read.
+    Newer,
+}
+
 /// The error of a partition whose log is not the one that was read before.
-pub(super) fn made_anew(id: &TopicPartition, at: Option<i64>) -> Error {
-    Error::data(format!(
-        "cannot read {id} on from offset {}: all of its records, also those before, are newer than what was read of it",
-        at.unwrap_or_default()
-    ))
-    .hint(
+pub(super) fn made_anew(id: &TopicPartition, at: Option<i64>, anew: Anew) -> Error {
+    let why = match anew {
+        Anew::Id { read, found } => {
+            format!("its topic has the id {found}, the one that was read had {read}")
+        }
+        Anew::Newer => {
+            "all of its records, also those before, are newer than what was read of it".to_owned()
+        }
+    };
+    Error::data(format!("cannot read {id} on from offset {}: {why}", at.unwrap_or_default())).hint(
         "the topic was deleted and made again: what it has from its beginning was not read; take a new snapshot into a new \
-         table, or if nothing was lost in between move the table's position to the topic's beginning",
+         table, or let this one go on behind it with `cdc-sink offsets accept-gap --position`",
     )
 }
 

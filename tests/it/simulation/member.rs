@@ -144,7 +144,7 @@ impl Membership {
         let high = self.logs[at].high();
         let next = match start {
             Start::Beginning => 0,
-            Start::At(offset) | Start::After { position: offset, .. } => offset,
+            Start::At { position, .. } => position,
         };
         self.world.trace.say(format!("{}: reads {at} from {next}", self.process.name));
         let partition = at.clone();

@@ -61,9 +61,7 @@ impl Reader {
             let offset = match starts.get(&id) {
                 None => None,
                 Some(Start::Beginning) => Some(Offset::Beginning),
-                Some(Start::At(position) | Start::After { position, .. }) => {
-                    Some(Offset::Offset(*position))
-                }
+                Some(Start::At { position, .. }) => Some(Offset::Offset(*position)),
             };
             let split = starts.get(&id).and_then(|start| {
                 let gate = now + calls::WATERMARKS_TIMEOUT;

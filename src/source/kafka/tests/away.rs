@@ -12,7 +12,7 @@ async fn brokers_that_are_away_are_told_until_one_answers() {
     let mut reader = Reader::new(options(&cluster, "g", "t"));
     reader.until(|r| r.reached(&id("t", 0), 5)).await;
     assert_eq!(reader.waits, []);
-    reader.stored.insert(id("t", 0), Start::At(5));
+    reader.stored.insert(id("t", 0), Start::at(5));
 
     let gone = Instant::now();
     (1..=2).for_each(down);

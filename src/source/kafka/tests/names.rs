@@ -21,7 +21,7 @@ async fn a_name_that_is_taken_over_ends_the_source() {
     let mut older = start();
     older.until(|r| r.reached(&id(&topic, 0), 1)).await;
     let mut newer = start();
-    newer.stored.insert(id(&topic, 0), Start::At(1));
+    newer.stored.insert(id(&topic, 0), Start::at(1));
     let ended = async {
         loop {
             match older.source.next().await {
