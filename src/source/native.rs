@@ -112,6 +112,18 @@ unsafe fn named(topic: *const c::rd_kafka_TopicDescription_t) -> Option<(String,
     }
 }
 
+/// True while the client is a member of its group, as far as it knows.
+pub(super) fn is_member<C: ClientContext>(client: &Client<C>) -> bool {
+    let kafka = client.native_ptr();
+    // SAFETY: `kafka` lives as long as `client`. The text is a copy, which is given back once.
+    unsafe {
+        let Some(id) = NonNull::new(c::rd_kafka_memberid(kafka)) else { return false };
+        let is_member = !CStr::from_ptr(id.as_ptr()).is_empty();
+        c::rd_kafka_mem_free(kafka, id.as_ptr().cast());
+        is_member
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tracing::warn;
@@ -16,6 +16,10 @@ use super::helper::Helper;
 use super::plan::Plan;
 use super::unowned::{self, Standing};
 use crate::error::{Error, Result};
+use crate::source::native::is_member;
+
+/// How often is looked whether the group was left.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// One member of the group.
 pub(super) struct Client {
@@ -58,11 +62,23 @@ impl Client {
     }
 
     /// Gives the consumer up, on a thread of its own: its destructor has no deadline. No partition queue may be left.
+    ///
+    /// A static member stays in the group, for the one that comes back under its name (KIP-345). Others leave it: they must
+    /// have unsubscribed.
     pub(super) fn discard(self, wait: Duration) {
         let Self { consumer, watermarks, commits, topics, standing, gone } = self;
+        let until = Instant::now() + wait;
+        let leaves = standing.is_none();
         drop((watermarks, commits, topics, standing));
         consumer.context().close();
-        let dropping = thread::Builder::new().name("kafka-close".into()).spawn(|| drop(consumer));
+        let end = move || {
+            // Closed while partitions stop, librdkafka ends without leaving: the group would wait for a whole session.
+            while leaves && is_member(consumer.client()) && Instant::now() < until {
+                consumer.poll(LOOK_EVERY); // Partitions that are left are given back in it.
+            }
+            drop(consumer);
+        };
+        let dropping = thread::Builder::new().name("kafka-close".into()).spawn(end);
         // Nothing is ever sent: the other end goes when the consumer is gone.
         if dropping.is_err() || gone.recv_timeout(wait) == Err(mpsc::RecvTimeoutError::Timeout) {
             warn!("a Kafka consumer does not end; leaving it behind");

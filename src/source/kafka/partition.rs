@@ -29,6 +29,8 @@ pub(super) struct Partition {
     queue: PartitionQueue<Group>,
     /// Set by librdkafka's threads when the queue is no longer empty.
     ready: Arc<AtomicBool>,
+    /// The table's position at the start, until the log is known to be the one that has it.
+    stored: Option<i64>,
     /// The id of the topic that is read, by whomever it was read before.
     topic_id: Option<TopicId>,
     /// Kafka's timestamp of the newest record that was read, by whomever.
@@ -104,6 +106,7 @@ impl Partition {
             ready,
             next,
             gate: Some(gate),
+            stored: next,
             topic_id,
             newest_ms: known.map(|known| known.newest_ms),
             known,
@@ -148,6 +151,13 @@ impl Partition {
             self.gate = None;
         }
         None
+    }
+
+    /// Takes the position that the table had at the start, once, when the log is known to be the one that has it. None when
+    /// something was read since.
+    pub(super) fn confirmed(&mut self) -> Option<i64> {
+        let stored = self.stored.take_if(|_| self.gate.is_none())?;
+        (self.delivered == Some(stored)).then_some(stored)
     }
 
     /// Takes the end that the statistics tell; it is reached when they told it before.

@@ -403,6 +403,11 @@ impl Reader {
             if let Some(anew) = partition.told(is_another, topic_id) {
                 let error = made_anew(&id, partition.at(), anew);
                 self.outbox.extend(partition.end(error));
+            } else if let Some(stored) =
+                partition.confirmed().filter(|at| (low..=high).contains(at))
+            {
+                // Whoever committed it may have ended before Kafka was told, and no record may come for long.
+                self.control.acknowledge_again(id, stored);
             }
         }
         for partition in self.partitions.iter_mut().filter(|p| p.is_failing()) {
@@ -505,7 +510,8 @@ impl Reader {
         busy
     }
 
-    /// Leaves the group: last offsets, partitions back, then the client, all within the time for closing.
+    /// Leaves the group, unless it is a static member: last offsets, partitions back, then the client, all within the time
+    /// for closing.
     fn close(mut self) {
         let begin = Instant::now();
         let wait = self.options.close_wait;
@@ -517,8 +523,10 @@ impl Reader {
                 break;
             }
         }
-        self.client.consumer.unsubscribe();
-        while !self.partitions.is_empty() && self.step_closing(until) {}
+        if self.options.connection.member_name().is_none() {
+            self.client.consumer.unsubscribe();
+            while !self.partitions.is_empty() && self.step_closing(until) {}
+        }
         self.partitions.clear();
         self.client.discard((begin + wait.mul_f32(0.9)).saturating_duration_since(Instant::now()));
     }

@@ -112,3 +112,30 @@ async fn a_fenced_member_without_partitions_waits_for_its_name(
     }
     idle.source.close().await;
 }
+
+/// A member that ends leaves its group, so that others need not wait for its session; a static one stays, so that nothing
+/// moves until it is back.
+#[rstest]
+#[case::others_leave(None, 12)]
+#[case::static_ones_stay(Some("one"), 2)]
+#[tokio::test(flavor = "multi_thread")]
+async fn members_leave_when_they_end(#[case] name: Option<&str>, #[case] times: usize) {
+    let Some(servers) = needed("CDC_SINK_TEST_BROKERS") else { return };
+    let topic = format!("cdc-sink-test-{}.leave-{times}", std::process::id());
+    produce(&servers, &topic, 0, numbers(1));
+    let mut config = ClientConfig::new();
+    let asks: BaseConsumer = config.set("bootstrap.servers", &servers).create().unwrap();
+    let properties = name.map(|name| ("group.instance.id".to_owned(), name.to_owned()));
+    let properties: BTreeMap<_, _> = properties.into_iter().collect();
+    for time in 0..times {
+        let group = format!("{topic}-{time}");
+        let topics = Topics::parse([&topic]).unwrap();
+        let options = KafkaOptions::new(&servers, &group, topics, &properties, |_| None).unwrap();
+        let mut reader = Reader::new(options);
+        reader.until(|r| r.reached(&id(&topic, 0), 1)).await;
+        reader.source.close().await;
+        let groups = asks.fetch_group_list(Some(&group), PATIENCE).unwrap();
+        let members = groups.groups()[0].members().len();
+        assert_eq!(members, usize::from(name.is_some()), "time {time}");
+    }
+}
