@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::bindings as c;
 use rdkafka::client::{Client, ClientContext};
+use rdkafka::metadata::MetadataBroker;
 
 use crate::position::TopicId;
 
@@ -49,9 +50,12 @@ pub(super) fn topic_ids<C: ClientContext>(
     wait: Duration,
 ) -> Option<HashMap<String, TopicId>> {
     let until = Instant::now() + wait;
-    // A broker that is there: the C client would ask the controller, and wait for one that is not.
+    // A broker that is there: the C client would ask the controller, and wait for one that is not. Who answers a new client
+    // is not known by its id.
     let metadata = client.fetch_metadata(Some(topics.first()?), wait).ok()?;
-    let broker = metadata.orig_broker_id();
+    let answered = metadata.orig_broker_id();
+    let known = metadata.brokers().iter().map(MetadataBroker::id);
+    let broker = known.max_by_key(|id| *id == answered)?;
     let names: Vec<CString> = topics.iter().filter_map(|name| CString::new(*name).ok()).collect();
     let mut names: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     let left = until.saturating_duration_since(Instant::now());
