@@ -189,7 +189,7 @@ impl Sink for LakeSink {
     }
 
     fn topic_id(&self) -> Option<TopicId> {
-        let open = self.open.as_ref().filter(|open| open.is_ours(&self.options))?;
+        let open = self.open.as_ref().filter(|open| open.stranger(&self.options).is_none())?;
         open.table.notes().topic_id()
     }
 

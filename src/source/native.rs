@@ -42,8 +42,8 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// Asks the brokers for the ids of topics: Kafka gives a topic one when it is made, another to each of the same name. Those are left out that are not there, that the user may not describe, or whose
-/// brokers are older than ids (Kafka 2.8). None when nobody answers within `wait`, or there is no topic.
+/// Asks the brokers for the ids of topics: Kafka gives a topic one when it is made, another to each of the same name. Those
+/// are left out that are not there, that the user may not describe, or whose brokers are older than ids (Kafka 2.8). None when nobody answers within `wait`, or there is no topic.
 pub(super) fn topic_ids<C: ClientContext>(
     client: &Client<C>,
     topics: &[&str],
@@ -56,8 +56,8 @@ pub(super) fn topic_ids<C: ClientContext>(
     let answered = metadata.orig_broker_id();
     let known = metadata.brokers().iter().map(MetadataBroker::id);
     let broker = known.max_by_key(|id| *id == answered)?;
-    let names: Vec<CString> = topics.iter().filter_map(|name| CString::new(*name).ok()).collect();
-    let mut names: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    let texts: Vec<CString> = topics.iter().filter_map(|name| CString::new(*name).ok()).collect();
+    let mut texts_at: Vec<*const c_char> = texts.iter().map(|text| text.as_ptr()).collect();
     let left = until.saturating_duration_since(Instant::now());
     let millis = c_int::try_from(left.as_millis()).unwrap_or(c_int::MAX).max(1);
     let kafka = client.native_ptr();
@@ -67,7 +67,7 @@ pub(super) fn topic_ids<C: ClientContext>(
     unsafe {
         let queue = Owned::new(c::rd_kafka_queue_new(kafka), c::rd_kafka_queue_destroy)?;
         let names = Owned::new(
-            c::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()),
+            c::rd_kafka_TopicCollection_of_topic_names(texts_at.as_mut_ptr(), texts_at.len()),
             c::rd_kafka_TopicCollection_destroy,
         )?;
         let options = Owned::new(

@@ -8,6 +8,7 @@
 )]
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::LazyLock;
 
 mod anew;
@@ -50,6 +51,15 @@ mod vectors;
 
 /// Where the repository is.
 static REPOSITORY: LazyLock<&Path> = LazyLock::new(|| Path::new(env!("CARGO_MANIFEST_DIR")));
+
+/// The program, with none of its options in the environment.
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cdc-sink"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CDC_SINK_")) {
+        command.env_remove(name);
+    }
+    command
+}
 
 /// A file of the repository, as text.
 fn repository_file(path: &str) -> String {

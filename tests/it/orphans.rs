@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -280,11 +279,8 @@ async fn a_folder_with_versions_that_are_not_found_is_refused(
 
 /// Runs the command on the warehouse; its exit code and what it printed.
 fn maintain(folder: &tempfile::TempDir, options: &[&str]) -> (i32, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cdc-sink"));
+    let mut command = crate::program();
     command.args(["maintain", "--to", "delta,iceberg", "--warehouse"]).arg(folder.path());
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CDC_SINK_")) {
-        command.env_remove(name);
-    }
     let output = command.args(options).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap(), String::from_utf8(text).unwrap())

@@ -1,7 +1,6 @@
 //! `connectors/types.md` tells of types what `cdc-sink plan --types` does. `CDC_SINK_WRITE_PAGES=1` writes it anew.
 
 use std::fmt::Write as _;
-use std::process::Command;
 
 use serde_json::Value;
 
@@ -24,11 +23,7 @@ is a nearest one. They are counted (`cdc_sink_invalid_values_total`).
 
 /// The table of types, as the program prints it.
 fn types() -> Vec<Value> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cdc-sink"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CDC_SINK_")) {
-        command.env_remove(name);
-    }
-    let output = command.args(["plan", "--types", "--json"]).output().unwrap();
+    let output = crate::program().args(["plan", "--types", "--json"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }

@@ -17,19 +17,18 @@ pub struct Owner {
 }
 
 impl Open {
-    /// False when the table belongs to another deployment.
-    pub(super) fn is_ours(&self, options: &LakeOptions) -> bool {
-        let ours = options.owner.as_ref().map(|owner| &owner.id);
-        let owner = self.authority.state().owner.as_ref();
-        ours.zip(owner).is_none_or(|(ours, owner)| ours == owner)
+    /// The deployment that the table belongs to, when that is another one.
+    pub(super) fn stranger(&self, options: &LakeOptions) -> Option<&Arc<str>> {
+        let ours = options.owner.as_ref()?;
+        self.authority.state().owner.as_ref().filter(|owner| **owner != ours.id)
     }
 
     /// Fails when the table belongs to another deployment.
     pub(super) fn check_owner(&self, options: &LakeOptions) -> Result<()> {
-        let (Some(ours), Some(owner)) = (&options.owner, &self.authority.state().owner) else {
+        let (Some(ours), Some(owner)) = (&options.owner, self.stranger(options)) else {
             return Ok(());
         };
-        if self.is_ours(options) || ours.take_over {
+        if ours.take_over {
             return Ok(());
         }
         Err(Error::fenced(format!(
