@@ -56,7 +56,7 @@ const UNANSWERED: Duration = Duration::from_secs(10);
 /// How long a run until the end waits for a first partition.
 const FIRST_ASSIGNMENT: Duration = Duration::from_secs(60);
 
-/// Tells how many partitions a topic has now.
+/// Tells how many partitions a topic has now; 0 when there is no such topic.
 #[derive(Clone)]
 pub struct Partitions(Arc<Ask>);
 

@@ -4,7 +4,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::types::RDKafkaRespErr;
 
 use super::native::topic_ids;
 use super::properties::Connection;
@@ -28,18 +29,15 @@ impl PartitionCounts {
         Self { connection, client: Arc::default() }
     }
 
-    /// The number of partitions of `topic`; an unavailable error when the brokers do not tell it.
+    /// The number of partitions of `topic`, 0 when there is no such topic; an unavailable error when the brokers do not
+    /// tell it.
     pub async fn of(self, topic: String) -> Result<usize> {
         let what = format!("the brokers do not tell the partitions of topic {topic}");
         let answer =
             tokio::task::spawn_blocking(move || self.ask(&topic)).await.map_err(|error| {
                 Error::internal("a thread that asks the brokers ended").because(error)
             })?;
-        match answer {
-            Ok(0) => Err(Error::unavailable(what)),
-            Ok(count) => Ok(count),
-            Err(error) => Err(Error::unavailable(what).because(error)),
-        }
+        answer.map_err(|error| Error::unavailable(what).because(error))
     }
 
     fn ask(&self, topic: &str) -> KafkaResult<usize> {
@@ -51,8 +49,14 @@ impl PartitionCounts {
             }
         };
         let metadata = client.fetch_metadata(Some(topic), WAIT)?;
-        let found = metadata.topics().iter().find(|told| told.name() == topic);
-        Ok(found.filter(|told| told.error().is_none()).map_or(0, |told| told.partitions().len()))
+        let Some(told) = metadata.topics().iter().find(|told| told.name() == topic) else {
+            return Ok(0);
+        };
+        match told.error() {
+            None => Ok(told.partitions().len()),
+            Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(0),
+            Some(error) => Err(KafkaError::MetadataFetch(error.into())),
+        }
     }
 }
 
@@ -76,7 +80,7 @@ pub async fn offsets(connection: Connection, topic: String, partition: i32) -> R
         let ids = topic_ids(consumer.client(), &[&topic], WAIT).unwrap_or_default();
         Ok(Offsets { low, high, topic_id: ids.get(&topic).copied() })
     };
-    let answer: Result<_, rdkafka::error::KafkaError> = tokio::task::spawn_blocking(ask)
+    let answer: KafkaResult<_> = tokio::task::spawn_blocking(ask)
         .await
         .map_err(|error| Error::internal("a thread that asks the brokers ended").because(error))?;
     answer.map_err(|error| Error::unavailable(what).because(error))
@@ -99,5 +103,6 @@ mod tests {
             let found = counts.clone().of(topic.to_owned()).await.unwrap();
             assert_eq!(i32::try_from(found), Ok(count));
         }
+        assert_eq!(counts.of("none".to_owned()).await.unwrap(), 0);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -11,18 +12,22 @@ use cdc_sink::batch::Limits;
 use cdc_sink::change::{MissingValue, Truncates};
 use cdc_sink::clock::Clock;
 use cdc_sink::decode::{Decoder, Options};
+use cdc_sink::error::Error;
 use cdc_sink::generate::UNAVAILABLE;
 use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
 use cdc_sink::position::TopicPartition;
 use cdc_sink::sink::Sink;
 use cdc_sink::sink::lake::{LakeSink, read};
 use cdc_sink::sink::memory::{MemorySink, TextRow, text_rows};
+use cdc_sink::source::Event;
 use cdc_sink::source::scripted::{Acknowledged, Log, LoggedRecord, ScriptedSource, Step};
 use proptest::prelude::*;
+use rstest::rstest;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::batches::{logs, options};
+use crate::sources::{Course, Passed};
 
 const KEYS: i64 = 9;
 
@@ -80,6 +85,8 @@ struct History {
     again: Option<(usize, usize)>,
     /// The first partition is read after the others, by others: the halves of key changes are not waited for so long.
     apart: bool,
+    /// Rows come to keys that other rows had: large values that are left out may be lost or of another row.
+    reuses: bool,
 }
 
 /// A change of one row.
@@ -204,10 +211,25 @@ impl History {
         logs
     }
 
-    /// Key, value and the large value, which most updates leave out.
-    fn rows(&self) -> Vec<[String; 3]> {
+    /// Key, value and the large value, which most updates leave out; without it where it is not certain.
+    fn rows(&self) -> Vec<Vec<String>> {
         let rows = fold(&self.changes).into_iter().map(|(id, (value, large))| [id, value, large]);
-        rows.map(|row| row.map(|number| number.to_string())).collect()
+        let rows = rows.map(|row| row.map(|number| number.to_string()).to_vec());
+        rows.map(|row| self.certain(row)).collect()
+    }
+
+    fn certain(&self, mut row: Vec<String>) -> Vec<String> {
+        row.truncate(if self.reuses { 2 } else { 3 });
+        row
+    }
+
+    /// What a table has of them.
+    fn told_rows(&self, rows: &[TextRow]) -> Vec<Vec<String>> {
+        let text = |row: &TextRow, column| row.get(column).cloned().unwrap_or_default();
+        let rows = rows.iter().map(|row| ["id", "value", "large"].map(|column| text(row, column)));
+        let mut rows: Vec<_> = rows.map(|row| self.certain(row.to_vec())).collect();
+        rows.sort();
+        rows
     }
 }
 
@@ -222,15 +244,15 @@ fn history() -> impl Strategy<Value = History> {
     let changes = prop::collection::vec((0..KEYS, value, to), 2..60);
     let again = prop::option::of((1..60_usize, 1..20_usize));
     let step = prop_oneof![Just(1), Just(40_000)];
-    (database, changes, 1..40_usize, 0..30_usize, again, step, any::<bool>()).prop_map(
-        |(database, drawn, second, third, again, step, apart)| {
+    (database, changes, 1..40_usize, 0..30_usize, again, step, any::<[bool; 2]>()).prop_map(
+        |(database, drawn, second, third, again, step, [apart, reuses])| {
             let mut changes: Vec<Change> = Vec::new();
             for (id, value, to) in drawn {
                 let rows = fold(&changes);
                 let is_used = changes.iter().any(|earlier| {
                     earlier.to.is_some() && (earlier.id == id || earlier.to == Some(id))
                 });
-                if is_used && !rows.contains_key(&id) {
+                if is_used && !reuses && !rows.contains_key(&id) {
                     continue;
                 }
                 let value = value.or_else(|| (!rows.contains_key(&id)).then_some(0));
@@ -240,13 +262,22 @@ fn history() -> impl Strategy<Value = History> {
                     let is_apart = apart && is_in_first(id) != is_in_first(*to);
                     let is_taken =
                         changes.iter().any(|earlier| earlier.id == *to || earlier.to == Some(*to));
-                    rows.contains_key(&id) && !is_apart && !is_taken && again.is_none()
+                    let is_free = if reuses { !rows.contains_key(to) } else { !is_taken };
+                    rows.contains_key(&id) && !is_apart && is_free && again.is_none()
                 };
                 let to = to.filter(moves).filter(|_| value.is_some());
                 changes.push(Change { id, value, to });
             }
             let again = again.map(|(after, back)| (after.min(changes.len()), back));
-            History { step, database, changes, grown: [second, second + third], again, apart }
+            History {
+                step,
+                database,
+                changes,
+                grown: [second, second + third],
+                again,
+                apart,
+                reuses,
+            }
         },
     )
 }
@@ -256,18 +287,30 @@ fn history() -> impl Strategy<Value = History> {
 struct Reading {
     steps: Vec<(i64, usize)>,
     batch_rows: usize,
+    /// The source does not tell so soon how many partitions there are.
+    untold: bool,
+}
+
+impl Course for Reading {
+    fn pass(&mut self, event: Event) -> Option<Event> {
+        (!self.untold || !matches!(event, Event::Partitions { .. })).then_some(event)
+    }
 }
 
 fn reading() -> impl Strategy<Value = Reading> {
     let steps = prop::collection::vec((0..3_i64, 1..20_usize), 0..30);
-    (steps, 1..30_usize).prop_map(|(steps, batch_rows)| Reading { steps, batch_rows })
+    (steps, 1..30_usize, any::<bool>()).prop_map(|(steps, batch_rows, untold)| Reading {
+        steps,
+        batch_rows,
+        untold,
+    })
 }
 
-/// A process that reads the logs to their ends, of a topic that has so many partitions now. `told`: that the topic had grown
-/// is known by the option alone. `missing_value`: what becomes of values that are nowhere.
+/// A process that reads the logs to their ends, of a topic with these partitions now. `told`: that the topic had grown is
+/// known by the option alone. `missing_value`: what becomes of values that are nowhere.
 async fn process<S: Sink + Send + Sync + 'static>(
     logs: Logs,
-    partitions: usize,
+    partitions: Partitions,
     reading: &Reading,
     (told, missing_value): (bool, MissingValue),
     sink: impl Fn() -> S,
@@ -279,6 +322,7 @@ async fn process<S: Sink + Send + Sync + 'static>(
     let logs = logs.into_iter().map(|(at, records)| (at, Log::new(records, 0))).collect();
     let script = [assign].into_iter().chain(steps);
     let source = ScriptedSource::new(Arc::new(logs), script, Acknowledged::default());
+    let source = Passed { source, course: reading.clone() };
     let limits = Limits {
         rows: reading.batch_rows,
         bytes: usize::MAX,
@@ -289,7 +333,7 @@ async fn process<S: Sink + Send + Sync + 'static>(
         limits,
         buffer_bytes: 1 << 20,
         once: true,
-        partitions: Partitions::new(move |_| Box::pin(async move { Ok(partitions) })),
+        partitions,
         dead_letters: None,
         dead_letter_limit: 0,
         max_record_bytes: usize::MAX,
@@ -316,12 +360,17 @@ async fn process<S: Sink + Send + Sync + 'static>(
     progress
 }
 
-fn told_rows(rows: &[TextRow]) -> Vec<[String; 3]> {
-    let text = |row: &TextRow, column| row.get(column).cloned().unwrap_or_default();
-    let rows = rows.iter().map(|row| ["id", "value", "large"].map(|column| text(row, column)));
-    let mut rows: Vec<_> = rows.collect();
-    rows.sort();
-    rows
+/// A history without changes so far.
+fn grown_at(grown: [usize; 2]) -> History {
+    History {
+        step: 1,
+        database: Database::Postgres,
+        changes: Vec::new(),
+        grown,
+        again: None,
+        apart: false,
+        reuses: false,
+    }
 }
 
 fn run<F: Future<Output = ()>>(test: F) {
@@ -330,8 +379,12 @@ fn run<F: Future<Output = ()>>(test: F) {
 }
 
 /// Up to the last one that has records.
-fn partitions(logs: &Logs) -> usize {
+fn count(logs: &Logs) -> usize {
     logs.last_key_value().map_or(1, |(last, _)| usize::try_from(last.partition + 1).unwrap())
+}
+
+fn partitions(count: usize) -> Partitions {
+    Partitions::new(move |_| Box::pin(std::future::ready(Ok(count))))
 }
 
 /// Reads the history, with a process that is told that the topic has grown or one that sees it.
@@ -342,17 +395,17 @@ async fn read_all<S: Sink + Send + Sync + 'static>(
     sink: impl Fn() -> S,
 ) {
     // Everything is read in the end: nothing is nowhere, unless changes of rows that are deleted come again.
-    let missing = match history.apart || history.again.is_some() {
+    let missing = match history.apart || history.reuses || history.again.is_some() {
         true => MissingValue::Null,
         false => MissingValue::Halt,
     };
     if !told {
         let grown = history.grown[0].min(history.changes.len());
         let logs = history.logs(grown);
-        process(logs.clone(), partitions(&logs), first, (false, missing), &sink).await;
+        process(logs.clone(), partitions(count(&logs)), first, (false, missing), &sink).await;
     }
     let logs = history.logs(history.changes.len());
-    let count = partitions(&logs);
+    let partitions = || partitions(count(&logs));
     if history.apart {
         let mut first = logs.clone();
         first.remove(&at(0));
@@ -360,34 +413,57 @@ async fn read_all<S: Sink + Send + Sync + 'static>(
         let moves = history.changes.iter().any(|change| change.to.is_some());
         let last = if moves { Logs::new() } else { first.split_off(&at(2)) };
         for part in [last, first].into_iter().filter(|part| !part.is_empty()) {
-            process(part, count, second, (told, missing), &sink).await;
+            process(part, partitions(), second, (told, missing), &sink).await;
         }
     }
-    process(logs, count, second, (told, missing), &sink).await;
+    process(logs.clone(), partitions(), second, (told, missing), &sink).await;
+}
+
+/// A new table notes how many there were: with what the source tells, that may come too late.
+#[rstest]
+#[case::that_tell_at_last(2, Some(2))]
+#[case::that_have_no_such_topic_any_more(0, None)]
+fn a_table_is_made_once_brokers_were_asked(#[case] told: usize, #[case] noted: Option<i32>) {
+    run(async {
+        let changes = vec![change(1, Some(1)), change(2, Some(2))];
+        let history = History { changes, ..grown_at([0, 9]) };
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        let brokers = Partitions::new(move |_| {
+            let lost = || Error::unavailable("the brokers do not answer");
+            let silent = counted.fetch_add(1, Ordering::Relaxed) < 3;
+            Box::pin(std::future::ready(if silent { Err(lost()) } else { Ok(told) }))
+        });
+        let sink = MemorySink::default();
+        let reading = Reading { steps: Vec::new(), batch_rows: 9, untold: true };
+        process(history.logs(2), brokers, &reading, (false, MissingValue::Halt), || sink.clone())
+            .await;
+        assert_eq!(history.told_rows(&sink.rows()), history.rows());
+        assert_eq!(sink.schema().unwrap().partitions(), noted);
+        assert!(asked.load(Ordering::Relaxed) > 3);
+    });
 }
 
 /// Keys move between the partitions that there were, too, while nobody reads the new ones so far.
 #[test]
 fn a_growth_is_known_before_anything_is_merged_that_was_written_since() {
     run(async {
-        let history = History {
-            step: 1,
-            database: Database::Postgres,
-            changes: [(1, 1), (4, 1), (4, 2), (4, 3)].map(|(id, v)| change(id, Some(v))).into(),
-            grown: [0, 3],
-            again: None,
-            apart: false,
-        };
+        let changes = [(1, 1), (4, 1), (4, 2), (4, 3)].map(|(id, v)| change(id, Some(v))).into();
+        let history = History { changes, ..grown_at([0, 3]) };
         let sink = MemorySink::default();
-        let reading = Reading { steps: vec![(1, 9), (0, 9)], batch_rows: 1 };
-        process(history.logs(2), 2, &reading, (false, MissingValue::Halt), || sink.clone()).await;
+        let reading = Reading { steps: vec![(1, 9), (0, 9)], batch_rows: 1, untold: false };
+        process(history.logs(2), partitions(2), &reading, (false, MissingValue::Halt), || {
+            sink.clone()
+        })
+        .await;
         let logs = history.logs(4);
-        assert_eq!(partitions(&logs), 2, "the third one has no records");
+        assert_eq!(count(&logs), 2, "the third one has no records");
         let progress =
-            process(logs, 3, &reading, (false, MissingValue::Halt), || sink.clone()).await;
+            process(logs, partitions(3), &reading, (false, MissingValue::Halt), || sink.clone())
+                .await;
         let stale: Vec<_> = progress.tables().values().map(|table| table.stale).collect();
         assert_eq!(stale, [1], "the second change of row 4");
-        assert_eq!(told_rows(&sink.rows()), history.rows());
+        assert_eq!(history.told_rows(&sink.rows()), history.rows());
     });
 }
 
@@ -398,12 +474,12 @@ fn a_value_that_comes_late_follows_its_row_to_another_key() {
         let (made, given) = (change(3, Some(1)), change(3, Some(4)));
         let moved = Change { id: 3, value: Some(6), to: Some(5) };
         let changes = vec![made, given, moved, change(5, Some(7))];
-        let (step, database) = (1, Database::Postgres);
-        let history = History { step, database, changes, grown: [2, 9], again: None, apart: true };
-        let readings = [1, 9].map(|batch_rows| Reading { steps: Vec::new(), batch_rows });
+        let history = History { changes, apart: true, ..grown_at([2, 9]) };
+        let readings =
+            [1, 9].map(|batch_rows| Reading { steps: Vec::new(), batch_rows, untold: true });
         let sink = MemorySink::default();
         read_all(&history, true, &readings, || sink.clone()).await;
-        assert_eq!(told_rows(&sink.rows()), [["5", "7", "4"]]);
+        assert_eq!(history.told_rows(&sink.rows()), [["5", "7", "4"]]);
     });
 }
 
@@ -419,7 +495,7 @@ proptest! {
         run(async {
             let sink = MemorySink::default();
             read_all(&history, told, &readings, || sink.clone()).await;
-            assert_eq!(told_rows(&sink.rows()), history.rows());
+            assert_eq!(history.told_rows(&sink.rows()), history.rows());
         });
     }
 }
@@ -444,7 +520,7 @@ proptest! {
             read_all(&history, told, &readings, || LakeSink::new(options.clone())).await;
             for (format, batches) in read(&options).await.unwrap() {
                 let rows = batches.iter().flat_map(|batch: &RecordBatch| text_rows(batch).unwrap());
-                assert_eq!(told_rows(&rows.collect::<Vec<_>>()), history.rows(), "{format}");
+                assert_eq!(history.told_rows(&rows.collect::<Vec<_>>()), history.rows(), "{format}");
             }
         });
     }

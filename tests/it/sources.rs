@@ -12,8 +12,8 @@ pub(crate) trait Course {
         false
     }
 
-    /// The event that is told in place of `event`.
-    fn pass(&mut self, event: Event) -> Event;
+    /// The event that is told in place of `event`, if any.
+    fn pass(&mut self, event: Event) -> Option<Event>;
 }
 
 /// A scripted source, on its course.
@@ -24,11 +24,15 @@ pub(crate) struct Passed<C> {
 
 impl<C: Course + Send> Source for Passed<C> {
     async fn next(&mut self) -> Event {
-        if self.course.is_over() {
-            return std::future::pending().await;
+        loop {
+            if self.course.is_over() {
+                return std::future::pending().await;
+            }
+            let event = self.source.next().await;
+            if let Some(event) = self.course.pass(event) {
+                return event;
+            }
         }
-        let event = self.source.next().await;
-        self.course.pass(event)
     }
 
     fn acknowledge(&mut self, topic: &str, committed: &Committed) {

@@ -33,6 +33,8 @@ enum Servers {
     Hang,
     /// The table cannot even be read.
     FailAtOnce,
+    /// The brokers do not tell how many partitions there are.
+    CountNothing,
     /// The registry gives no schema.
     GiveNoSchema,
 }
@@ -97,7 +99,13 @@ async fn end(
         limits,
         buffer_bytes: 1 << 20,
         once: stop_after.is_none(),
-        partitions: Partitions::new(|_| Box::pin(async { Ok(2) })),
+        partitions: Partitions::new(move |_| {
+            let count = match servers {
+                Servers::CountNothing => Err(Error::unavailable("the brokers do not answer")),
+                _ => Ok(2),
+            };
+            Box::pin(std::future::ready(count))
+        }),
         dead_letters: None,
         dead_letter_limit: 0,
         max_record_bytes: usize::MAX,
@@ -130,6 +138,7 @@ async fn end(
 #[case::not_a_store_that_fails(Servers::Fail, 9..13, false, false)]
 #[case::nor_one_that_hangs_for_long(Servers::Hang, 59..63, false, false)]
 #[case::nothing_is_to_be_committed(Servers::FailAtOnce, 0..2, true, false)]
+#[case::nor_brokers_that_do_not_tell_the_partitions(Servers::CountNothing, 9..13, false, false)]
 #[case::a_schema_is_not_waited_for(Servers::GiveNoSchema, 0..12, true, false)]
 fn told_to_stop_it_ends(
     #[case] servers: Servers,

@@ -52,7 +52,7 @@ impl Decoder {
     /// True when the order that Kafka keeps would end with another partition before anybody reads that one: keys move
     /// between those that there are, too.
     pub fn rests_on_partitions(&self) -> bool {
-        !self.trace.asked && self.keyed != Some(false) && self.trace.most > 1
+        !self.trace.asked && self.keyed != Some(false)
     }
 
     /// Takes the number of the topic's partitions as the brokers tell it. True when changes are traced from now on.

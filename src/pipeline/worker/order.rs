@@ -5,8 +5,13 @@ use std::time::Instant;
 use super::{End, Worker};
 use crate::batch::{Outcome, Wait};
 use crate::decode::Change;
+use crate::error::{Error, Result};
 use crate::record::Record;
+use crate::retry;
 use crate::sink::Sink;
+
+/// What is attempted.
+const ASK: &str = "ask for the topic's partitions";
 
 impl<S: Sink + Send + Sync> Worker<S> {
     /// Takes the number of the topic's partitions as the brokers tell it.
@@ -15,16 +20,60 @@ impl<S: Sink + Send + Sync> Worker<S> {
         self.trace(begins);
     }
 
-    /// Asks whether the topic has more partitions, after the last record of the batch was read and before it is merged: what
-    /// another instance merged may be later than the batch then, though nobody reads the new partitions yet. When the
-    /// brokers do not tell, the batch is merged without.
-    pub(super) async fn look_for_growth(&mut self) {
-        if !self.decoder.rests_on_partitions() {
-            return;
+    /// Asks how many partitions the topic has, after the last record of a batch was read and before it is merged: what
+    /// another instance merged may be later than the batch once the topic grew, though nobody reads the new partitions
+    /// yet, and a new table notes how many there were. A topic that is no more gets no new ones. Fails when rows are matched
+    /// by the row before and the topic's order is not one: a delete may come before its row then.
+    pub(super) async fn check_order(&mut self) -> Result<()> {
+        let (rests, matches) = (self.decoder.rests_on_partitions(), self.decoder.matches_rows());
+        if !rests && !matches {
+            return Ok(());
         }
-        match self.policy.partitions.of(&self.topic).await {
-            Ok(count) => self.take_partitions(i32::try_from(count).unwrap_or(i32::MAX)),
-            Err(error) => tracing::debug!(error = error.report(), "cannot look for new partitions"),
+        let assigned = self.assigned.len();
+        let count = self.partitions_or_none().await?;
+        if self.assigned.len() < assigned {
+            self.let_go().await;
+        }
+        if rests && count > 0 {
+            self.take_partitions(i32::try_from(count).unwrap_or(i32::MAX));
+        }
+        if !matches || count <= 1 {
+            return Ok(());
+        }
+        Err(Error::data(format!(
+            "topic {} has several partitions, but rows without a key can be matched (option keyless) only in the order of one",
+            self.topic
+        ))
+        .hint(
+            "give the topic one partition, name columns that identify rows (identity), or take every record for a row \
+             (keyless = \"append\")",
+        ))
+    }
+
+    /// How many partitions the topic has now. When there is no such topic, or the brokers do not tell, that is waited for.
+    pub(super) async fn partitions(&mut self) -> Result<usize> {
+        let mut waits = retry::waits();
+        loop {
+            let count = self.partitions_or_none().await?;
+            if count > 0 {
+                return Ok(count);
+            }
+            let error = Error::unavailable(format!("there is no topic {}", self.topic));
+            self.wait_out(&error, ASK, &mut waits).await?;
+        }
+    }
+
+    /// The same; 0 when there is no such topic.
+    async fn partitions_or_none(&mut self) -> Result<usize> {
+        let mut waits = retry::waits();
+        loop {
+            match self.policy.partitions.of(&self.topic).await {
+                Ok(count) => {
+                    self.go_on().await;
+                    return Ok(count);
+                }
+                Err(error) => self.wait_out(&error, ASK, &mut waits).await?,
+            }
         }
     }
 

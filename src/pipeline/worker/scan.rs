@@ -91,39 +91,6 @@ impl<S: Sink + Send + Sync> Worker<S> {
         }
     }
 
-    /// How many partitions the topic has now.
-    pub(super) async fn partitions(&mut self) -> Result<usize> {
-        let mut waits = retry::waits();
-        loop {
-            match self.policy.partitions.of(&self.topic).await {
-                Ok(partitions) => {
-                    self.go_on().await;
-                    return Ok(partitions);
-                }
-                Err(error) => {
-                    self.wait_out(&error, "ask for the topic's partitions", &mut waits).await?;
-                }
-            }
-        }
-    }
-
-    /// Looks at the topic's partitions, each time before a batch is merged, as topics grow. Fails when rows are matched by
-    /// the row before and the topic's order is not one: a delete may come before its row then.
-    pub(super) async fn check_order(&mut self) -> Result<()> {
-        self.look_for_growth().await;
-        if !self.decoder.matches_rows() || self.partitions().await? == 1 {
-            return Ok(());
-        }
-        Err(Error::data(format!(
-            "topic {} has several partitions, but rows without a key can be matched (option keyless) only in the order of one",
-            self.topic
-        ))
-        .hint(
-            "give the topic one partition, name columns that identify rows (identity), or take every record for a row \
-             (keyless = \"append\")",
-        ))
-    }
-
     /// Asks the registry for a writer schema. An unknown one is asked for again, as registries replicate; after that
     /// its record is rejected. A process that ends waits for none: what is before the record can be committed.
     async fn fetch_schema(

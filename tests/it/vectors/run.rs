@@ -311,11 +311,11 @@ impl Course for Mortal {
         self.left == 0
     }
 
-    fn pass(&mut self, event: Event) -> Event {
+    fn pass(&mut self, event: Event) -> Option<Event> {
         if let Event::Records(records) = &event {
             self.left = self.left.saturating_sub(records.len());
         }
-        event
+        Some(event)
     }
 }
 
