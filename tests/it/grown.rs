@@ -1,6 +1,8 @@
 //! Topics whose partitions grew: a row's changes are in several partitions, which come in any order, and the table holds
 //! what the source holds.
 
+mod together;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -308,7 +310,7 @@ fn reading() -> impl Strategy<Value = Reading> {
 
 /// A process that reads the logs to their ends, of a topic with these partitions now. `told`: that the topic had grown is
 /// known by the option alone. `missing_value`: what becomes of values that are nowhere.
-async fn process<S: Sink + Send + Sync + 'static>(
+async fn attempt<S: Sink + Send + Sync + 'static>(
     logs: Logs,
     partitions: Partitions,
     reading: &Reading,
@@ -355,7 +357,18 @@ async fn process<S: Sink + Send + Sync + 'static>(
     let health = Arc::new(Health::new(clock.clone(), Duration::from_secs(60)));
     let progress = Progress::new(clock, health);
     let ended = pipeline::run(source, open, options, progress, CancellationToken::new()).await;
-    let progress = ended.unwrap();
+    ended.unwrap()
+}
+
+/// The same, of which nothing is left.
+async fn process<S: Sink + Send + Sync + 'static>(
+    logs: Logs,
+    partitions: Partitions,
+    reading: &Reading,
+    known: (bool, MissingValue),
+    sink: impl Fn() -> S,
+) -> Progress {
+    let progress = attempt(logs, partitions, reading, known, sink).await;
     assert!(progress.is_complete(), "{:?}", progress.tables());
     progress
 }
