@@ -286,6 +286,10 @@ pub struct Batch {
     /// Keys to which rows of late changes went on, and how: what the table has of them is asked for, as
     /// [`crate::sink::Merged::Stale`], and the batch not merged.
     pub asked: Vec<(Key, Move)>,
+    /// Keys at which a row begins in the batch, and by which change, where changes are traced and those of other partitions
+    /// are waited for: when the table has another row there, that one's end is still to come
+    /// ([`crate::sink::Merged::Occupied`]).
+    pub begun: HashMap<Key, SourcePosition>,
     /// True when holes whose row is not in the table must not become null: the batch is not merged then
     /// ([`crate::sink::Merged::Missing`]).
     pub strict: bool,
@@ -351,6 +355,7 @@ impl Batch {
             arrivals: Vec::new(),
             moves: Vec::new(),
             asked: Vec::new(),
+            begun: HashMap::new(),
             strict: false,
             missing: 0,
             snapshot: InitialSnapshot::default(),
@@ -405,6 +410,12 @@ impl Batch {
             Meant::Before(key_change) => key_change.precedes(last),
             Meant::Since(key_change) => last.lies_before(key_change),
         })
+    }
+
+    /// True when a row begins at `key` and the one that the table has there, last written by `last`, is an earlier one of
+    /// another partition: it was deleted at the source, or has gone on to another key.
+    pub fn is_occupied(&self, key: &Key, last: &SourcePosition) -> bool {
+        self.begun.get(key).is_some_and(|begin| last.is_before(begin))
     }
 
     /// Of [`Self::asked`]: keys whose row is about to come or to be replaced, as the delete of the key change is noted and

@@ -146,8 +146,7 @@ impl Buffer {
         let mut draft = Draft::of(self, given, confirmed);
         let (schema, resolved, amended) = loop {
             let kept = upserts(&draft.survivors);
-            let written = draft.departures.written();
-            let upserts: Vec<u32> = kept.iter().copied().chain(written).collect();
+            let upserts = [kept.as_slice(), &draft.departures.written()].concat();
             let rows = self.rows(&upserts)?;
             let schema = decoder.table_schema(&rows)?;
             let columns = decoder.columns(&rows, &schema)?;
@@ -189,6 +188,7 @@ impl Buffer {
             moves: self.moves(),
             meant,
             asked: self.late_keys(|key| !given.asked.contains_key(key)),
+            begun: if given.awaits_rows { self.begun(&kept) } else { HashMap::new() },
             strict: given.missing_value != MissingValue::Null,
             missing: nowhere.len(),
             snapshot: confirmed.now,

@@ -1,7 +1,7 @@
 //! Changes that come late: of rows that went on to another key, as the table notes ([`crate::change::Moves`]). What they give
 //! belongs to the row under its new key, below what is here of that.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::Buffer;
 use super::assemble::Given;
@@ -9,6 +9,7 @@ use super::order::DEEPEST;
 use crate::change::{Move, Moves, Operation, Whereabouts};
 use crate::decode::Change;
 use crate::key::Key;
+use crate::source_position::SourcePosition;
 
 /// What became of the row that a late change was made of.
 #[derive(Debug, Clone)]
@@ -114,6 +115,17 @@ impl Buffer {
         chain.extend(order.iter().rev());
         self.link(key, &chain);
         self.late.extend(late);
+    }
+
+    /// The keys of `rows` whose first change here is what began them, an insert or the create of a key change, and that.
+    pub(super) fn begun(&self, rows: &[u32]) -> HashMap<Key, SourcePosition> {
+        let begin = |key: Key| {
+            let first = *self.chain(key).last()?;
+            let operation = self.change(first)?.change.operation;
+            let begins = operation == Operation::Create && !self.is_late(first);
+            Some((key, self.source_position(first).filter(|_| begins)?.clone()))
+        };
+        rows.iter().filter_map(|at| begin(self.key_of(*at)?)).collect()
     }
 
     /// The changes of a key, the last one first.

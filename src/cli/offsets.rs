@@ -116,6 +116,7 @@ async fn accept_gap(args: AcceptGapArgs) -> Result<String> {
         Merged::Fenced { .. }
         | Merged::Outdated
         | Merged::Stale { .. }
+        | Merged::Occupied
         | Merged::Missing { .. } => Err(Error::unavailable(format!(
             "table {table} was written meanwhile by an instance that runs: it did not halt"
         ))),

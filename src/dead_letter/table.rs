@@ -70,7 +70,10 @@ impl Table {
             match sink.merge(&batch(schema, rows)?).await? {
                 Merged::Committed(_) => return Ok(()),
                 Merged::Outdated => {}
-                Merged::Fenced { .. } | Merged::Missing { .. } | Merged::Stale { .. } => {
+                Merged::Fenced { .. }
+                | Merged::Missing { .. }
+                | Merged::Stale { .. }
+                | Merged::Occupied => {
                     return Err(Error::internal(
                         "dead letters were refused as rows of another table are",
                     ));

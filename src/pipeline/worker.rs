@@ -443,10 +443,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
         let mut given = Given { missing_value: self.missing_value, ..Given::default() };
         let history_until = now() + history::WAIT;
         while !self.halted && !self.buffer.is_empty() {
-            self.check_order().await?;
-            let started = now();
-            let Self { others, sink, buffer, decoder, .. } = self;
-            others.ask(sink, buffer, decoder, wait, started).await?;
+            let started = self.ask_around(wait).await?;
             let end = self.buffer.cut(wait, started);
             let part = self.part(&end, &given, started);
             let buffer = part.as_ref().unwrap_or(&self.buffer);
@@ -502,6 +499,10 @@ impl<S: Sink + Send + Sync> Worker<S> {
                     }
                 }
                 Some(Merged::Stale { keys, coming }) => given.take_stale(&batch, keys, coming),
+                Some(Merged::Occupied) => {
+                    self.await_rows(started).await;
+                    return Ok(());
+                }
             }
         }
         Ok(())

@@ -318,9 +318,12 @@ impl Open {
         if !batch.schema.covers(self.table.schema()) {
             return Ok(Err(Merged::Outdated));
         }
-        let (keys, coming) = self.table.stale(batch).await?;
+        let (keys, coming, is_occupied) = self.table.stale(batch).await?;
         if !keys.is_empty() {
             return Ok(Err(Merged::Stale { keys, coming }));
+        }
+        if is_occupied {
+            return Ok(Err(Merged::Occupied));
         }
         let numbered = match batch.matched.then(|| self.table.numbered(batch)) {
             None => None,

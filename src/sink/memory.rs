@@ -97,6 +97,16 @@ impl Table {
         (stale, coming)
     }
 
+    /// As [`Merged::Occupied`] tells it.
+    fn is_occupied(&self, batch: &Batch) -> bool {
+        let is_occupied = |key: &Key| {
+            let row = self.rows.get(key).map(row_source);
+            row.is_some_and(|row| batch.is_occupied(key, &row.last))
+        };
+        let moves = !batch.moves.is_empty() || !self.moves.is_empty();
+        moves && !batch.truncates && batch.begun.keys().any(is_occupied)
+    }
+
     /// Deletes what an initial snapshot does not have that ended in the batch.
     fn confirm(&mut self, batch: &Batch) {
         let Some(before) = batch.unconfirmed_before else { return };
@@ -190,6 +200,9 @@ impl Sink for MemorySink {
         let (keys, coming) = table.stale(batch);
         if !keys.is_empty() && !batch.truncates {
             return Ok(Merged::Stale { keys, coming });
+        }
+        if table.is_occupied(batch) {
+            return Ok(Merged::Occupied);
         }
         let batch = &match batch.matched {
             false => batch.clone(),

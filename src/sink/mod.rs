@@ -75,6 +75,10 @@ pub enum Merged {
         /// As [`Batch::coming`] tells them.
         coming: Vec<Key>,
     },
+    /// A row of [`Batch::begun`] begins at a key at which the table has another one, from before it and from another
+    /// partition, in a table that notes key changes: what that row leaves to its next key would be lost. Nothing of the
+    /// batch was committed; wait until it is gone, or make the batch anew without [`Batch::begun`].
+    Occupied,
     /// The batch is strict and has holes whose row is nowhere, or takes out matched rows that are not there. Nothing of
     /// it was committed; make it anew without them.
     Missing {

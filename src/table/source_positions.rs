@@ -130,11 +130,15 @@ impl Asked<'_> {
 impl Table {
     /// The keys whose change in `batch` is older than the table's last one, which another partition had, those of amended
     /// rows that are other ones now, and [`Batch::asked`]; with what the table's rows tell. And of the latter those whose
-    /// row is about to come.
-    pub async fn stale(&mut self, batch: &Batch) -> Result<(Vec<Told>, Vec<Key>)> {
+    /// row is about to come; and whether a row of the batch begins at the key of another one ([`Merged::Occupied`]).
+    ///
+    /// [`Merged::Occupied`]: crate::sink::Merged::Occupied
+    pub async fn stale(&mut self, batch: &Batch) -> Result<(Vec<Told>, Vec<Key>, bool)> {
         if self.schema.key().is_empty() || batch.truncates {
-            return Ok((Vec::new(), Vec::new()));
+            return Ok((Vec::new(), Vec::new(), false));
         }
+        let moves = !batch.moves.is_empty() || self.notes.moves().next().is_some();
+        let mut occupied = false;
         let (mut stale, mut asked) = self.asked(batch);
         self.learn_partitions(asked.keys().copied()).await?;
         for (file, asked) in &mut asked {
@@ -160,7 +164,9 @@ impl Table {
             let Some(told) = path.and_then(|path| told.get(path)) else { continue };
             let row = |asked: &Asked<'_>| Some((asked.key, told.get(&asked.row)?.clone()));
             let found = asked.iter().filter_map(|asked| Some((asked, row(asked)?)));
-            let found = found.filter(|(asked, (_, row))| asked.is_stale(row));
+            let found: Vec<_> = found.collect();
+            occupied |= found.iter().any(|(_, (key, row))| batch.is_occupied(key, &row.last));
+            let found = found.into_iter().filter(|(asked, (_, row))| asked.is_stale(row));
             stale.extend(found.map(|(_, (key, row))| (key, Some(row))));
         }
         let coming = batch.coming(
@@ -171,7 +177,7 @@ impl Table {
                 self.source_positions.deletes.get(key).into_iter().chain(noted).cloned().collect()
             },
         );
-        Ok((stale, coming))
+        Ok((stale, coming, occupied && moves))
     }
 
     /// Of the keys that may be stale: those that have no row and are, and the rows of the others by file.
@@ -187,7 +193,7 @@ impl Table {
             let amended = batch.amended.get(key).map(Why::Amended);
             match self.index.get(key) {
                 // Of rows that do not tell their place every change is the later one.
-                Some(at) if self.schema.is_traced() => {
+                Some(at) if self.schema.is_traced() || batch.begun.contains_key(key) => {
                     ask(at, *key, amended.unwrap_or(Why::Change(change)));
                 }
                 Some(_) => {}

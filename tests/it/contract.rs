@@ -2,7 +2,7 @@
 
 mod traced;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use cdc_sink::change::{

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{End, Worker};
+use super::{End, Worker, now};
 use crate::batch::{Outcome, Wait};
 use crate::decode::Change;
 use crate::error::{Error, Result};
@@ -20,11 +20,21 @@ impl<S: Sink + Send + Sync> Worker<S> {
         self.trace(begins);
     }
 
+    /// Asks, before a batch is merged, what it depends on besides its records: the brokers and, of key changes, the table.
+    /// When it was.
+    pub(super) async fn ask_around(&mut self, wait: Wait) -> Result<Instant> {
+        self.check_order().await?;
+        let asked = now();
+        let Self { others, sink, buffer, decoder, .. } = self;
+        others.ask(sink, buffer, decoder, wait, asked).await?;
+        Ok(asked)
+    }
+
     /// Asks how many partitions the topic has, after the last record of a batch was read and before it is merged: what
     /// another instance merged may be later than the batch once the topic grew, though nobody reads the new partitions
     /// yet, and a new table notes how many there were. A topic that is no more gets no new ones. Fails when rows are matched
     /// by the row before and the topic's order is not one: a delete may come before its row then.
-    pub(super) async fn check_order(&mut self) -> Result<()> {
+    async fn check_order(&mut self) -> Result<()> {
         let (rests, matches) = (self.decoder.rests_on_partitions(), self.decoder.matches_rows());
         if !rests && !matches {
             return Ok(());
@@ -112,7 +122,7 @@ impl<S: Sink + Send + Sync> Worker<S> {
         if self.lacking.replace(self.lacking.unwrap_or(now)).is_none() {
             tracing::info!(
                 table = &*self.name,
-                "changes leave out values of rows that are nowhere so far; waiting for other partitions"
+                "changes need what other partitions have of rows and is not in the table so far; waiting for those"
             );
         }
         self.buffer.rest(now);

@@ -173,6 +173,31 @@ async fn late_changes_find_their_rows_under_the_new_keys(kind: Kind) {
 }
 
 #[apply(sinks)]
+async fn no_row_begins_at_the_key_of_an_earlier_one_while_that_is_waited_for(kind: Kind) {
+    let place = Place::new(kind);
+    let mut sink = place.instance();
+    sink.commit(&changes(1, 0, &[(1, "a", "lsn=10"), (2, "b", "lsn=10")])).await;
+    let begin = |partition, id, lsn: u64| {
+        let source = format!("lsn={lsn}");
+        let position = RowSource::parse(partition, Some(&source)).last;
+        let begun = [(key(id), position)].into();
+        Batch { begun, ..changes(partition, 10, &[(id, "new", &source)]) }
+    };
+    // Nobody has seen a key change.
+    sink.commit(&begin(2, 2, 20)).await;
+    sink.commit(&Batch { moves: vec![moved_at(7, 8, 15)], ..changes(3, 0, &[]) }).await;
+    let merged = sink.merge(&begin(0, 1, 20)).await;
+    assert!(matches!(merged, Merged::Occupied), "{merged:?}");
+    // After that one, in its own partition, of the same row that was read before, and where nobody waits any more.
+    sink.commit(&begin(1, 1, 20)).await;
+    sink.commit(&begin(0, 1, 20)).await;
+    sink.commit(&Batch { begun: HashMap::new(), ..begin(4, 1, 30) }).await;
+    sink.commit(&Batch { deletes: vec![key(1)], ..changes(5, 0, &[]) }).await;
+    sink.commit(&begin(6, 1, 40)).await;
+    assert_told(&place.told().await, 1, ["new", "6", "10", "lsn=40"]);
+}
+
+#[apply(sinks)]
 async fn a_row_gets_no_value_of_another_that_has_its_key(kind: Kind) {
     let place = Place::new(kind);
     let mut sink = place.instance();
