@@ -6,6 +6,8 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaRespErr;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::native::topic_ids;
 use super::properties::Connection;
@@ -15,28 +17,39 @@ use crate::position::TopicId;
 
 /// How long the brokers may take to answer.
 const WAIT: Duration = Duration::from_secs(10);
+/// Questions at once, each of which has a thread: a thousand tables may ask together.
+const QUESTIONS: usize = 4;
 
 /// Asks the brokers, by a client that is made for the first question and kept.
 #[derive(Clone)]
 pub struct PartitionCounts {
     connection: Connection,
     client: Arc<OnceLock<BaseConsumer<Quiet>>>,
+    questions: Arc<Semaphore>,
 }
 
 impl PartitionCounts {
     /// Of topics that are reached by `connection`.
     pub fn new(connection: Connection) -> Self {
-        Self { connection, client: Arc::default() }
+        let questions = Arc::new(Semaphore::new(QUESTIONS));
+        Self { connection, client: Arc::default(), questions }
     }
 
     /// The number of partitions of `topic`, 0 when there is no such topic; an unavailable error when the brokers do not
     /// tell it.
     pub async fn of(self, topic: String) -> Result<usize> {
         let what = format!("the brokers do not tell the partitions of topic {topic}");
-        let answer =
-            tokio::task::spawn_blocking(move || self.ask(&topic)).await.map_err(|error| {
-                Error::internal("a thread that asks the brokers ended").because(error)
-            })?;
+        let turn = timeout(WAIT, Arc::clone(&self.questions).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else {
+            return Err(Error::unavailable(format!("{what}: earlier questions are not answered")));
+        };
+        let ask = move || {
+            let _turn = turn;
+            self.ask(&topic)
+        };
+        let answer = tokio::task::spawn_blocking(ask).await.map_err(|error| {
+            Error::internal("a thread that asks the brokers ended").because(error)
+        })?;
         answer.map_err(|error| Error::unavailable(what).because(error))
     }
 
@@ -103,6 +116,11 @@ mod tests {
             let found = counts.clone().of(topic.to_owned()).await.unwrap();
             assert_eq!(i32::try_from(found), Ok(count));
         }
-        assert_eq!(counts.of("none".to_owned()).await.unwrap(), 0);
+        assert_eq!(counts.clone().of("none".to_owned()).await.unwrap(), 0);
+        let all = (0..200).map(|_| counts.clone().of("three".to_owned()));
+        for found in futures::future::join_all(all).await {
+            assert_eq!(found.unwrap(), 3);
+        }
+        assert_eq!(counts.questions.available_permits(), QUESTIONS);
     }
 }
