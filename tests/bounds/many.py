@@ -25,8 +25,9 @@ class ManyTables:
 
     name, targets, memory = "many tables", ("delta", "iceberg"), 512
     # However many tables there are: threads beside those of the runtime are few, and so are files beside the connections of the tables
-    # that are merged and opened at once, which have up to a dozen each in Iceberg.
-    THREADS, FILES = 100, 512
+    # that are merged and opened at once. Those have up to a dozen each in Iceberg, and as many again while tables are made without anything
+    # else to do: a client begins a new connection while it waits for one to be free.
+    THREADS, FILES = 100, 1000
 
     def __init__(self, world, quick):
         self.world = world
