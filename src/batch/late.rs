@@ -67,8 +67,7 @@ impl Buffer {
     fn take_out(&mut self, changes: &BTreeSet<u32>) {
         let keys: BTreeSet<Key> = changes.iter().filter_map(|at| self.key_of(*at)).collect();
         for key in keys {
-            let mut chain = self.chain(key);
-            chain.retain(|at| !changes.contains(at));
+            let chain: Vec<u32> = self.chain(key).filter(|at| !changes.contains(at)).collect();
             self.link(key, &chain);
         }
     }
@@ -82,7 +81,7 @@ impl Buffer {
         departing: &HashSet<u32>,
         given: &Given,
     ) {
-        let mut chain = self.chain(key);
+        let mut chain: Vec<u32> = self.chain(key).collect();
         let since = late.first().map(|(_, late)| &late.moved.at);
         let is_older = |at: &u32| {
             since.zip(self.source_position(*at)).is_some_and(|(since, at)| at.precedes(since))
@@ -120,7 +119,7 @@ impl Buffer {
     /// The keys of `rows` whose first change here is what began them, an insert or the create of a key change, and that.
     pub(super) fn begun(&self, rows: &[u32]) -> HashMap<Key, SourcePosition> {
         let begin = |key: Key| {
-            let first = *self.chain(key).last()?;
+            let first = self.chain(key).last()?;
             let operation = self.change(first)?.change.operation;
             let begins = operation == Operation::Create && !self.is_late(first);
             Some((key, self.source_position(first).filter(|_| begins)?.clone()))
@@ -129,9 +128,9 @@ impl Buffer {
     }
 
     /// The changes of a key, the last one first.
-    fn chain(&self, key: Key) -> Vec<u32> {
+    fn chain(&self, key: Key) -> impl Iterator<Item = u32> {
         let first = self.last.get(&key).copied();
-        std::iter::successors(first, |at| self.change(*at)?.previous).collect()
+        std::iter::successors(first, |at| self.change(*at)?.previous)
     }
 
     /// Makes `chain` the changes of a key.
@@ -168,7 +167,7 @@ impl Buffer {
 
     /// The last create here that brought a row to `key`.
     pub(super) fn came(&self, key: Key) -> Option<u32> {
-        self.chain(key).into_iter().find(|at| self.is_arrival(*at))
+        self.chain(key).find(|at| self.is_arrival(*at))
     }
 
     /// True for a change that comes late.
@@ -190,7 +189,7 @@ impl Buffer {
     /// The create under which the change at `index` comes late, if it is here: the last one of its key that is not late.
     pub(super) fn brought_late(&self, index: u32) -> Option<u32> {
         let key = self.key_of(index).filter(|_| self.is_late(index) && !self.is_create(index))?;
-        let on_time = self.chain(key).into_iter().take_while(|at| !self.is_late(*at));
+        let on_time = self.chain(key).take_while(|at| !self.is_late(*at));
         on_time.last().filter(|lowest| self.is_arrival(*lowest))
     }
 }

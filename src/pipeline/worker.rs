@@ -197,7 +197,7 @@ pub(super) struct Worker<S> {
     waiting: bool,
     /// The process ends before a record could be taken in: what follows it is not taken in either.
     leaving: bool,
-    /// Since when rows are waited for whose values changes leave out.
+    /// Since when rows are waited for: whose values changes leave out, or that have still to leave a key.
     lacking: Option<Instant>,
 }
 

@@ -43,7 +43,8 @@ impl<T> Drop for Owned<T> {
 }
 
 /// Asks the brokers for the ids of topics: Kafka gives a topic one when it is made, another to each of the same name. Those
-/// are left out that are not there, that the user may not describe, or whose brokers are older than ids (Kafka 2.8). None when nobody answers within `wait`, or there is no topic.
+/// are left out that are not there, that the user may not describe, or whose brokers are older than ids (Kafka 2.8). None
+/// when nobody answers within `wait`, or there is no topic.
 pub(super) fn topic_ids<C: ClientContext>(
     client: &Client<C>,
     topics: &[&str],

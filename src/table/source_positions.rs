@@ -162,12 +162,13 @@ impl Table {
         for (number, asked) in asked {
             let path = self.files.get(&number).map(|live| &live.file.path);
             let Some(told) = path.and_then(|path| told.get(path)) else { continue };
-            let row = |asked: &Asked<'_>| Some((asked.key, told.get(&asked.row)?.clone()));
-            let found = asked.iter().filter_map(|asked| Some((asked, row(asked)?)));
-            let found: Vec<_> = found.collect();
-            occupied |= found.iter().any(|(_, (key, row))| batch.is_occupied(key, &row.last));
-            let found = found.into_iter().filter(|(asked, (_, row))| asked.is_stale(row));
-            stale.extend(found.map(|(_, (key, row))| (key, Some(row))));
+            for asked in &asked {
+                let Some(row) = told.get(&asked.row) else { continue };
+                occupied |= batch.is_occupied(&asked.key, &row.last);
+                if asked.is_stale(row) {
+                    stale.push((asked.key, Some(row.clone())));
+                }
+            }
         }
         let coming = batch.coming(
             &stale,
@@ -192,7 +193,7 @@ impl Table {
         for (key, change) in batch.traced() {
             let amended = batch.amended.get(key).map(Why::Amended);
             match self.index.get(key) {
-                // Of rows that do not tell their place every change is the later one.
+                // Of rows that do not tell their place every change is the later one, but they may have to leave first.
                 Some(at) if self.schema.is_traced() || batch.begun.contains_key(key) => {
                     ask(at, *key, amended.unwrap_or(Why::Change(change)));
                 }

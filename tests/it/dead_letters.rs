@@ -12,7 +12,7 @@ use cdc_sink::clock::Clock;
 use cdc_sink::dead_letter::{DeadLetters, Letter};
 use cdc_sink::decode::{self, Decoder, Reject};
 use cdc_sink::error::{Error, Result};
-use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
+use cdc_sink::pipeline::{self, Progress, TableSetup};
 use cdc_sink::position::{Position, TopicPartition};
 use cdc_sink::record::Records;
 use cdc_sink::sink::lake::{LakeOptions, LakeSink, LogSetup, read};
@@ -234,7 +234,7 @@ async fn process(
         limits,
         buffer_bytes: 1 << 20,
         once: true,
-        partitions: Partitions::new(|_| Box::pin(std::future::ready(Ok(1)))),
+        partitions: crate::sources::partitions(1),
         dead_letters: Some(Arc::new(dead_letters)),
         dead_letter_limit: 10,
         max_record_bytes: MAX_RECORD_BYTES,

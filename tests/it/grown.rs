@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::batches::{logs, options};
-use crate::sources::{Course, Passed};
+use crate::sources::{Course, Passed, partitions};
 
 const KEYS: i64 = 9;
 
@@ -394,10 +394,6 @@ fn run<F: Future<Output = ()>>(test: F) {
 /// Up to the last one that has records.
 fn count(logs: &Logs) -> usize {
     logs.last_key_value().map_or(1, |(last, _)| usize::try_from(last.partition + 1).unwrap())
-}
-
-fn partitions(count: usize) -> Partitions {
-    Partitions::new(move |_| Box::pin(std::future::ready(Ok(count))))
 }
 
 /// Reads the history, with a process that is told that the topic has grown or one that sees it.

@@ -11,7 +11,7 @@ use cdc_sink::change::{Batch, MissingValue, Truncates};
 use cdc_sink::clock::Clock;
 use cdc_sink::decode::{Decoder, Options};
 use cdc_sink::error::Result;
-use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
+use cdc_sink::pipeline::{self, Progress, TableSetup};
 use cdc_sink::position::TopicPartition;
 use cdc_sink::record::Records;
 use cdc_sink::sink::memory::MemorySink;
@@ -158,7 +158,7 @@ fn a_full_budget_holds_every_partition_at_once() {
             limits,
             buffer_bytes: BUDGET,
             once: true,
-            partitions: Partitions::new(|_| Box::pin(async { Ok(1) })),
+            partitions: crate::sources::partitions(1),
             dead_letters: None,
             dead_letter_limit: 0,
             max_record_bytes: usize::MAX,

@@ -13,7 +13,7 @@ use cdc_sink::change::{Batch, Keyless, MissingValue, Truncates};
 use cdc_sink::clock::Clock;
 use cdc_sink::decode::{Decoder, Options};
 use cdc_sink::key::contents;
-use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
+use cdc_sink::pipeline::{self, Progress, TableSetup};
 use cdc_sink::position::{OffsetRange, TopicPartition};
 use cdc_sink::schema::{Column, ColumnType, TableSchema};
 use cdc_sink::sink::lake::{LakeOptions, LakeSink, LogSetup, read};
@@ -70,7 +70,7 @@ async fn process(logs: &Logs, lake: &LakeOptions, options: &Options) -> Option<S
         limits,
         buffer_bytes: 1 << 20,
         once: true,
-        partitions: Partitions::new(move |_| Box::pin(std::future::ready(Ok(count)))),
+        partitions: crate::sources::partitions(count),
         dead_letters: None,
         dead_letter_limit: 0,
         max_record_bytes: usize::MAX,

@@ -9,7 +9,7 @@ use cdc_sink::batch::Limits;
 use cdc_sink::change::{MissingValue, Truncates};
 use cdc_sink::clock::Clock;
 use cdc_sink::decode::{Decoder, Options, SchemaHistory};
-use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
+use cdc_sink::pipeline::{self, Progress, TableSetup};
 use cdc_sink::position::TopicPartition;
 use cdc_sink::sink::memory::MemorySink;
 use cdc_sink::source::scripted::{Acknowledged, Log, LoggedRecord, ScriptedSource};
@@ -65,7 +65,7 @@ async fn rows_wait_for_what_tells_of_a_rename(
         dead_letters: None,
         dead_letter_limit: 0,
         max_record_bytes: usize::MAX,
-        partitions: Partitions::new(|_| Box::pin(async { Ok(1) })),
+        partitions: crate::sources::partitions(1),
     };
     let sink = MemorySink::default();
     let open = |topic: &Arc<str>| {

@@ -11,7 +11,7 @@ use cdc_sink::change::{MissingValue, Truncates};
 use cdc_sink::clock::Clock;
 use cdc_sink::dead_letter::DeadLetters;
 use cdc_sink::decode::{Decoder, Options};
-use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
+use cdc_sink::pipeline::{self, Progress, TableSetup};
 use cdc_sink::position::TopicPartition;
 use cdc_sink::record::Records;
 use cdc_sink::sink::Committed;
@@ -159,7 +159,7 @@ fn read() {
         limits,
         buffer_bytes: 32 << 20,
         once: true,
-        partitions: Partitions::new(|_| Box::pin(std::future::ready(Ok(1)))),
+        partitions: crate::sources::partitions(1),
         dead_letters: Some(Arc::new(dead_letters)),
         dead_letter_limit: 10,
         max_record_bytes: usize::MAX,

@@ -12,7 +12,7 @@ use cdc_sink::clock::Clock;
 use cdc_sink::decode::{Decoder, Options, Registry, SchemaId};
 use cdc_sink::error::{Error, Result};
 use cdc_sink::generate::{Encoding, Generated, Generator, Mix, Shape, UNAVAILABLE, Workload};
-use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
+use cdc_sink::pipeline::{self, Progress, TableSetup};
 use cdc_sink::position::TopicPartition;
 use cdc_sink::schema::is_metadata;
 use cdc_sink::sink::memory::{MemorySink, TextRow};
@@ -191,7 +191,6 @@ pub(crate) async fn told_by<S: Sink + Send + Sync + 'static>(
     sink: impl Fn() -> S,
 ) -> Progress {
     let clock = Clock::from_fn(|| 0);
-    let partitions = world.logs.len();
     let options = pipeline::Options {
         limits: Limits {
             rows: 40,
@@ -201,7 +200,7 @@ pub(crate) async fn told_by<S: Sink + Send + Sync + 'static>(
         },
         buffer_bytes: 1 << 20,
         once: true,
-        partitions: Partitions::new(move |_| Box::pin(async move { Ok(partitions) })),
+        partitions: crate::sources::partitions(world.logs.len()),
         dead_letters: None,
         dead_letter_limit: 0,
         max_record_bytes: usize::MAX,

@@ -14,7 +14,7 @@ use cdc_sink::clock::Clock;
 use cdc_sink::dead_letter::DeadLetters;
 use cdc_sink::decode::{Decoder, Options, Registry, Row, ScanError, Scanned, SchemaId};
 use cdc_sink::generate::{Encoding, Generator, Shape, UNAVAILABLE, Workload};
-use cdc_sink::pipeline::{self, Partitions, Progress, TableSetup};
+use cdc_sink::pipeline::{self, Progress, TableSetup};
 use cdc_sink::position::TopicPartition;
 use cdc_sink::record::Records;
 use cdc_sink::schema::{TableSchema, is_metadata};
@@ -221,7 +221,7 @@ async fn feed(
         },
         buffer_bytes: 1 << 30,
         once: true,
-        partitions: Partitions::new(|_| Box::pin(std::future::ready(Ok(1)))),
+        partitions: crate::sources::partitions(1),
         dead_letters: limit
             .map(|_| Arc::new(DeadLetters::default().to_topic(&connection, "dead").unwrap())),
         dead_letter_limit: limit.unwrap_or_default(),

@@ -1,9 +1,15 @@
 //! A scripted source of which a test decides how it goes.
 
+use cdc_sink::pipeline::Partitions;
 use cdc_sink::position::TopicPartition;
 use cdc_sink::sink::Committed;
 use cdc_sink::source::scripted::ScriptedSource;
 use cdc_sink::source::{Event, Source};
+
+/// Brokers that tell so many partitions of every topic.
+pub(crate) fn partitions(count: usize) -> Partitions {
+    Partitions::new(move |_| Box::pin(std::future::ready(Ok(count))))
+}
 
 /// What becomes of a source's events.
 pub(crate) trait Course {

@@ -107,8 +107,9 @@ impl<S: Sink + Send + Sync> Worker<S> {
         }
     }
 
-    /// True while a value that a change leaves out may still come, with its row, from another partition: before it is taken
-    /// for one that is nowhere. When the process ends, that is while others read partitions, or some are behind.
+    /// True while what other partitions have of rows may still come: a value that a change leaves out, before it is taken for
+    /// one that is nowhere, or the end of the row that a new one's key has. When the process ends, that is while others read
+    /// partitions, or some are behind.
     pub(super) fn awaits_rows(&self, wait: Wait, now: Instant) -> bool {
         let since = self.lacking.unwrap_or(now);
         let are_all_here = self.decoder.partitions() == self.assigned.len();
